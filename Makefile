@@ -1,0 +1,55 @@
+# `make help` lists the targets. Everything runs in .venv, which `make setup` makes from pyproject.toml and constraints.txt.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+S ?= demo
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint sweep collect figures clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  S=NAME        study for sweep, collect and figures (a file of sweeps/), now: $(S)"
+	@echo "  PYTHON=PATH   interpreter to make the environment with, 3.11 or newer, now: $(PYTHON)"
+	@echo "  TORCH_INDEX=  package index to take torch from, such as that of its CPU builds; empty: the default one"
+
+setup: $(STAMP) ## create the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make setup PYTHON=..." >&2; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || \
+	  { echo "make: $(PYTHON) cannot make an environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,launchers,hf]'
+	@touch $@
+
+demo: setup ## train a small grid on real text, quantize every model, fit the law, plot
+	$(RUN) -m scaling.train --multirun sweeps=demo
+	$(RUN) -m scaling.sweep collect demo
+	$(RUN) -m analysis figures demo
+
+test: setup ## run the tests
+	$(RUN) -m pytest
+
+lint: setup ## check style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+sweep: setup ## train the study S, skipping what is done
+	$(RUN) -m scaling.train --multirun sweeps=$(S)
+
+collect: setup ## gather the finished runs of study S into results/S/runs.csv
+	$(RUN) -m scaling.sweep collect $(S)
+
+figures: setup ## fit the laws and redraw the figures of study S from its committed table alone
+	$(RUN) -m analysis figures $(S)
+
+clean: ## delete the environment and the tokenized corpora (runs and results stay)
+	rm -rf $(VENV) cache

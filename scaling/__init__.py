@@ -1,0 +1,1 @@
+"""Runs precision-scaling experiments: config -> tokens -> stack of models -> training -> PTQ -> records."""

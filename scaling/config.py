@@ -1,0 +1,287 @@
+"""The typed schema of one run, its checks, and what is derived from it.
+
+YAML under configs/ holds every default; these classes hold every meaning. `build_run` turns a plain dict (composed by
+Hydra, or read from a run folder or a stack file) into a `Run`, whose checks have then passed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from scaling.data import DataConfig
+from scaling.door import build, plain
+from scaling.errors import InputError
+from scaling.formats import UNQUANTIZED, parse
+from scaling.model import ModelConfig
+from scaling.quantize import Precision
+from scaling.tracking import TrackingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with decoupled weight decay, and the width rule of its learning rate."""
+
+    lr: float
+    """Peak learning rate at width `lr_width`."""
+    lr_width: int
+    """Width (d_model) for which `lr` is meant."""
+    lr_exponent: float
+    """Peak learning rate at width d is lr * (lr_width / d) ^ lr_exponent."""
+    weight_decay: float
+    """Each step multiplies every weight by 1 - lr_t * weight_decay."""
+    beta1: float
+    beta2: float
+    epsilon: float
+    clip: float
+    """Largest gradient norm of one model; longer gradients are scaled down to it."""
+
+    def __post_init__(self):
+        for field in ("lr", "clip", "epsilon"):
+            if not getattr(self, field) > 0:
+                raise InputError(f"{field}={getattr(self, field)}: must be above 0")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay={self.weight_decay}: must be 0 or above")
+        for field in ("beta1", "beta2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise InputError(f"{field}={getattr(self, field)}: must be in [0, 1)")
+
+    def peak(self, d_model: int) -> float:
+        """Peak learning rate at width `d_model`."""
+        return self.lr * (self.lr_width / d_model) ** self.lr_exponent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning rate against tokens. All end points are in tokens, so that schedules do not depend on the batch."""
+
+    kind: Literal["cosine", "linear", "constant", "wsd"]
+    """After the warm-up: half a cosine, a straight line, nothing, or constant and then a straight line (WSD)."""
+    warmup_tokens: int
+    """Linear from 0 to the peak over the first tokens of the run."""
+    decay_tokens: int | None
+    """Only for wsd: tokens at the end of the run over which the rate falls to the end."""
+    end_fraction: float
+    """Learning rate at the end as a share of the peak (cosine, linear, wsd)."""
+
+    def __post_init__(self):
+        if self.warmup_tokens < 0:
+            raise InputError(f"warmup_tokens={self.warmup_tokens}: must be 0 or above")
+        if (self.kind == "wsd") != (self.decay_tokens is not None):
+            raise InputError(f"decay_tokens={self.decay_tokens}: a number of tokens for kind=wsd, null for the others")
+        if not 0 <= self.end_fraction <= 1:
+            raise InputError(f"end_fraction={self.end_fraction}: must be in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BranchConfig:
+    """Start from another run's snapshot instead of from fresh weights."""
+
+    parent: str | None
+    """run_id of the run to branch from, in the same study; null: start fresh."""
+    tokens: int | None
+    """Tokens seen at the parent's snapshot; the schedule goes on from there."""
+
+    def __post_init__(self):
+        if (self.parent is None) != (self.tokens is None):
+            raise InputError("tokens: parent and tokens are given together, or neither")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PTQConfig:
+    """Post-training quantization of the block weights of every snapshot and of the final model."""
+
+    method: Literal["rtn", "none"]
+    """rtn: round to nearest; none: no quantization."""
+    formats: tuple[str, ...]
+    """Formats to quantize to."""
+    granularities: tuple[str, ...]
+    """One scale a `channel`, `tensor` or `block<k>`; every format is tried with every granularity."""
+
+    def __post_init__(self):
+        for i, name in enumerate(self.formats):
+            try:
+                parse(name)
+            except InputError as fault:
+                raise InputError(f"formats[{i}]={fault}") from None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where and how a run is computed. Nothing here changes its numbers, `dtype` apart."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    """auto: cuda, else mps, else cpu."""
+    dtype: Literal["auto", "float32", "bfloat16"]
+    """Matmul inputs under autocast; weights and optimizer stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
+    compile: Literal["off", "on", "auto"]
+    """torch.compile. auto: only where a compiler is there and the run is long enough to pay for it."""
+    threads: int | None
+    """CPU threads of this process; null: all cores. The sweeper sets cores / concurrent jobs."""
+    checkpoint_seconds: float
+    """A killed run loses at most this much work."""
+    max_members: int
+    """Largest number of models trained together as one stack."""
+    cache: str
+    """Folder of tokenized corpora."""
+    out: str
+    """Folder of studies; a run lies in <out>/<study>/<run_id>."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about one run."""
+
+    study: str
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    precision: Precision
+    seed_init: int
+    """Seed of the initial weights."""
+    seed_data: int
+    """Seed of the order of batches."""
+    snapshots: tuple[int, ...]
+    """Token counts at which the model is saved, evaluated and quantized on the way; runs can branch from there."""
+    branch: BranchConfig
+    ptq: PTQConfig
+    tracking: TrackingConfig
+    runtime: RuntimeConfig
+
+    def __post_init__(self):
+        if not self.study or "/" in self.study or self.study.startswith("."):
+            raise InputError(f"study={self.study}: must be a folder name")
+        schedule = self.schedule
+        used = schedule.warmup_tokens + (schedule.decay_tokens or 0)
+        if used > self.data.tokens:
+            parts = "warmup_tokens + decay_tokens" if schedule.decay_tokens else "warmup_tokens"
+            raise InputError(f"schedule.{parts}={used}: longer than the run (data.tokens={self.data.tokens})")
+        for i, tokens in enumerate(self.snapshots):
+            if not self.first_step < self.step_at(tokens) <= self.steps:
+                raise InputError(
+                    f"snapshots[{i}]={tokens}: must lie between "
+                    f"{(self.first_step + 1) * self.data.batch_tokens} and {self.D} tokens"
+                )
+        if self.branch.parent and not 0 < self.first_step < self.steps:
+            raise InputError(f"branch.tokens={self.branch.tokens}: must lie within the run (data.tokens={self.D})")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps from fresh weights to the end, the parent's included."""
+        return self.step_at(self.data.tokens)
+
+    @property
+    def D(self) -> int:
+        """The run's horizon in tokens: whole steps only."""
+        return self.steps * self.data.batch_tokens
+
+    @property
+    def first_step(self) -> int:
+        """Steps already taken where the run starts: 0, or those of the snapshot it branches from."""
+        return self.step_at(self.branch.tokens or 0)
+
+    @property
+    def batch_size(self) -> int:
+        """B, sequences a step."""
+        return self.data.batch_tokens // self.data.sequence_length
+
+    @property
+    def lr_peak(self) -> float:
+        return self.optimizer.peak(self.model.d_model)
+
+    @property
+    def N(self) -> int:
+        return self.model.n_nonembedding()
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs, 6 N D for the tokens that this run itself trains on."""
+        return 6.0 * self.N * (self.steps - self.first_step) * self.data.batch_tokens
+
+    def step_at(self, tokens: int) -> int:
+        return tokens // self.data.batch_tokens
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved fields that could change the run's numbers; its hash is part of the run id."""
+        fields = (
+            "model",
+            "data",
+            "optimizer",
+            "schedule",
+            "precision",
+            "seed_init",
+            "seed_data",
+            "snapshots",
+            "branch",
+        )
+        return {**{f: plain(getattr(self, f)) for f in fields}, "dtype": self.runtime.dtype}
+
+    @property
+    def run_id(self) -> str:
+        """A readable slug and the hash of the identity; the folder, the W&B id and the key in the table."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:10]
+        p = self.precision
+        bits = "".join(
+            f"{letter}{'16' if fmt == UNQUANTIZED else fmt.removeprefix('int')}"
+            for letter, fmt in (("w", p.weights), ("a", p.activations), ("kv", p.kv))
+        )
+        seeds = f"s{self.seed_init}" + (f".{self.seed_data}" if self.seed_data != self.seed_init else "")
+        return f"n{short(self.N)}-d{short(self.data.tokens)}-{self.schedule.kind}-{bits}-{seeds}-{digest}"
+
+    @property
+    def base_run_id(self) -> str:
+        """run_id of the unquantized run with the same everything else."""
+        return dataclasses.replace(self, precision=self.precision.unquantized()).run_id
+
+    @property
+    def stack_key(self) -> str:
+        """Runs with equal keys can be trained as one stack: what is left out is a tensor with a value for each."""
+        data = {k: v for k, v in plain(self.data).items() if k not in ("tokens", "repeat")}
+        precision = {
+            k: v for k, v in plain(self.precision).items() if k not in ("weights", "activations", "kv", "queries")
+        }
+        o, r = self.optimizer, self.runtime
+        program = [plain(self.model), data, precision, o.beta1, o.beta2, o.epsilon, r.dtype, r.device, r.compile]
+        return json.dumps([self.study, program], sort_keys=True)
+
+
+def build_run(values: Mapping[str, Any]) -> Run:
+    """A checked `Run` from a resolved plain dict. `seed`, a mere default of the two seeds, is dropped.
+
+    Raises:
+        InputError: one line with the full key of the offending value.
+    """
+    run = build(Run, {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")})
+    if run.runtime.dtype != "auto":
+        return run
+    # Resolved here, because dtype is part of a run's identity.
+    dtype = "bfloat16" if resolve_device(run.runtime.device) == "cuda" else "float32"
+    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, dtype=dtype))
+
+
+def resolve_device(name: str) -> str:
+    """`auto` to what this machine has.
+
+    Raises:
+        InputError: a device that is asked for by name is not there.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there[name]:
+        raise InputError(
+            f"runtime.device={name}: not on this machine; it has {', '.join(d for d in there if there[d])}"
+        )
+    return name
+
+
+def short(count: int) -> str:
+    """23552 -> 24k, 1500000 -> 1.5M: two digits, for names."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size * 0.9995:
+            return f"{count / size:.2g}{unit}" if count < 99.5 * size else f"{count / size:.0f}{unit}"
+    return str(count)

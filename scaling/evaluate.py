@@ -1,0 +1,43 @@
+"""Losses on the fixed held-out windows, and their standard errors clustered by document."""
+
+import numpy as np
+import torch
+
+from scaling.data import Windows
+from scaling.model import ModelConfig, StackPrecision, Weights, losses
+
+
+@torch.no_grad()
+def evaluate(
+    weights: Weights, windows: Windows, config: ModelConfig, precision: StackPrecision, batch: int, dtype: torch.dtype
+) -> np.ndarray:
+    """Mean loss of every window for every model, (M, n) float32, in nats a token.
+
+    Windows are taken `batch` at a time, the batch size of training: activations with one scale a tensor see as many
+    tokens as in training, and training precision holds here too.
+    """
+    first = next(iter(weights.values()))
+    m, device = first.shape[0], first.device
+    tokens = torch.from_numpy(windows.tokens).to(device)
+    found = []
+    for start in range(0, len(tokens), batch):
+        chunk = tokens[start : start + batch].expand(m, -1, -1)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found.append(losses(weights, chunk[..., :-1], chunk[..., 1:], config, precision))
+    return torch.cat(found, dim=1).float().cpu().numpy()
+
+
+def clustered_mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """Mean of `values` (n,) and its standard error when values of one cluster are correlated.
+
+    The usual sandwich with the small-sample factor G / (G - 1) over G clusters: windows of one document share its
+    author and its subject, and the naive error is about half of this one. Infinite with a single cluster.
+    """
+    values = values.astype(np.float64)
+    mean = float(values.mean())
+    _, index = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(index, weights=values - mean)
+    count = len(sums)
+    if count < 2:
+        return mean, float("inf")
+    return mean, float(np.sqrt(count / (count - 1) * np.square(sums).sum()) / len(values))

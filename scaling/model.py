@@ -1,0 +1,287 @@
+"""The transformer, written for a stack of models.
+
+Decoder-only: SwiGLU, rotary embeddings, RMSNorm without gains (OLMo's norms have none either, so every parameter is a
+matrix and N counts exactly the matmul weights), and the paper's extra norm before each projection (arXiv 2411.04330,
+Appendix A, after BitNet b1.58). The inputs of qkv and gate_up are normed by the pre-norm already; the extra norm
+stands in front of `out` and `down`.
+
+Every weight has a leading model axis, and every model of the stack is computed by the same batched matmuls. Two lines
+are written as they are so that a model gives the same bits alone and in a stack: the embedding is `F.embedding` on a
+flattened table (the backward of plain indexing adds in random order), and losses are summed row by row (a long sum
+over (1, n) is split over threads, one over (4, n) is not).
+
+Shape suffixes: M models, B sequences, T positions, S = B * T, d width, H heads, k width of a head, f feed-forward
+width, V vocabulary.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from scaling.errors import InputError
+from scaling.formats import Format, parse
+from scaling.quantize import FormatStack, Precision, quantize_stack
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of one model and how it is initialized."""
+
+    n_layers: int
+    """L, number of blocks."""
+    d_model: int
+    """d, width of the residual stream."""
+    head_dim: int
+    """k, width of one attention head; d_model / head_dim heads."""
+    d_ff: int | None
+    """f, width of the feed-forward layer; null: 8 d / 3 to the nearest multiple of 16."""
+    tied_head: bool
+    """Whether the head shares its matrix with the embedding."""
+    extra_norm: bool
+    """Norm before the output and down projections too, as in the paper."""
+    rope_base: float
+    """Base of the rotary embedding's wavelengths."""
+
+    def __post_init__(self):
+        for field in ("n_layers", "d_model", "head_dim"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
+        if self.d_ff is not None and self.d_ff < 1:
+            raise InputError(f"d_ff={self.d_ff}: must be at least 1, or null for 8 d / 3")
+        if self.head_dim % 2:
+            raise InputError(f"head_dim={self.head_dim}: must be even (rotary embeddings turn pairs)")
+        if self.d_model % self.head_dim:
+            raise InputError(f"d_model={self.d_model}: must be a multiple of head_dim={self.head_dim}")
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_model // self.head_dim
+
+    @property
+    def width_ff(self) -> int:
+        return self.d_ff or max(16, round(8 * self.d_model / 3 / 16) * 16)
+
+    def shapes(self, vocab_size: int) -> dict[str, tuple[int, int]]:
+        """Name -> (out, in) of every parameter of one model."""
+        d, f = self.d_model, self.width_ff
+        shapes = {"embedding": (vocab_size, d)}
+        for i in range(self.n_layers):
+            shapes[f"layers.{i}.qkv"] = (3 * d, d)
+            shapes[f"layers.{i}.out"] = (d, d)
+            shapes[f"layers.{i}.gate_up"] = (2 * f, d)
+            shapes[f"layers.{i}.down"] = (d, f)
+        if not self.tied_head:
+            shapes["head"] = (vocab_size, d)
+        return shapes
+
+    def count(self, vocab_size: int) -> dict[str, int]:
+        """Parameters by group: attention, feed_forward, embedding, head; N (without embedding and head), N_total."""
+        groups = {"attention": 0, "feed_forward": 0, "embedding": 0, "head": 0}
+        for name, (rows, columns) in self.shapes(vocab_size).items():
+            groups[group_of(name)] += rows * columns
+        n = groups["attention"] + groups["feed_forward"]
+        return {**groups, "N": n, "N_total": n + groups["embedding"] + groups["head"]}
+
+    def n_nonembedding(self) -> int:
+        """N of the scaling laws: parameters without embedding and head."""
+        return self.count(1)["N"]
+
+
+def group_of(name: str) -> str:
+    """Which group of parameters `name` belongs to: attention, feed_forward, embedding or head."""
+    kind = name.rpartition(".")[2]
+    return {"qkv": "attention", "out": "attention", "gate_up": "feed_forward", "down": "feed_forward"}.get(kind, kind)
+
+
+def is_block_weight(name: str) -> bool:
+    """True for the matrices of the blocks, which N counts and which are quantized."""
+    return name.startswith("layers.")
+
+
+def parts_of(name: str) -> int:
+    """How many matrices of the usual description are stored in one: qkv holds 3, gate_up 2."""
+    return {"qkv": 3, "gate_up": 2}.get(name.rpartition(".")[2], 1)
+
+
+def initialize(config: ModelConfig, vocab_size: int, seeds: list[int]) -> Weights:
+    """Fresh float32 weights (M, out, in) on the CPU, each model from its own seed alone.
+
+    Normal with standard deviation 1/sqrt(in); the projections back into the residual stream are divided by sqrt(2 L),
+    so that its variance does not grow with depth; the embedding has 1/sqrt(d), so that a tied head starts with unit
+    logits.
+    """
+    stack: Weights = {}
+    shapes = config.shapes(vocab_size)
+    members = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        members.append([torch.randn(shape, generator=generator) for shape in shapes.values()])
+    for i, (name, (_, columns)) in enumerate(shapes.items()):
+        scale = columns**-0.5
+        if name.endswith((".out", ".down")):
+            scale /= math.sqrt(2 * config.n_layers)
+        stack[name] = torch.stack([member[i] for member in members]) * scale
+    return stack
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StackPrecision:
+    """The formats of a stack, part by part. Granularities are one for the stack: they change the program."""
+
+    weights: FormatStack
+    activations: FormatStack
+    kv: FormatStack
+    queries: FormatStack
+    granularity_weights: str
+    granularity_activations: str
+    granularity_kv: str
+
+    @classmethod
+    def of(cls, members: list[Precision], device: torch.device | str) -> "StackPrecision":
+        first = members[0]
+        granularities = {f: getattr(first, f) for f in cls.__dataclass_fields__ if f.startswith("granularity")}
+        assert all(getattr(m, f) == g for m in members for f, g in granularities.items())
+
+        def stack(part: str) -> FormatStack:
+            return FormatStack([parse(getattr(m, part)) for m in members], device)
+
+        parts = {part: stack(part) for part in ("weights", "activations", "kv", "queries")}
+        return cls(**parts, **granularities)
+
+    def with_weights(self, formats: list[Format]) -> "StackPrecision":
+        return dataclasses.replace(self, weights=FormatStack(formats, self.weights.max_value.device))
+
+
+class Program(NamedTuple):
+    """The two functions that take almost all of the time, so that they can be compiled apart from the rest: compile
+    time then does not grow with depth."""
+
+    block: Callable
+    head_loss: Callable
+
+
+def losses(
+    weights: Mapping[str, torch.Tensor],
+    inputs_MBT: torch.Tensor,
+    targets_MBT: torch.Tensor,
+    config: ModelConfig,
+    precision: StackPrecision,
+    program: Program | None = None,
+) -> torch.Tensor:
+    """Mean loss of every sequence of every model, (M, B), in nats a token. Sequences of one call share their scales
+    wherever the granularity is `tensor`, so the batch belongs to what is computed."""
+    program = program or EAGER
+    m, b, t = inputs_MBT.shape
+    h_MSd = _embed(weights["embedding"], inputs_MBT.reshape(m, b * t))
+    rotation = _rotation(t, config.head_dim, config.rope_base, h_MSd.device)
+    for i in range(config.n_layers):
+        layer = {k: weights[f"layers.{i}.{k}"] for k in ("qkv", "out", "gate_up", "down")}
+        h_MSd = program.block(layer, h_MSd, (b, t), rotation, config, precision)
+    return program.head_loss(weights.get("head", weights["embedding"]), h_MSd, targets_MBT)
+
+
+def block(
+    layer: Mapping[str, torch.Tensor],
+    h_MSd: torch.Tensor,
+    batch: tuple[int, int],
+    rotation: torch.Tensor,
+    config: ModelConfig,
+    precision: StackPrecision,
+) -> torch.Tensor:
+    """One layer: attention and feed-forward, each added to the residual stream (M, S, d)."""
+    extra = _norm if config.extra_norm else _identity
+    qkv = _project(_norm(h_MSd), layer["qkv"], 3, precision)
+    mixed = _attention(qkv, batch, rotation, config, precision)
+    h_MSd = h_MSd + _project(extra(mixed), layer["out"], 1, precision)
+    gate, up = _project(_norm(h_MSd), layer["gate_up"], 2, precision).chunk(2, dim=-1)
+    return h_MSd + _project(extra(F.silu(gate) * up), layer["down"], 1, precision)
+
+
+def _identity(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _norm(x: torch.Tensor) -> torch.Tensor:
+    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
+
+
+def _embed(table_MVd: torch.Tensor, tokens_MS: torch.Tensor) -> torch.Tensor:
+    m, v, d = table_MVd.shape
+    rows = torch.arange(m, device=tokens_MS.device)[:, None] * v
+    return F.embedding(tokens_MS + rows, table_MVd.reshape(m * v, d))
+
+
+def _project(x_MSi: torch.Tensor, w_Moi: torch.Tensor, parts: int, precision: StackPrecision) -> torch.Tensor:
+    """x W^T of every model with both operands fake-quantized: (M, S, in) -> (M, S, out)."""
+    x = quantize_stack(x_MSi, precision.activations, precision.granularity_activations)
+    w = quantize_weight(w_Moi, parts, precision.weights, precision.granularity_weights)
+    return torch.bmm(x, w.transpose(1, 2))
+
+
+def quantize_weight(w_Moi: torch.Tensor, parts: int, formats: FormatStack, granularity: str) -> torch.Tensor:
+    """Fake-quantize a weight that holds `parts` matrices; per-tensor scales are one a matrix, as if stored apart."""
+    if granularity != "tensor" or parts == 1:
+        return quantize_stack(w_Moi, formats, granularity)
+    pieces = [quantize_stack(piece, formats, granularity) for piece in w_Moi.chunk(parts, dim=1)]
+    return torch.cat(pieces, dim=1)
+
+
+def _rotation(t: int, k: int, base: float, device: torch.device) -> torch.Tensor:
+    """cos and sin of the rotary embedding, (2, T, k / 2)."""
+    wavelengths = base ** (-torch.arange(0, k, 2, device=device, dtype=torch.float32) / k)
+    angles = torch.arange(t, device=device, dtype=torch.float32)[:, None] * wavelengths
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def _rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    cos, sin = rotation
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def _attention(
+    qkv_MS3d: torch.Tensor,
+    batch: tuple[int, int],
+    rotation: torch.Tensor,
+    config: ModelConfig,
+    precision: StackPrecision,
+) -> torch.Tensor:
+    """Causal attention with M, B and H folded into one batch axis: (M, S, 3 d) -> (M, S, d)."""
+    m, (b, t), h, k = qkv_MS3d.shape[0], batch, config.n_heads, config.head_dim
+    q, keys, v = qkv_MS3d.view(m, b, t, 3, h, k).permute(3, 0, 1, 4, 2, 5)  # each (M, B, H, T, k)
+
+    def cached(x: torch.Tensor, formats: FormatStack) -> torch.Tensor:
+        return quantize_stack(x.reshape(m, b * h * t, k), formats, precision.granularity_kv).view(m * b * h, t, k)
+
+    q = cached(_rotate(q, rotation), precision.queries)
+    keys = cached(_rotate(keys, rotation), precision.kv)
+    v = cached(v, precision.kv)
+    if q.device.type == "cpu":
+        # Written out: on a CPU the backward of scaled_dot_product_attention alone takes 40% of a training step.
+        scores = torch.bmm(q * k**-0.5, keys.transpose(1, 2))
+        future = torch.ones(t, t, dtype=torch.bool, device=q.device).triu(1)
+        mixed = torch.bmm(scores.masked_fill(future, float("-inf")).softmax(dim=-1), v)
+    else:
+        mixed = F.scaled_dot_product_attention(q, keys, v, is_causal=True)
+    return mixed.view(m, b, h, t, k).transpose(2, 3).reshape(m, b * t, h * k)
+
+
+def head_loss(w_MVd: torch.Tensor, h_MSd: torch.Tensor, targets_MBT: torch.Tensor) -> torch.Tensor:
+    logits = torch.bmm(_norm(h_MSd), w_MVd.transpose(1, 2)).float()
+    flat = F.cross_entropy(logits.view(-1, logits.shape[-1]), targets_MBT.reshape(-1), reduction="none")
+    return flat.view(targets_MBT.shape).mean(dim=-1)
+
+
+EAGER = Program(block, head_loss)
+
+
+def compiled_program() -> Program:
+    """The same through torch.compile. Caches of an earlier stack are dropped: its widths would be taken for dynamic."""
+    torch._dynamo.reset()
+    return Program(torch.compile(block), torch.compile(head_loss))

@@ -1,0 +1,53 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[1]
+
+# Before the first run: tests of two processes with two threads each would slow each other down.
+os.environ.setdefault("WANDB_SILENT", "true")
+torch.set_num_threads(1)
+
+TINY = (
+    "model=2k",
+    "data=synthetic",
+    "data.corpus.alphabet=8",
+    "data.corpus.documents=400",
+    "data.corpus.document_tokens=256",
+    "data.validation_documents=64",
+    "data.eval_windows=64",
+    "data.sequence_length=32",
+    "data.batch_tokens=128",
+    "data.tokens=5120",
+    "schedule.warmup_tokens=512",
+    "ptq.formats=[int3,int4]",
+    "tracking=off",
+    "runtime.threads=1",
+    "runtime.device=cpu",
+    "runtime.compile=off",
+)
+
+
+@pytest.fixture(scope="session")
+def corpus_cache(tmp_path_factory):
+    """Tokenized corpora, shared by all tests of a session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make_run(tmp_path, corpus_cache):
+    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, cut down to 40 steps of a tiny model."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from scaling.config import build_run
+
+    def make(*overrides):
+        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+            place = (f"runtime.out={tmp_path / 'outputs'}", f"runtime.cache={corpus_cache}")
+            config = compose("train", [*TINY, *place, *overrides])
+        return build_run(OmegaConf.to_container(config, resolve=True))
+
+    return make
