@@ -264,9 +264,9 @@ def _attention(
     v = cached(v, precision.kv)
     if q.device.type == "cpu":
         # Written out: on a CPU the backward of scaled_dot_product_attention alone takes 40% of a training step.
-        scores = torch.bmm(q * k**-0.5, keys.transpose(1, 2))
-        future = torch.ones(t, t, dtype=torch.bool, device=q.device).triu(1)
-        mixed = torch.bmm(scores.masked_fill(future, float("-inf")).softmax(dim=-1), v)
+        future = torch.full((t, t), float("-inf"), dtype=q.dtype).triu(1)
+        scores = torch.baddbmm(future.expand(len(q), t, t), q, keys.transpose(1, 2), alpha=k**-0.5)
+        mixed = torch.bmm(scores.softmax(dim=-1), v)
     else:
         mixed = F.scaled_dot_product_attention(q, keys, v, is_causal=True)
     return mixed.view(m, b, h, t, k).transpose(2, 3).reshape(m, b * t, h * k)

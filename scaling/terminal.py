@@ -13,6 +13,7 @@ from typing import ClassVar
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 PLAIN_VARIABLE = "SCALING_PLAIN"
 """Environment variable that, set to anything, asks for plain lines (for workers that share a terminal)."""
@@ -34,25 +35,17 @@ class Progress:
 
     def __init__(self, title: str, total_tokens: int, plain: bool | None = None):
         if plain is None:
-            plain = not sys.stderr.isatty() or bool(os.environ.get(PLAIN_VARIABLE))
+            capable = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+            plain = not capable or bool(os.environ.get(PLAIN_VARIABLE))
         self._title, self._total = title, total_tokens
         self._done, self._fields, self._speed = 0, {}, Speed()
         self._start = self._last_line = time.monotonic()
-        self._bar = (
-            None
-            if plain
-            else Bar(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}", markup=False),
-                console=Console(stderr=True),
-                refresh_per_second=4,
-            )
-        )
+        self._bar = None if plain else _bar()
+        if self._bar is not None:
+            self._task = self._bar.add_task(title, total=total_tokens, text="")
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
-            self._task = self._bar.add_task(self._title, total=self._total, text="")
             self._bar.start()
             Progress._live = self._bar
         return self
@@ -92,6 +85,18 @@ def note(text: str) -> None:
         Progress._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
         print(text, file=sys.stderr, flush=True)
+
+
+def _bar() -> Bar:
+    # One row whatever the width of the window: a folded row would be left behind at each refresh.
+    text = Column(no_wrap=True, overflow="ellipsis")
+    return Bar(
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[text]}", markup=False, table_column=text),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
 
 
 class Speed:

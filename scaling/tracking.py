@@ -43,7 +43,7 @@ class TrackingConfig:
 
     points_per_doubling: int
     """How many points a metric gets while its tokens double. Points are spaced in log tokens, as loss curves are read,
-    so that their number barely depends on a run's length: 50 gives about 300 points in 1,000 steps, 600 in 60,000."""
+    so that their number barely depends on a run's length: 50 gives some 230 points in 1,000 steps, 530 in 60,000."""
 
     init_timeout: float
     """Seconds that the first online run waits for the server before the process goes on offline."""
@@ -98,10 +98,13 @@ class Trackers:
         self._ending: list[Future] = []
         self._open: dict[str, Any] = {}
         wanted = config.wanted()
-        for run_id, settings in runs.items():
-            run = self._start(wanted, run_id, settings)
-            if run is not None:
-                self._open[run_id] = run
+        while (mode := _ceiling.under(wanted)) != "off":
+            try:
+                self._open = {run_id: self._start(mode, run_id, settings) for run_id, settings in runs.items()}
+                break
+            except Exception as fault:
+                _ceiling.lower("offline" if mode == "online" else "off", fault)
+                _release()
 
     def __enter__(self) -> "Trackers":
         return self
@@ -153,16 +156,7 @@ class Trackers:
             note(f"W&B: waiting for {len(late)} runs to upload")
         self._pool.shutdown()
 
-    def _start(self, wanted: Mode, run_id: str, settings: dict) -> Any:
-        """Open a run in the best mode that works; None when that is `off`."""
-        while (mode := _ceiling.under(wanted)) != "off":
-            try:
-                return self._init(mode, run_id, settings)
-            except Exception as fault:
-                _ceiling.lower("offline" if mode == "online" else "off", fault)
-        return None
-
-    def _init(self, mode: Mode, run_id: str, settings: dict) -> Any:
+    def _start(self, mode: Mode, run_id: str, settings: dict) -> Any:
         files = self._folder / "wandb"
         files.mkdir(parents=True, exist_ok=True)
         # Tables are staged in the user's home otherwise, where `wandb sync` on another machine would miss them.
@@ -228,6 +222,16 @@ def _table(rows: list[dict]) -> Any:
     return wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
 
 
+def _release() -> None:
+    """End what a failed start has left: W&B's service holds the id of such a run as taken for as long as it lives."""
+    try:
+        import wandb
+
+        wandb.teardown()
+    except Exception as fault:
+        _ceiling.lower("off", fault)
+
+
 class _Ceiling:
     """The most that tracking may do in this process."""
 
@@ -244,8 +248,9 @@ class _Ceiling:
             if self.under(mode) == self._mode:
                 return
             self._mode = mode
+        reason = " ".join(str(why).split()) or type(why).__name__
         outcome = "tracking is off" if mode == "off" else f"tracking goes on {mode}"
-        note(f"W&B: {' '.join(str(why).split())}; {outcome}, training is not affected")
+        note(f"W&B: {reason}; {outcome}, training is not affected")
 
 
 _ceiling = _Ceiling()

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +127,19 @@ class _Training:
         total *= self.members[0].run.data.batch_tokens
         configs = {m.run.run_id: plain(m.run) for m in self.members}
         title = f"{study}: {len(self.members)} x N={self.members[0].run.N:,}"
-        trackers = Trackers(self.members[0].run.tracking, study, folder, configs)
-        with contextlib.closing(trackers) as self.trackers, Progress(title, total) as self.progress, _terminable():
+        self.trackers = Trackers(self.members[0].run.tracking, study, folder, configs)
+        with (
+            contextlib.closing(self.trackers) as self.trackers,
+            Progress(title, total) as self.progress,
+            _Interrupt() as stop,
+        ):
             self.done_tokens, self.saved_at = 0, time.monotonic()
             try:
                 self._leave()  # whoever was killed between the last update and the result
                 while self.members:
                     self._step()
+                    if stop.asked:
+                        raise KeyboardInterrupt
             except BaseException:
                 if self.sound:
                     self._save()
@@ -287,18 +293,26 @@ class _Training:
         return found
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A polite kill (SIGTERM, as schedulers send it) ends the loop like Ctrl-C, so that checkpoints are written."""
+class _Interrupt:
+    """Ctrl-C and a polite kill (SIGTERM, as schedulers send it) wait for the end of the step; a second one does not."""
 
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self):
+        self.asked = False
+
+    def _handle(self, number, frame) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __enter__(self) -> "_Interrupt":
+        # Handlers can be set in the main thread only; elsewhere the caller's stay.
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
