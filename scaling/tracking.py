@@ -42,8 +42,9 @@ class TrackingConfig:
     """W&B user or team; null is the account's default."""
 
     points_per_doubling: int
-    """How many points a metric gets while its tokens double. Points are spaced in log tokens, as loss curves are read,
-    so that their number barely depends on a run's length: 50 gives some 230 points in 1,000 steps, 530 in 60,000."""
+    """How many points the training curve gets while its tokens double. Points are spaced in log tokens, as loss
+    curves are read, so that their number barely depends on a run's length: 50 gives some 230 points in 1,000 steps,
+    530 in 60,000."""
 
     init_timeout: float
     """Seconds that the first online run waits for the server before the process goes on offline."""
@@ -60,6 +61,11 @@ class TrackingConfig:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise InputError(f"{name}={value}: expected a number of seconds above 0")
+
+    def is_point(self, step: int) -> bool:
+        """Whether the training curve has a point after `step` updates: the first of each interval in log tokens."""
+        interval = [int(self.points_per_doubling * math.log2(s)) for s in (step, max(step - 1, 1))]
+        return step == 1 or interval[0] > interval[1]
 
     def wanted(self) -> Mode:
         """`mode` as the environment has it: see there.
@@ -92,8 +98,6 @@ class Trackers:
 
     def __init__(self, config: TrackingConfig, study: str, folder: Path, runs: Mapping[str, dict]):
         self._config, self._study, self._folder = config, study, folder
-        self._growth = 2 ** (1 / config.points_per_doubling)
-        self._due: dict[str, dict[str, float]] = {run_id: {} for run_id in runs}
         self._pool = ThreadPoolExecutor(max_workers=max(1, len(runs)), thread_name_prefix="wandb")
         self._ending: list[Future] = []
         self._open: dict[str, Any] = {}
@@ -113,21 +117,15 @@ class Trackers:
         self.close()
 
     def log(self, run_id: str, tokens: int, values: Mapping[str, float]) -> None:
-        """Offer the values of a model that has seen `tokens` tokens; call it as often as you like.
+        """Write the values of a model that has seen `tokens` tokens.
 
-        A name is written when its tokens have grown by 2^(1 / points_per_doubling) since it last was. The W&B step
-        is the token count, so W&B itself drops what a resumed run measures a second time.
+        The W&B step is the token count, so W&B itself drops what a resumed run measures a second time.
         """
         run = self._open.get(run_id)
         if run is None or _ceiling.under("offline") == "off":
             return
-        due = self._due[run_id]
-        kept = {name: value for name, value in values.items() if tokens >= due.get(name, 0)}
-        if not kept:
-            return
-        due.update(dict.fromkeys(kept, tokens * self._growth))
         try:
-            run.log({**kept, "tokens": tokens}, step=tokens)
+            run.log({**values, "tokens": tokens}, step=tokens)
         except Exception as fault:
             _ceiling.lower("off", fault)
 

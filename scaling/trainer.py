@@ -1,7 +1,6 @@
 """Trains one stack of runs to their ends: batches, updates, checkpoints, snapshots, records."""
 
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -78,13 +77,6 @@ class _Member:
         self.skipped_in_a_row = 0
         self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
 
-    def is_point(self, step: int) -> bool:
-        """Whether the training curve has a point after `step` updates: evenly in the logarithm, and at the end."""
-        per_doubling = self.run.tracking.points_per_doubling
-        return step in (1, self.run.steps) or int(per_doubling * math.log2(step)) > int(
-            per_doubling * math.log2(step - 1)
-        )
-
     def _find_start(self) -> Checkpoint | None:
         if self.folder.state() == "partial":
             return self.folder.load_checkpoint(self.folder.checkpoint_path)
@@ -159,7 +151,7 @@ class _Training:
         elapsed = (time.monotonic() - began) / len(self.members)
         for m, (member, step) in enumerate(zip(self.members, steps, strict=True)):
             member.seconds += elapsed
-            if member.is_point(step + 1):
+            if step + 1 == member.run.steps or member.run.tracking.is_point(step + 1):
                 self._log(member, step + 1, loss_M[m], norms[m], rates[m])
         self.done_tokens += len(self.members) * self.members[0].run.data.batch_tokens
         self.progress.update(self.done_tokens, models=str(len(self.members)))

@@ -2,14 +2,12 @@
 a process; `wandb leet inspect` reads the records."""
 
 import json
-import math
 import os
 import pty
 import subprocess
 import sys
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -116,19 +114,24 @@ def test_offline_records(offline):
     assert final["summary"]["loss"] == 2.5
 
 
-def test_offline_history_is_spaced_in_log_tokens(offline):
+def test_offline_history(offline):
     (folder,) = folders(offline, "offline-run-*-a")
     rows = history(folder)
     assert all(row["_step"] == row["tokens"] for row in rows)
     points = {row["tokens"]: row["train/loss"] for row in rows if "train/loss" in row}
-    assert all(loss == pytest.approx(5 - tokens / 2048 / 1000) for tokens, loss in points.items())
-    # By hand: all steps are kept while the next one is 2^(1/50) = 1.4% or more away, so up to step 72.
-    steps = [tokens // 2048 for tokens in points]
-    assert steps[:74] == [*range(1, 73), 74, 76]
-    assert all(b == math.ceil(a * 2 ** (1 / 50)) for a, b in pairwise(steps))
-    # A rare metric is spaced by its own last point, whatever the loss does, in one row with what has the same tokens.
+    assert points == {step * 2048: pytest.approx(5 - step / 1000) for step in range(1, 2001)}
+    # A rare metric stands in one row with what has the same tokens.
     rare = [row for row in rows if "eval/loss" in row]
-    assert [(row["tokens"] // 2048, row["eval/loss"], row["eval/se"]) for row in rare] == [(1980, 0.5, 0.25)]
+    assert [(row["tokens"] // 2048, row["eval/loss"]) for row in rare] == [(1980, 0.5), (1990, 1.5)]
+    assert rare[0]["eval/se"] == 0.25 and "train/loss" in rare[0]
+
+
+def test_points_are_spaced_in_log_tokens():
+    config = build(TrackingConfig, configured("offline"))
+    points = [step for step in range(1, 70_000) if config.is_point(step)]
+    assert points[:70] == list(range(1, 71))  # every step, while the next one is 1.4% or more away
+    for start in (1024, 2048, 32768):
+        assert sum(start < step <= 2 * start for step in points) == config.points_per_doubling
 
 
 def test_offline_table(offline):

@@ -1,0 +1,69 @@
+"""Batches: which tokens, in which order, how often."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from scaling.data.batches import Batches
+from scaling.data.corpus import Corpus
+
+
+def corpus(tokens: int) -> Corpus:
+    """Tokens that name their own place in the stream."""
+    stream = np.arange(tokens, dtype=np.uint32)
+    nothing = np.zeros(1, dtype=np.int64)
+    return Corpus(
+        name="c", manifest={}, train=stream, validation=stream, train_offsets=nothing, validation_offsets=nothing
+    )
+
+
+def starts(batches: Batches, steps: range) -> list[int]:
+    return np.concatenate([batches.at(step)[:, 0] for step in steps]).tolist()
+
+
+def test_windows_are_pieces_of_the_stream_with_their_targets():
+    batch = Batches(corpus(1000), 10, 7, seed=0).at(3)
+    assert batch.shape == (7, 11) and batch.dtype == np.int64
+    assert (np.diff(batch, axis=1) == 1).all()
+    assert (batch[:, 0] % 10 == 0).all()
+
+
+def test_every_window_once_before_any_twice():
+    # 100 tokens hold 9 windows of 10 whose last target exists, and batches of 4 straddle the epochs.
+    batches = Batches(corpus(100), 10, 4, seed=1)
+    seen = starts(batches, range(27))
+    epochs = [seen[i : i + 9] for i in range(0, 108, 9)]
+    assert all(sorted(epoch) == list(range(0, 90, 10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_last_target_is_inside_the_stream():
+    exact = Batches(corpus(101), 10, 10, seed=0)
+    assert exact.windows == 10 and exact.at(0).max() == 100
+    assert Batches(corpus(100), 10, 10, seed=0).windows == 9
+
+
+def test_pure_function_of_seed_and_step():
+    one, other = Batches(corpus(5000), 8, 16, seed=3), Batches(corpus(5000), 8, 16, seed=3)
+    forward = [one.at(step) for step in range(20)]
+    assert all(np.array_equal(other.at(step), forward[step]) for step in reversed(range(20)))
+    assert not np.array_equal(Batches(corpus(5000), 8, 16, seed=4).at(0), forward[0])
+
+
+def test_batch_size_does_not_change_the_order():
+    assert starts(Batches(corpus(5000), 8, 16, seed=3), range(3)) == starts(
+        Batches(corpus(5000), 8, 4, seed=3), range(12)
+    )
+
+
+def test_stream_of_200_million_windows_is_not_enumerated():
+    class Endless:
+        def __len__(self):
+            return 200_000_000 * 128 + 1
+
+        def __getitem__(self, index):
+            return index
+
+    endless = SimpleNamespace(train=Endless(), unique_tokens=lambda length: 200_000_000 * length)
+    batch = Batches(endless, 128, 512, seed=0).at(10**6)
+    assert len(np.unique(batch[:, 0])) == 512 and batch.max() <= 200_000_000 * 128

@@ -1,0 +1,98 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from scaling.config import build_run
+from scaling.door import plain
+from scaling.errors import InputError
+from scaling.runs import RunFolder, replacing, stored_run
+
+IDENTITY = [
+    "model.extra_norm=false", "data.tokens=6400", "data.seed=1", "data.eval_windows=32", "data.batch_tokens=256",
+    "optimizer.lr=0.001", "optimizer.weight_decay=0", "schedule=linear", "schedule.warmup_tokens=256",
+    "precision.weights=int4", "precision.activations=e4m3", "precision.kv=int8", "precision.granularity_weights=tensor",
+    "seed_init=1", "seed_data=1", "snapshots=[1280]", "runtime.dtype=bfloat16",
+]  # fmt: skip
+CIRCUMSTANCE = [
+    "runtime.threads=2", "runtime.out=elsewhere", "runtime.checkpoint_seconds=1", "ptq=none", "tracking=offline",
+    "study=another", "runtime.compile=auto",
+]  # fmt: skip
+
+
+def test_every_field_that_moves_the_numbers_is_in_the_id(make_run):
+    ids = [make_run(override).run_id for override in ["seed=0", *IDENTITY]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_where_and_how_it_ran_is_not(make_run):
+    assert {make_run(override).run_id for override in ["seed=0", *CIRCUMSTANCE]} == {make_run().run_id}
+
+
+def test_the_id_survives_being_stored(make_run):
+    run = make_run("precision.weights=int4", "snapshots=[1280]", "data.tokens=6.4e3")
+    folder = RunFolder(run)
+    folder.open("a", "b")
+    assert stored_run(folder.path) == run
+    assert build_run(json.loads(json.dumps(plain(run)))).run_id == run.run_id
+    assert run.base_run_id == make_run("snapshots=[1280]", "data.tokens=6400").run_id
+
+
+def test_ptq_rows_replace_their_like(make_run):
+    folder = RunFolder(make_run())
+    folder.open("a", "b")
+    row = {"tokens_seen": 5120, "setting": "rtn/int4/channel/absmax", "gap": 1.0}
+    folder.add_ptq([row, {**row, "setting": "rtn/int3/channel/absmax"}])
+    folder.add_ptq([{**row, "gap": 2.0}])
+    assert [r["gap"] for r in folder.ptq()] == [2.0, 1.0]
+
+
+def test_windows_are_added_to(make_run):
+    folder = RunFolder(make_run())
+    folder.open("a", "b")
+    folder.add_windows({"1": np.arange(3.0)})
+    folder.add_windows({"2": np.ones(3), "1": np.zeros(3)})
+    assert folder.windows()["1"].tolist() == [0, 0, 0] and folder.windows()["2"].tolist() == [1, 1, 1]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_that_does_not_validate_is_not_done(make_run):
+    folder = RunFolder(make_run())
+    folder.open("a", "b")
+    (folder.path / "result.json").write_text('{"schema": 1, "loss": 2.0}')
+    assert folder.state() == "new" and folder.result() is None
+
+
+def test_a_damaged_config_is_one_line(make_run):
+    folder = RunFolder(make_run())
+    folder.open("a", "b")
+    (folder.path / "config.yaml").write_text("run: [")
+    with pytest.raises(InputError, match="not the config of a run") as caught:
+        folder.state()
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_last_line_of_metrics_is_forgotten(make_run):
+    folder = RunFolder(make_run())
+    folder.open("a", "b")
+    for tokens in (128, 256, 384):
+        folder.log({"tokens": tokens})
+    with open(folder.path / "metrics.jsonl", "a") as file:
+        file.write('{"tokens": 51')
+    folder.forget_metrics_after(256)
+    assert (folder.path / "metrics.jsonl").read_text() == '{"tokens": 128}\n{"tokens": 256}\n'
+
+
+def test_dtype_auto_is_resolved_before_it_is_stored(make_run):
+    run = make_run("runtime.dtype=auto")
+    assert run.runtime.dtype == "float32"
+    assert dataclasses.replace(run).run_id == make_run("runtime.dtype=float32").run_id
