@@ -105,7 +105,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "D": run.D,
         "tokens_seen": None,
         "unique_tokens": result["unique_tokens"],
-        "corpus": result["corpus"],
+        "corpus": run.data.corpus.kind,
         "data_sha": result["data_sha"][:16],
         "eval_sha": result["eval_sha"][:16],
         "calib_sha": None,

@@ -10,11 +10,12 @@ from scaling.table import collect, model_bytes
 from scaling.trainer import train_stack
 
 CONTRACT = (
-    "run_id base_run_id parent_id trunk_id cluster study seed_init seed_data N N_emb N_total N_quantized d_model n_layers "
-    "n_heads bytes D tokens_seen unique_tokens corpus data_sha eval_sha calib_sha schedule lr_peak lr_end warmup_tokens "
-    "decay_tokens batch_tokens steps weight_decay tau P_w P_a P_kv format_w format_a format_kv granularity_w "
-    "granularity_a granularity_kv estimator rounding ptq P_post format_post granularity_post scale_rule loss loss_se gap "
-    "gap_se gap_qat gap_qat_se n_windows n_docs diverged device dtype commit seconds"
+    "run_id base_run_id parent_id trunk_id cluster study seed_init seed_data N N_emb N_total N_quantized d_model "
+    "n_layers n_heads bytes D tokens_seen unique_tokens corpus data_sha eval_sha calib_sha schedule lr_peak "
+    "lr_end warmup_tokens decay_tokens batch_tokens steps weight_decay tau P_w P_a P_kv format_w format_a "
+    "format_kv granularity_w granularity_a granularity_kv estimator rounding ptq P_post format_post "
+    "granularity_post scale_rule loss loss_se gap gap_se gap_qat gap_qat_se n_windows n_docs diverged device "
+    "dtype commit seconds"
 )
 
 
