@@ -6,10 +6,12 @@ Faults of this program keep their traceback.
 """
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from scaling.door import nearest
@@ -22,13 +24,18 @@ class UnfinishedError(Exception):
     """Work was left undone. Its message is one line that says what, and how to go on."""
 
 
+EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException)
+
+
 def guarded(app: Callable[[], object], prog: str) -> None:
-    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C.
+    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or SIGTERM.
 
     With HYDRA_FULL_ERROR=1 in the environment the traceback is shown as well.
     """
     wants_traceback = os.environ.get(FULL) == "1"
     os.environ[FULL] = "1"
+    # A polite kill is a Ctrl-C: otherwise the workers of a launcher would outlive this process, and train on.
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except KeyboardInterrupt:
@@ -39,11 +46,13 @@ def guarded(app: Callable[[], object], prog: str) -> None:
             raise
         sys.exit(f"{prog}: {one_line(fault)}")
     finally:
+        signal.signal(signal.SIGTERM, before)
         if not wants_traceback:
             del os.environ[FULL]
 
 
-EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException)
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def one_line(fault: Exception) -> str:
@@ -60,6 +69,10 @@ def one_line(fault: Exception) -> str:
         return f"{cause.full_key}: missing; a value has to be given"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {_flat(cause.msg)}" if cause.full_key else _flat(cause.msg)
+    if isinstance(fault, OverrideParseException):
+        return f"{fault.override}: cannot be read; write setting=value, and quote what has spaces or any of ,=[]{{}}()"
+    if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", str(fault)):
+        return f"{ambiguous[1]}: several values; add --multirun to train each, or write a list as name=[a,b]"
     return _flat(fault)
 
 

@@ -4,6 +4,7 @@ A member that fails never stops the others: why it failed is written into its ru
 before it is needed, so that `--help` answers at once.
 """
 
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from scaling.cli import UnfinishedError, guarded
+from scaling.cli import EXPECTED, UnfinishedError, guarded
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _faults: list[Exception] = []
 def main() -> None:
     def app():
         _faults.clear()
+        # Python's parser takes no setting behind a flag that stands among them.
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
         # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
         hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
         if _faults:
@@ -42,7 +45,7 @@ def job(config: DictConfig) -> None:
             _train_file(Path(config.stack))
         else:
             _train_one(config)
-    except (InputError, UnfinishedError) as fault:
+    except EXPECTED as fault:
         _faults.append(fault)
 
 
@@ -55,7 +58,7 @@ def _train_one(config: DictConfig) -> None:
     folder = RunFolder(run)
     if folder.state() == "done":
         note(f"{run.run_id} is done already")
-    for line in train(share_cores([run], workers=1)).values():
+    for line in train([run]).values():
         raise UnfinishedError(line)
     losses = folder.result()["evaluations"]
     loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
@@ -63,7 +66,7 @@ def _train_one(config: DictConfig) -> None:
 
 
 def _train_file(path: Path) -> None:
-    from scaling.stacks import read_stack
+    from scaling.jobs import read_stack
     from scaling.terminal import note
 
     runs = read_stack(path)
@@ -102,7 +105,9 @@ def train(runs: Sequence["Run"]) -> dict[str, str]:
             if folder.result() is None
         }
     for run_id, line in failed.items():
-        folders[run_id].write_error(details or f"{line}\n")
+        # Bad input leaves no folder of a run that never began.
+        if details or folders[run_id].path.exists():
+            folders[run_id].write_error(details or f"{line}\n")
     return failed
 
 

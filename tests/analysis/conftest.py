@@ -1,5 +1,7 @@
 """Simulated tables whose laws are known: what every test of the analysis is planted on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,12 +15,11 @@ def capacity(bits, gamma, shift):
     return 1 - np.exp(-bits / gamma + shift)
 
 
-def loss_of(size, tokens, widths=(16, 16, 16), parts=True):
-    """The planted loss; f is taken as one without `parts`."""
+def loss_of(size, tokens, widths):
+    """The planted loss of training at these bits of weights, activations and KV cache."""
     effective = size
     for bits, name in zip(widths, ("w", "a", "kv"), strict=True):
-        if parts:
-            effective = effective * capacity(bits, PARTS[f"gamma_{name}"], PARTS[f"n_{name}"])
+        effective = effective * capacity(bits, PARTS[f"gamma_{name}"], PARTS[f"n_{name}"])
     return LOSS["A"] * effective ** -LOSS["alpha"] + LOSS["B"] * tokens ** -LOSS["beta"] + LOSS["E"]
 
 
@@ -66,9 +67,19 @@ def simulate(
                         se = 0.02 * np.sqrt(gap) * noise
                         gap *= chain * own * (1 + 0.04 * noise * draw.standard_normal())
                         gap += se * draw.standard_normal()
-                        more = {"ptq": "rtn", "granularity_post": "channel", "format_post": f"int{bits}", "P_post": bits}
+                        more = {
+                            "ptq": "rtn",
+                            "granularity_post": "channel",
+                            "format_post": f"int{bits}",
+                            "P_post": bits,
+                        }
                         rows.append(base | more | {"loss": loss + gap, "gap": gap, "gap_se": se})
     return pd.DataFrame(rows)
+
+
+def loss_share():
+    """N_eff / N of a run at 16 bits."""
+    return np.prod([capacity(16, PARTS[f"gamma_{x}"], PARTS[f"n_{x}"]) for x in ("w", "a", "kv")])
 
 
 TRAINED = (
@@ -82,8 +93,5 @@ TRAINED = (
 @pytest.fixture(scope="session")
 def tables():
     """The simulator and the planted constants, as one namespace."""
-    from types import SimpleNamespace
-
-    return SimpleNamespace(
-        simulate=simulate, LOSS=LOSS, GAP=GAP, PARTS=PARTS, TRAINED=TRAINED, gap_of=gap_of, loss_of=loss_of
-    )
+    names = ("simulate", "LOSS", "GAP", "PARTS", "TRAINED", "gap_of", "loss_of", "loss_share")
+    return SimpleNamespace(**{name: globals()[name] for name in names})

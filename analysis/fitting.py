@@ -1,0 +1,115 @@
+"""One fitter for all laws: projected multi-start, robust polish, error model, diagnosis, intervals.
+
+Nothing about a fit is left to be guessed: `Fit` carries the objective and its delta, which rows were used and why the
+others were not, how many starts agree, how well the parameters are determined and every reason for doubt.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from analysis import diagnosis, table
+from analysis.errors import InputError
+from analysis.intervals import Bootstrap, Interval, bootstrap
+from analysis.law import Law
+from analysis.laws import named
+from analysis.noise import GapNoise
+from analysis.options import Options
+from analysis.selection import select
+from analysis.stages import fit_rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A fitted law. `params` and `intervals` are by symbol, in the units that the law's parameters state."""
+
+    law: Law
+    params: dict[str, float]
+    intervals: dict[str, Interval]
+    covariance: np.ndarray | None
+    """(P, P) of the transformed parameters in the law's order, or None without a bootstrap."""
+    bootstrap: Bootstrap
+    objective: str
+    huber_delta: float | None
+    value: float
+    """The objective at the optimum."""
+    noise: GapNoise | None
+    rows: int
+    filter: str
+    left_out: dict[str, int]
+    starts: int
+    starts_at_optimum: int
+    status: str
+    condition: float
+    at_bound: dict[str, bool]
+    active_share: float
+    r2: float
+    r2_within: dict[str, float]
+    rmse: float
+    ranges: dict[str, tuple[float, float]]
+    warnings: list[str]
+
+    def interval(self, symbol: str) -> tuple[float, float]:
+        """The 95% interval of a parameter, (NaN, NaN) where the table is too small for one.
+
+        Raises:
+            InputError: the law has no such parameter.
+        """
+        if symbol not in self.params:
+            raise InputError(f"{symbol}: {self.law.name} has no such parameter; use one of {', '.join(self.params)}")
+        found = self.intervals.get(symbol)
+        return (found.low, found.high) if found else (np.nan, np.nan)
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Predicted loss or gap (n,) in nats; NaN where the law leaves no effective parameters."""
+        return self.law.predict(self.params, frame)
+
+    def predict_se(self, frame: pd.DataFrame) -> np.ndarray:
+        """Standard error (n,) of the prediction in nats, from the covariance by the delta method; NaN without one."""
+        if self.covariance is None:
+            return np.full(len(frame), np.nan)
+        slopes = self.law.gradient(self.params, frame)[1]
+        return np.sqrt(np.maximum(np.einsum("np,pq,nq->n", slopes, self.covariance, slopes), 0.0))
+
+    def to_json(self) -> dict:
+        """This fit as its entry in FITS.json."""
+        from analysis.fits import entry
+
+        return entry(self)
+
+
+def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:
+    """Fit `law` to the rows of `frame` that it describes; `options` are the fields of `Options`.
+
+    Raises:
+        InputError: unknown law, a missing or bad column, too few rows, an option out of range.
+    """
+    chosen = Options(**options)
+    rows = table.filtered(frame, chosen.filter)
+    selection = select(named(law) if isinstance(law, str) else law, rows, bits=chosen.bits)
+    law = selection.law
+    progress(f"{law.name}: {len(selection.frame)} rows, {len(law.parameters)} parameters")
+    fitted = fit_rows(law, selection.frame, chosen)
+    progress(f"{law.name}: {chosen.bootstrap} bootstrap draws")
+    problem = fitted.problem
+    spread = bootstrap(problem, fitted.best, fitted.frame, draws=chosen.bootstrap, seed=chosen.seed, noise=fitted.noise)
+    found = diagnosis.diagnose(fitted)
+    return Fit(
+        law=law,
+        params=fitted.params,
+        intervals=spread.intervals,
+        covariance=spread.covariance,
+        bootstrap=spread.bootstrap,
+        objective=problem.describe(),
+        huber_delta=problem.delta if np.isfinite(problem.delta) else None,
+        value=float(fitted.solution.values.min()),
+        noise=fitted.noise,
+        rows=len(fitted.frame),
+        filter=chosen.filter or "",
+        left_out=selection.left_out | fitted.left_out,
+        ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
+        warnings=selection.warnings + found.warnings + spread.warnings,
+        **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "warnings"},
+    )

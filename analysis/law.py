@@ -1,0 +1,151 @@
+"""A law is data: its variables, its parameters, and columns whose non-negative combination is the prediction.
+
+Every law here is written as
+
+    response = sum over k of  c_k * phi_k(theta, x),      c_k >= 0, phi_k > 0
+
+with few nonlinear parameters theta (exponents, decay widths) and coefficients c_k that enter linearly. A law states
+`ln phi_k` and its slopes in theta. Logarithms because powers of N and D under- and overflow long before their logs do,
+and because a column can then be divided by its value at a reference point, which takes the strong correlation between
+a coefficient and its exponent out of the fit without any word from the law.
+
+Shapes: S parameter sets at once (starts or bootstrap draws), n rows. theta arrives as {symbol: (S, 1)}, x as
+{column: (n,)}.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+FULL_BITS = 16.0  # the width that the table gives to what is not quantized
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One constant of a law."""
+
+    symbol: str
+    unit: str
+    linear: bool = False
+    lower: float
+    upper: float
+    transform: Literal["identity", "log", "reciprocal"] = "identity"
+    """The scale on which the parameter is nearly normal. Intervals are made on it; a nonlinear parameter is also
+    fitted on it. A linear coefficient is fitted as it is, because it may be zero."""
+    starts: tuple[float, ...] = ()
+    """Values from which a nonlinear parameter is started; the grid is the product over parameters."""
+    published: float | None = None
+    part: str | None = None
+    """The precision column that this parameter belongs to. Without low-precision rows there it is left out."""
+
+    def forward(self, value):
+        """From natural units to the transformed scale."""
+        if self.transform == "log":
+            with np.errstate(divide="ignore"):
+                return np.log(value)
+        return 1.0 / np.asarray(value, float) if self.transform == "reciprocal" else np.asarray(value, float)
+
+    def backward(self, moved):
+        """From the transformed scale to natural units."""
+        if self.transform == "log":
+            return np.exp(moved)
+        return 1.0 / np.asarray(moved, float) if self.transform == "reciprocal" else np.asarray(moved, float)
+
+    def slope(self, value):
+        """d natural / d transformed, at a natural value."""
+        if self.transform == "log":
+            return np.asarray(value, float)
+        return -np.square(value) if self.transform == "reciprocal" else np.ones_like(value)
+
+    def box(self) -> tuple[float, float]:
+        """Bounds on the transformed scale, in ascending order."""
+        if self.linear:
+            return self.lower, self.upper
+        ends = float(self.forward(self.lower)), float(self.forward(self.upper))
+        return min(ends), max(ends)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Columns:
+    """ln phi_k (S, n) by linear symbol k, and d ln phi_k / d theta_j (S, n) by (k, j); absent pairs are zero."""
+
+    logs: dict[str, np.ndarray]
+    slopes: dict[tuple[str, str], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Law:
+    """A scaling law for a loss (nats a token) or for the gap that quantization after training opens (nats)."""
+
+    name: str
+    equation: str
+    source: str
+    response: Literal["loss", "gap"]
+    variables: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    columns: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], Columns]
+    distinct: Mapping[str, int]
+    """How many different values of a column the parameters need to be told apart."""
+    quantized_training: bool = False
+    """Whether runs trained in low precision belong to it."""
+    constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Parameters of the equation that are fixed, not fitted."""
+
+    @property
+    def nonlinear(self) -> tuple[Parameter, ...]:
+        return tuple(p for p in self.parameters if not p.linear)
+
+    @property
+    def linear(self) -> tuple[Parameter, ...]:
+        return tuple(p for p in self.parameters if p.linear)
+
+    @property
+    def ordered(self) -> tuple[Parameter, ...]:
+        """Nonlinear parameters, then linear ones: the order of every vector of parameters."""
+        return self.nonlinear + self.linear
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return tuple(p.symbol for p in self.ordered)
+
+    @property
+    def published(self) -> dict[str, float]:
+        return {p.symbol: p.published for p in self.parameters if p.published is not None}
+
+    def without(self, parts: set[str]) -> "Law":
+        """The law for a table in which these precision columns are 16 bits throughout: their factor is constant and
+        cannot be told from the coefficient in front, so it is taken as one."""
+        return dataclasses.replace(
+            self,
+            parameters=tuple(p for p in self.parameters if p.part not in parts),
+            variables=tuple(v for v in self.variables if v not in parts),
+            distinct={k: v for k, v in self.distinct.items() if k not in parts},
+        )
+
+    def predict(self, params: Mapping[str, float], frame: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Predicted response (n,) in nats; NaN on rows where the law has no value (no effective parameters left).
+
+        `frame` needs the law's variables as columns. Source: the law's `equation`.
+        """
+        return self.gradient(params, frame)[0]
+
+    def gradient(self, params: Mapping[str, float], frame: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The prediction (n,) and its slopes (n, P) in the transformed parameters, in the order of `ordered`."""
+        x = {v: np.asarray(frame[v], float) for v in self.variables}
+        theta = {p.symbol: np.full((1, 1), float(params[p.symbol])) for p in self.nonlinear}
+        columns = self.columns(theta, x)
+        size, q = len(next(iter(x.values()))), len(self.nonlinear)
+        total, slopes = np.zeros(size), np.zeros((size, len(self.parameters)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k, p in enumerate(self.linear):
+                column, value = np.exp(columns.logs[p.symbol][0]), float(params[p.symbol])
+                total += value * column
+                slopes[:, q + k] = column * p.slope(value)
+                for j, r in enumerate(self.nonlinear):
+                    if (p.symbol, r.symbol) in columns.slopes:
+                        turn = float(r.slope(float(params[r.symbol])))
+                        slopes[:, j] += value * column * columns.slopes[p.symbol, r.symbol][0] * turn
+        feasible = np.isfinite(total)
+        return np.where(feasible, total, np.nan), np.where(feasible[:, None], slopes, np.nan)

@@ -1,0 +1,18 @@
+"""The registry of laws. A new law is a `Law` in a module of its family, listed here."""
+
+from analysis.errors import InputError
+from analysis.law import Law
+from analysis.laws import chinchilla, kumar
+
+LAWS: dict[str, Law] = {law.name: law for law in (*chinchilla.LAWS, *kumar.LAWS)}
+
+
+def named(name: str) -> Law:
+    """The law of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in LAWS:
+        raise InputError(f"{name}: no such law; use one of {', '.join(LAWS)}")
+    return LAWS[name]

@@ -1,0 +1,77 @@
+"""How much rows scatter about a law: the error model of gaps, and the scatter of losses between seeds.
+
+A gap's variance is var = gap_se^2 + a * delta + tau^2 * delta^2, all at the *predicted* delta: evaluation windows, a
+part that grows with the gap like a count, and a relative part (runs differ in how hard they are to quantize). At the
+observed gap instead, a gap that happens to be tiny would take over the fit. a and tau come from the residuals' Gaussian
+likelihood, with squared residuals inflated by n / (n - parameters).
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
+FLOOR = 1e-3  # least standard deviation of a gap over the root mean square of all: noise-free tables stay finite
+LEAST = np.log(1e-12)
+HUBER_OF_SD = 1.345  # 95% efficient when the scatter is normal
+LEAST_REPLICATES = 3  # degrees of freedom below which the scatter between seeds is not believed
+CELL = ("N", "D", "P_w", "P_a", "P_kv", "corpus", "schedule", "lr_peak", "lr_end", "warmup_tokens", "decay_tokens")
+CELL += ("batch_tokens", "weight_decay", "granularity_w", "granularity_a", "granularity_kv", "format_w", "format_a")
+CELL += ("format_kv", "estimator", "rounding")  # rows alike in all of these are replicates
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GapNoise:
+    """`a` in nats, `tau` relative, `floor` in nats."""
+
+    a: float
+    tau: float
+    floor: float
+
+    def sd(self, prediction: np.ndarray, gap_se: np.ndarray) -> np.ndarray:
+        """Standard deviation in nats of gaps predicted as `prediction`, broadcast with `gap_se`."""
+        size = np.maximum(prediction, 0.0)
+        return np.sqrt(gap_se**2 + self.a * size + (self.tau * size) ** 2 + self.floor**2)
+
+
+def estimate(gap: np.ndarray, prediction: np.ndarray, gap_se: np.ndarray, parameters: int) -> GapNoise:
+    """a and tau by maximum likelihood of the residuals, all arrays (n,) in nats."""
+    floor = FLOOR * float(np.sqrt(np.mean(gap**2)))
+    square = (gap - prediction) ** 2 * len(gap) / max(1, len(gap) - parameters)
+    size = np.maximum(prediction, 0.0)
+
+    def deviance(logs):
+        parts = np.exp(logs)
+        variance = gap_se**2 + floor**2 + parts[0] * size + parts[1] * size**2
+        score = (1 - square / variance) / variance
+        return float(np.sum(np.log(variance) + square / variance)), parts * [score @ size, score @ size**2]
+
+    best = min(
+        (
+            minimize(deviance, start, jac=True, method="L-BFGS-B", bounds=[(LEAST, 1.0), (LEAST, 2.0)])
+            for start in ([-8.0, -5.0], [-4.0, -12.0], [-12.0, -2.0])
+        ),
+        key=lambda result: result.fun,
+    )
+    a, tau_square = np.where(best.x <= LEAST + 1e-6, 0.0, np.exp(best.x))
+    return GapNoise(a=float(a), tau=float(np.sqrt(tau_square)), floor=floor)
+
+
+def seed_sd(frame: pd.DataFrame) -> float | None:
+    """Pooled standard deviation of ln(loss) between runs that differ in their seeds alone; None with fewer than
+    three degrees of freedom."""
+    if "seed_init" not in frame and "seed_data" not in frame:
+        return None
+    cell = [c for c in CELL if c in frame]
+    logs = np.log(frame["loss"].astype(float)).groupby([frame[c] for c in cell], dropna=False)
+    degrees = int((logs.count() - 1).sum())
+    spread = float(logs.apply(lambda v: ((v - v.mean()) ** 2).sum()).sum())
+    return float(np.sqrt(spread / degrees)) if degrees >= LEAST_REPLICATES and spread > 0 else None
+
+
+def gap_errors(frame: pd.DataFrame) -> np.ndarray:
+    """Standard errors (n,) of the gaps in nats, zero where the table gives none."""
+    if "gap_se" not in frame:
+        return np.zeros(len(frame))
+    return pd.to_numeric(frame["gap_se"], errors="coerce").fillna(0.0).to_numpy(float)

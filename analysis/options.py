@@ -1,0 +1,37 @@
+"""The choices that a fit leaves to its user, and their defaults."""
+
+import dataclasses
+from typing import Literal
+
+from analysis.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to fit. Bits and gap_below apply to gap laws, objective and huber_delta to loss laws."""
+
+    objective: Literal["huber", "squares"] = "huber"
+    """`huber`: sum of Huber's function of ln(prediction / loss). `squares`: the same with an infinite delta."""
+    huber_delta: float | None = None
+    """In log loss. None: 1.345 times the scatter between seeds where the table tells it, else 1e-3."""
+    bootstrap: int = 1000
+    """Draws; 0: no intervals."""
+    seed: int = 0
+    filter: str | None = None
+    """A pandas query expression that rows must satisfy."""
+    bits: tuple[float, float] = (3.0, 6.0)
+    """Widths after quantization that a gap law is fitted on."""
+    gap_below: float = 0.5
+    """Nats. Rows with a larger predicted gap are not fitted: gaps saturate there."""
+
+    def __post_init__(self):
+        if self.huber_delta is not None and not self.huber_delta > 0:
+            raise InputError(f"huber_delta={self.huber_delta}: expected a number above zero")
+        if self.bootstrap < 0 or self.bootstrap == 1:
+            raise InputError(f"bootstrap={self.bootstrap}: expected 0 (no intervals) or at least 2 draws")
+        if not self.gap_below > 0:
+            raise InputError(f"gap_below={self.gap_below}: expected nats above zero")
+        if not 0 < self.bits[0] <= self.bits[1]:
+            raise InputError(f"bits={self.bits[0]:g} {self.bits[1]:g}: expected the lowest and the highest width")
+        if self.objective not in ("huber", "squares"):
+            raise InputError(f"objective={self.objective}: use one of huber, squares")

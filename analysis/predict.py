@@ -1,0 +1,126 @@
+"""A prediction from fitted laws or published constants: N, D and formats in, loss with its interval out.
+
+The loss of training comes from a loss law, what quantization after training adds from a gap law, and their errors are
+taken as independent. An interval of a gap is made on its logarithm, so that it stays above zero.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.fits import published
+from analysis.fitting import Fit
+from analysis.law import FULL_BITS
+from analysis.laws.kumar import PARTS
+
+PAPER = ("kumar_neff_tied", "kumar_ptq")  # the laws whose published constants are one paper's
+GAP_LAW = "kumar_ptq"
+LOW_LAWS = ("kumar_neff", "kumar_neff_tied")  # in the order in which they are preferred
+LOSS_LAWS = ("chinchilla", "chinchilla_tied", *LOW_LAWS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Term:
+    """One law's share, in nats a token. Without an interval low and high are NaN."""
+
+    law: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """`loss` after training, `gap` from quantization after it (None if not asked for), and their sum."""
+
+    loss: Term
+    gap: Term | None
+    total: Term
+    warnings: list[str]
+
+
+def paper() -> dict[str, Fit]:
+    """The laws of Kumar et al. 2024 with the constants of their Table 2."""
+    return {name: published(name) for name in PAPER}
+
+
+def bits_of(text: str) -> float:
+    """P of a format name: `int4`, `e2m1` (sign, exponent and mantissa bits), `bf16`, or a number of bits; at most 16.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    bits = 0.0
+    if found := re.fullmatch(r"(?:int|bf|fp)?(\d+(?:\.\d+)?)", text):
+        bits = float(found[1])
+    elif found := re.fullmatch(r"e(\d+)m(\d+)", text):
+        bits = 1.0 + int(found[1]) + int(found[2])
+    if not 1 <= bits <= 32:
+        raise InputError(f"{text}: not a format; expected 1 to 32 bits or a name such as int4, e4m3 or bf16")
+    return min(bits, FULL_BITS)
+
+
+def predict(fits: dict[str, Fit], *, N: float, D: float, widths: dict[str, float], post: float | None) -> Prediction:
+    """Loss at N parameters and D tokens, trained at `widths` (P_w, P_a, P_kv; absent: 16), quantized to `post` bits.
+
+    Raises:
+        InputError: no law in `fits` answers the question, or the law leaves no effective parameters there.
+    """
+    for symbol, value in (("N", N), ("D", D)):
+        if not 0 < value < np.inf:
+            raise InputError(f"{symbol}={value:g}: expected a number above zero")
+    low = {part: bits for part, bits in widths.items() if bits < FULL_BITS}
+    if low and post is not None:
+        raise InputError(f"post: {GAP_LAW} holds for models trained in 16 bits; ask for {', '.join(low)} or for post")
+    frame = pd.DataFrame({"N": [N], "D": [D], **{part: [widths.get(part, FULL_BITS)] for part in PARTS}})
+    fit = _loss_law(fits, low)
+    loss = _term(fit, frame)
+    if np.isnan(loss.value):
+        asked = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
+        raise InputError(f"{asked}: {fit.law.name} leaves no effective parameters there, f(P) <= 0; ask for more bits")
+    if post is None:
+        return Prediction(loss=loss, gap=None, total=loss, warnings=_far(fit, frame))
+    if GAP_LAW not in fits:
+        raise InputError(f"post: no {GAP_LAW} among {', '.join(fits)}; fit it on a table with quantized models")
+    frame = frame.assign(P_post=post)
+    gap = _term(fits[GAP_LAW], frame)
+    value = loss.value + gap.value
+    down = np.hypot(loss.value - loss.low, gap.value - gap.low)
+    up = np.hypot(loss.high - loss.value, gap.high - gap.value)
+    total = Term(law=f"{loss.law} + {gap.law}", value=value, low=float(value - down), high=float(value + up))
+    return Prediction(loss=loss, gap=gap, total=total, warnings=_far(fit, frame) + _far(fits[GAP_LAW], frame))
+
+
+def _loss_law(fits: dict[str, Fit], low: dict[str, float]) -> Fit:
+    wanted = LOW_LAWS if low else LOSS_LAWS
+    for name in wanted:
+        if name in fits and set(low) <= set(fits[name].law.variables):
+            return fits[name]
+    asked = f"{', '.join(low)} below 16 bits" if low else "a loss"
+    raise InputError(
+        f"no law for {asked} among {', '.join(fits)}; fit one of {', '.join(wanted)} on a table with such runs"
+    )
+
+
+def _term(fit: Fit, frame: pd.DataFrame) -> Term:
+    value, reach = float(fit.predict(frame)[0]), float(fit.predict_se(frame)[0]) * fit.bootstrap.t
+    sides = np.array([-1.0, 1.0])
+    if fit.law.response == "gap" and value > 0:
+        with np.errstate(over="ignore"):
+            ends = value * np.exp(sides * reach / value)
+    else:
+        ends = value + sides * reach
+    return Term(law=fit.law.name, value=value, low=float(ends[0]), high=float(ends[1]))
+
+
+def _far(fit: Fit, frame: pd.DataFrame) -> list[str]:
+    """A line for each variable that lies outside the rows that the law was fitted on."""
+    lines = []
+    for variable, (low, high) in fit.ranges.items():
+        value = float(frame[variable].iloc[0])
+        if not low <= value <= high:
+            lines.append(f"{fit.law.name} was fitted on {variable} from {low:.4g} to {high:.4g}, asked at {value:.4g}")
+    return lines

@@ -1,0 +1,160 @@
+"""Which rows of a table a law is fitted on, and why the others are not.
+
+Nothing is left out in silence: every reason is counted, and what a reader may not expect is a warning. A loss law takes
+the end of each run, without quantization after training; a gap law takes the quantized rows of one quantizer at one
+granularity, at 3 to 6 bits unless told otherwise (below that the gap saturates, above it drowns in noise).
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from analysis import table
+from analysis.errors import InputError
+from analysis.law import FULL_BITS, Law
+
+PARTS = ("P_w", "P_a", "P_kv")
+SETTING = ("ptq", "granularity_post", "scale_rule", "family")  # what a gap law holds fixed
+RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The law without parts that the table never varies, its rows, and the account of the others."""
+
+    law: Law
+    frame: pd.DataFrame
+    left_out: dict[str, int]
+    warnings: list[str]
+
+
+class _Sieve:
+    """Narrows a table step by step and keeps the account."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+        self.left_out: dict[str, int] = {}
+        self.warnings: list[str] = []
+
+    def keep(self, mask: np.ndarray, reason: str) -> None:
+        if not mask.all():
+            self.left_out[reason] = int((~mask).sum())
+            self.frame = self.frame[mask]
+
+
+def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selection:
+    """The rows of `frame` that `law` is fitted on; a gap law takes widths from bits[0] to bits[1].
+
+    Raises:
+        InputError: a needed column is missing or not finite, too few rows, or too few different values to tell the
+            law's parameters apart.
+    """
+    found = belonging(law, frame)
+    sieve = _Sieve(found.frame)
+    if law.response == "gap" and len(sieve.frame):
+        width = table.numbers(sieve.frame, "P_post", positive=True)
+        sieve.keep((width >= bits[0]) & (width <= bits[1]), f"P_post outside {bits[0]:g} to {bits[1]:g} bits")
+    left_out = found.left_out | sieve.left_out
+    enough(found.law, sieve.frame, left_out=sum(left_out.values()))
+    warnings = list(found.warnings)
+    varied = [c for c in RECIPE if c in sieve.frame and sieve.frame[c].nunique() > 1]
+    if varied:
+        warnings.append(f"runs differ in {', '.join(varied)}, which the law does not know; narrow with --filter")
+    return Selection(law=found.law, frame=sieve.frame, left_out=left_out, warnings=warnings)
+
+
+def belonging(law: Law, frame: pd.DataFrame) -> Selection:
+    """All rows of `frame` that `law` speaks of, whether or not they are enough to fit it.
+
+    Raises:
+        InputError: N, D or a precision column is missing or not finite.
+    """
+    sieve = _Sieve(frame)
+    sieve.keep(~table.flags(frame, "diverged"), "diverged")
+    quantized = table.after_training(sieve.frame)
+    if law.response == "gap":
+        sieve.keep(quantized, "not quantized after training")
+    else:
+        sieve.keep(~quantized, "quantized after training")
+    _ends_of_runs(sieve)
+    if law.quantized_training:
+        law = _trained_in_low_precision(law, sieve)
+    else:
+        _trained_in_full_precision(sieve)
+    if law.response == "gap":
+        _one_setting(sieve)
+    return Selection(law=law, frame=sieve.frame, left_out=sieve.left_out, warnings=sieve.warnings)
+
+
+def _ends_of_runs(sieve: _Sieve) -> None:
+    tokens = table.numbers(sieve.frame, "D", positive=True)
+    if "tokens_seen" in sieve.frame:
+        seen = pd.to_numeric(sieve.frame["tokens_seen"], errors="coerce").to_numpy(float)
+        sieve.keep(np.isnan(seen) | (seen >= tokens), "evaluated before the end of the run")
+
+
+def _trained_in_full_precision(sieve: _Sieve) -> None:
+    for part in PARTS:
+        if part in sieve.frame:
+            full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
+            sieve.keep(full, "trained in low precision")
+
+
+def _trained_in_low_precision(law: Law, sieve: _Sieve) -> Law:
+    """Drop what the table cannot tell: constant parts from the law, parts with too few widths from law and rows."""
+    constant = set()
+    for part in PARTS:
+        if part not in sieve.frame:
+            constant.add(part)
+            continue
+        width = table.numbers(sieve.frame, part, positive=True)
+        found = len(np.unique(width))
+        if 1 < found < law.distinct[part]:
+            sieve.keep(width >= FULL_BITS, f"{part} below 16 bits")
+            sieve.warnings.append(
+                f"{part} has only {found} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
+                "left out"
+            )
+        if found < law.distinct[part]:
+            constant.add(part)
+    if constant == set(PARTS):
+        raise InputError(
+            f"{law.name}: too few runs trained in low precision; expected at least {law.distinct['P_w']} different "
+            f"widths in one of {', '.join(PARTS)}"
+        )
+    return law.without(constant)
+
+
+def _one_setting(sieve: _Sieve) -> None:
+    """A gap law holds for one quantizer, granularity, scale rule and family of formats: keep the most frequent."""
+    frame = sieve.frame
+    if "format_post" in frame:
+        frame = frame.assign(family=frame["format_post"].astype(str).str.replace(r"\d+", "", regex=True))
+    present = [c for c in SETTING if c in frame and frame[c].notna().any()]
+    if not present or frame.empty:
+        return
+    names = frame[present].astype(str).agg(" ".join, axis=1)
+    counts = names.value_counts()
+    chosen = min(counts.index, key=lambda name: (-counts[name], name))
+    if len(counts) > 1:
+        others = ", ".join(sorted(set(counts.index) - {chosen}))
+        sieve.warnings.append(f"fitted on {chosen} alone, not on {others}; choose with --filter")
+    sieve.keep((names == chosen).to_numpy(), "quantized in another way")
+
+
+def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
+    """Raises InputError unless `frame` has the columns, the rows and the different values that `law` needs."""
+    needed = {law.response: law.response == "loss", **dict.fromkeys(law.variables, True)}
+    values = {column: table.numbers(frame, column, positive=positive) for column, positive in needed.items()}
+    least = len(law.parameters) + 1
+    if len(frame) < least:
+        raise InputError(
+            f"{law.name}: {len(frame)} usable rows for {len(law.parameters)} parameters, needs at least {least}"
+            + (f" ({left_out} other rows do not belong to this law)" if left_out else "")
+        )
+    for variable, wanted in law.distinct.items():
+        found = len(np.unique(values[variable]))
+        if found < wanted:
+            plural = "s" if found > 1 else ""
+            raise InputError(f"{law.name}: {variable} has {found} different value{plural}, needs at least {wanted}")

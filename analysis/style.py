@@ -1,0 +1,127 @@
+"""How all figures look: sizes of a two-column journal, eight-point type, colours that survive colour blindness."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from analysis.files import replacing
+
+COLUMN, PAGE = 3.4, 7.0  # inches
+RC = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "analysis",
+}
+MARKERS = "osD^vPX"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure and the numbers in it."""
+
+    figure: Figure
+    numbers: pd.DataFrame
+
+
+def styled(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
+    """Decorates a figure's `draw`: what it draws gets this style, and nothing global stays changed."""
+
+    @functools.wraps(draw)
+    def wrapped(*args, **kwargs) -> Drawn:
+        with matplotlib.rc_context(RC):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> tuple[Figure, np.ndarray]:
+    """A figure with rows x columns axes (rows, columns), sizes in inches; made without pyplot's global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def shades(count: int) -> list:
+    """`count` colours in order, dark to light, told apart in greyscale and by colour-blind readers."""
+    return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.86, count)] if count > 1 else ["#31688e"]
+
+
+def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
+    """Write name.pdf, name.png and name.csv; the same drawing gives the same bytes."""
+    paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")]
+    with matplotlib.rc_context(RC):
+        with replacing(paths[0]) as temporary:
+            drawn.figure.savefig(temporary, metadata={"CreationDate": None})
+        with replacing(paths[1]) as temporary:
+            drawn.figure.savefig(temporary, metadata={"Software": None})
+    with replacing(paths[2]) as temporary:
+        drawn.numbers.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    return paths
+
+
+def magnitude(value: float) -> str:
+    """23600 -> 24k, 1.6e6 -> 1.6M."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * size:
+            return f"{value / size:.2g}{unit}" if value / size < 99.5 else f"{value / size:.0f}{unit}"
+    return f"{value:.3g}"
+
+
+def log_ticks(axis, low: float, high: float, *, most: int = 7, text=lambda v: f"{v:g}") -> None:
+    """Labelled ticks on a logarithmic axis that shows low..high, at most `most`, also when that is under a decade."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
+        ticks = [s * 10.0**e for e in powers for s in steps if low <= s * 10.0**e <= high]
+        if len(ticks) <= most:
+            break
+    axis.set_major_locator(ticker.FixedLocator(ticks))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: text(v)))
+    axis.set_minor_locator(ticker.LogLocator(subs=np.arange(2, 10)))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def exact_ticks(axis, values) -> None:
+    """A labelled tick at each of `values` and nowhere else."""
+    axis.set_major_locator(ticker.FixedLocator(list(values)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def span(values) -> tuple[float, float]:
+    """Limits of a logarithmic axis with a little room around positive `values`."""
+    low, high = float(np.min(values)), float(np.max(values))
+    room = max((high / low) ** 0.06, 1.04)
+    return low / room, high * room
+
+
+def stated(symbol: str, value: float, low: float, high: float) -> str:
+    """`symbol = value [low, high]`, to the digits that the interval leaves."""
+    if not np.isfinite([low, high]).all():
+        return f"{symbol} = {value:.2f}"
+    return f"{symbol} = {value:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,225 @@
+"""The command `python -m scaling.sweep`: a study before, during and after it is trained.
+
+`plan` prints its cells, what they take and how long that will be; `status` what is done, under way, new, refused or
+failed; `collect` writes the table of all finished runs.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from scaling.cli import guarded
+from scaling.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from scaling.config import Run
+
+STATES = ("done", "failed", "partial", "refused", "new")
+
+
+class Study(NamedTuple):
+    """The runs of a study's file, and the settings of the launcher that it names."""
+
+    runs: list["Run"]
+    launcher: "DictConfig"
+
+
+class Standing(NamedTuple):
+    """Where a run stands: one of `STATES`, and in a few words why, or how far it is."""
+
+    state: str
+    detail: str
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scaling.sweep",
+        description="Plan a study, watch it, and gather its table.",
+        epilog="An override (model=24k, data.tokens=1e6,2e6) replaces what the study's file says of that setting.",
+    )
+    parser.add_argument("command", choices=("plan", "status", "collect"), help="before, during, after")
+    parser.add_argument("study", help="a file of sweeps/, without .yaml; for collect also just a folder of outputs/")
+    parser.add_argument("overrides", nargs="*", metavar="setting=value", help="as for python -m scaling.train")
+    parser.add_argument("--ids", action="store_true", help="list every run (plan, status)")
+    parser.add_argument("--out", type=Path, help="the table (collect); results/STUDY/runs.csv if not given")
+    given = parser.parse_intermixed_args(arguments)
+    guarded(lambda: _run(given), "scaling.sweep")
+
+
+def _run(given: argparse.Namespace) -> None:
+    if given.command == "collect":
+        _collect(given.study, given.overrides, given.out)
+    else:
+        study = load(given.study, given.overrides)
+        (_plan if given.command == "plan" else _status)(study, given.ids)
+
+
+def load(name: str, overrides: Sequence[str]) -> Study:
+    """Read a study from sweeps/, with overrides laid over it.
+
+    Raises:
+        InputError, HydraException, OmegaConfBaseException: no such study, or a point of its grid cannot be used.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from scaling.grid import study_runs
+    from scaling.train import CONFIGS
+
+    for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise InputError(f"{override}: expected setting=value")
+    about_hydra = [o for o in overrides if o.lstrip("+~").startswith(("hydra.", "hydra/"))]
+    arguments = [f"sweeps={name}", *(o for o in overrides if o not in about_hydra)]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", [f"sweeps={name}", *about_hydra], return_hydra_config=True).hydra
+        loader = GlobalHydra.instance().config_loader()
+        runs = study_runs(config.sweeper.params or {}, config.sweeper.grids, arguments, loader)
+    return Study(runs, config.launcher)
+
+
+def standing(run: "Run") -> Standing:
+    """What is on disk of a run."""
+    from scaling.runs import RunFolder
+    from scaling.terminal import amount
+
+    folder = RunFolder(run)
+    try:
+        state = folder.state()
+        at = folder.load_checkpoint(folder.checkpoint_path).step * run.data.batch_tokens if state == "partial" else 0
+    except InputError as fault:
+        return Standing("refused", str(fault))
+    reached = f"{amount(at)} of {amount(run.D)} tokens"
+    if state != "done" and folder.has_error():
+        last_line = (folder.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
+        return Standing("failed", f"{reached}; {last_line}")
+    if state == "done":
+        return Standing("done", "diverged" if folder.result()["diverged"] else "")
+    return Standing(state, reached if state == "partial" else "")
+
+
+def cells(runs: Sequence["Run"]) -> dict[tuple[int, int], list["Run"]]:
+    """(N, D) -> its runs, in ascending order."""
+    found: dict[tuple[int, int], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.N, run.D)):
+        found.setdefault((run.N, run.D), []).append(run)
+    return found
+
+
+def _plan(study: Study, ids: bool) -> None:
+    from scaling.sweeper import remaining
+
+    todo, refused = remaining(study.runs)
+    waiting = {run.run_id for run in todo}
+    rows = [
+        (
+            *(f"{n:,}", f"{d:,}", f"{d / n:,.0f}"),
+            len({run.precision for run in cell}),
+            len({(run.seed_init, run.seed_data) for run in cell}),
+            len(cell),
+            sum(run.run_id in waiting for run in cell),
+            f"{sum(run.flops for run in cell):.1e}",
+        )
+        for (n, d), cell in cells(study.runs).items()
+    ]
+    headings = ("N", "D", "D/N", "precisions", "seeds", "runs", "to train", "FLOPs (6ND)")
+    _print_table(f"{study.runs[0].study}: {len(study.runs)} runs", headings, rows)
+    for line in [run.run_id for run in study.runs] if ids else []:
+        print(line)
+    for line in refused:
+        print(f"refused: {line}")
+    for line in forecast(study, todo) if todo else ["nothing to train"]:
+        print(line)
+
+
+def forecast(study: Study, todo: Sequence["Run"]) -> Iterator[str]:
+    """What training these runs of a study will take, in a few lines."""
+    from scaling import estimate
+    from scaling.jobs import makespan, stacks, waves
+    from scaling.runs import RunFolder
+    from scaling.sweeper import threads_per_job, workers
+    from scaling.terminal import amount, duration, note
+
+    at_once = workers(study.launcher)
+    jobs = [stacks(wave, at_once or 1) for wave in waves(todo)]
+    flat = [stack for wave in jobs for stack in wave]
+    yield f"to train: {len(todo)} runs, {sum(run.flops for run in todo):.2e} FLOPs (6ND)"
+    low, high = min(map(len, flat)), max(map(len, flat))
+    sizes = f"{low} to {high} models" if low < high else "1 model" if low == 1 else f"{low} models"
+    order = f", in {len(jobs)} waves (branches wait for their parents)" if len(jobs) > 1 else ""
+    yield f"jobs: {len(flat)} stacks of {sizes}, {at_once or 'all'} at once{order}"
+    largest = max(flat, key=estimate.memory)
+    yield f"memory: about {amount(estimate.memory(largest))}B for a job ({len(largest)} x N={largest[0].N:,})"
+    finished = [(run, result) for run in study.runs if (result := RunFolder(run).result())]
+    rates = estimate.recorded_rates(finished)
+    based_on = f"at the speed of the {len(finished)} finished runs"
+    if not rates:
+        note("plan: measuring this machine's speed, some seconds")
+        rates = estimate.measured_rates(todo, threads_per_job(study.launcher, len(flat)) or 1)
+        based_on = f"at the speed of a second of training here, eager, for N={', '.join(f'{n:,}' for n in rates)}"
+    total = sum(makespan([estimate.seconds(s, rates) for s in wave], at_once or len(wave)) for wave in jobs)
+    yield f"time: about {duration(total)} with evaluations, {based_on}"
+
+
+def _status(study: Study, ids: bool) -> None:
+    found = {run.run_id: standing(run) for run in study.runs}
+    counts = Counter(s.state for s in found.values())
+    shown = [state for state in STATES if counts[state]]
+    rows = []
+    for (n, d), cell in cells(study.runs).items():
+        in_cell = Counter(found[run.run_id].state for run in cell)
+        rows.append((f"{n:,}", f"{d:,}", len(cell), *(in_cell[state] or "" for state in shown)))
+    _print_table(study.runs[0].study, ("N", "D", "runs", *shown), rows)
+    for run_id, (state, detail) in found.items():
+        if ids or (state != "new" and detail):
+            print(f"{state:8}{run_id}  {detail}".rstrip())
+    print(f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
+
+
+def _collect(name: str, overrides: Sequence[str], out: Path | None) -> None:
+    from scaling.runs import RunFolder
+    from scaling.table import collect
+    from scaling.terminal import note
+    from scaling.train import CONFIGS
+
+    if (CONFIGS / "sweeps" / f"{name}.yaml").exists():
+        runs = load(name, overrides).runs
+        folder = RunFolder(runs[0]).path.parent
+        missing = sum(RunFolder(run).result() is None for run in runs)
+        if missing:
+            note(f"{missing} of the {len(runs)} runs of {name} are not done, and not in the table")
+    else:
+        folder = RunFolder(_single(name, overrides)).path.parent
+    out = out or Path("results") / name / "runs.csv"
+    print(f"{out}: {collect(folder, out)} rows")
+
+
+def _single(study: str, overrides: Sequence[str]) -> "Run":
+    """Any run of a study that has no file, for the place where its runs lie."""
+    from hydra import compose, initialize_config_dir
+
+    from scaling.config import build_run
+    from scaling.train import CONFIGS, plain_config
+
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return build_run(plain_config(compose("train", [*overrides, f"study={study}"])))
+
+
+def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+if __name__ == "__main__":
+    main()

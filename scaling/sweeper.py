@@ -1,0 +1,135 @@
+"""The Hydra sweeper of this project: a grid -> what is still to do -> stacks -> the launcher that was chosen.
+
+Hydra's own sweeper makes a job of every point. Here a job is a stack of models: the runs that are not done yet are
+grouped by shape, each group is written to a file, and the launcher gets one short override a job, `+stack=FILE`.
+Whether a run is done is decided on disk and nowhere else: launchers lose what finished jobs return when one is killed.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from scaling.cli import UnfinishedError
+from scaling.config import Run
+from scaling.data import Corpus, prepare
+from scaling.errors import InputError
+from scaling.grid import study_runs
+from scaling.jobs import cores, stacks, waves, with_threads, write_stack
+from scaling.runs import RunFolder
+from scaling.terminal import PLAIN_VARIABLE, note
+
+NAMED = 3  # run ids in a message
+
+
+class StackSweeper:
+    """`hydra.sweeper` of every study; `hydra_plugins/scaling_stacks.py` makes it known to Hydra."""
+
+    def __init__(self, params: Mapping[str, Any] | None, grids: Sequence[Mapping[str, Any]]):
+        self.params, self.grids = params or {}, grids
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.launcher_config = hydra_context, config.hydra.launcher
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Train what is not done yet of the study.
+
+        Raises:
+            InputError: a point of the grid cannot be used; nothing was trained.
+            UnfinishedError: some runs are not done, for reasons that were noted and lie in their folders.
+        """
+        runs = study_runs(self.params, self.grids, arguments, self.context.config_loader)
+        todo, refused = remaining(runs)
+        for line in refused:
+            note(line)
+        planned = waves(todo)
+        prepare_corpora(todo)
+        done = len(runs) - len(todo) - len(refused)
+        note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
+        launched = 0
+        for wave in planned:
+            launched += self._launch(wave, launched)
+        missing = [run.run_id for run in runs if RunFolder(run).result() is None]
+        if missing or refused:
+            count = max(len(missing), len(refused))
+            ids = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+            raise UnfinishedError(f"{count} of {len(runs)} runs not done: {ids}; run again to go on")
+        note(f"{runs[0].study}: all {len(runs)} runs are done, {len(todo)} of them now")
+
+    def _launch(self, runs: list[Run], first_job: int) -> int:
+        """Train one wave; returns its number of jobs. What a job could not do is found on disk afterwards."""
+        at_once = workers(self.launcher_config)
+        jobs = stacks(runs, at_once or 1)
+        threads = threads_per_job(self.launcher_config, len(jobs))
+        overrides = []
+        for stack in jobs:
+            path = write_stack(with_threads(stack, threads) if threads else stack)
+            # The study's file is not part of the job's config, so what it says of the job's folder is repeated.
+            place = {"study": stack[0].study, "runtime.out": str(Path(stack[0].runtime.out).absolute())}
+            overrides.append([f"+stack={quoted(str(path))}", *(f"{k}={quoted(v)}" for k, v in place.items())])
+        if len(jobs) > 1 and at_once != 1:
+            os.environ.setdefault(PLAIN_VARIABLE, "1")
+        try:
+            for result in self.launcher.launch(overrides, initial_job_idx=first_job):
+                _ = result.return_value  # raises what a job raised
+        except Exception as fault:
+            note(f"{type(self.launcher).__name__}: {type(fault).__name__}: {' '.join(str(fault).split())}")
+        return len(jobs)
+
+
+def remaining(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs that are not done, and a line for each whose folder cannot be used."""
+    todo, refused = [], []
+    for run in runs:
+        try:
+            if RunFolder(run).state() != "done":
+                todo.append(run)
+        except InputError as fault:
+            refused.append(f"{run.run_id}: {fault}")
+    return todo, refused
+
+
+def prepare_corpora(runs: Sequence[Run]) -> None:
+    """Build every corpus that the runs need: once, here, and not in all workers at the same time.
+
+    Raises:
+        InputError: a corpus cannot be had, or a run wants more of it than there is.
+    """
+    found: dict[str, Corpus] = {}
+    for run in runs:
+        source = dataclasses.replace(run.data, tokens=run.data.batch_tokens, repeat=False)
+        key = f"{run.runtime.cache} {source}"
+        if key not in found:
+            found[key] = prepare(source, Path(run.runtime.cache), note)
+        found[key].check_horizon(run.data)
+
+
+def workers(launcher: DictConfig) -> int | None:
+    """Jobs that the launcher runs at once on this machine; None where every job is started at once (submitit), be it
+    here or each on a machine of its own: such jobs are whole stacks, split by `runtime.max_members` alone."""
+    if launcher._target_.endswith(".BasicLauncher"):
+        return 1
+    if "n_jobs" in launcher:
+        # joblib's -1 is all cores, -2 all but one.
+        return launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
+    return None
+
+
+def threads_per_job(launcher: DictConfig, jobs: int) -> int | None:
+    """CPU threads for each of so many jobs; None where the job itself has to see what its machine has."""
+    if launcher._target_.endswith(".SlurmLauncher"):
+        return launcher.cpus_per_task
+    return max(1, cores() // min(jobs, workers(launcher) or jobs))
+
+
+def quoted(text: str) -> str:
+    """A string value in the grammar of Hydra's overrides."""
+    return "'" + text.replace("'", r"\'") + "'"

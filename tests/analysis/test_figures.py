@@ -1,0 +1,119 @@
+"""Figures hold the table's numbers and the law's, and nothing else on the machine changes them."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import style
+from analysis.errors import InputError
+from analysis.figures import FIGURES
+
+
+@pytest.fixture(scope="module")
+def study(tables):
+    frame = tables.simulate(sizes=(23_600, 82_900), tokens=(1e6, 4e6), trained=tables.TRAINED)
+    laws = ("kumar_ptq", "kumar_neff_tied")
+    return frame, {name: analysis.fit(name, frame, bootstrap=40) for name in laws}
+
+
+def test_degradation_holds_every_gap_and_the_law(study, tables):
+    frame, found = study
+    drawn = FIGURES["degradation"](frame, found)
+    assert len(drawn.figure.axes) == 4
+    numbers = drawn.numbers
+    points = numbers[(numbers["panel"] == "gap") & (numbers["kind"] == "point")]
+    rows = frame[frame["ptq"].notna()]
+    np.testing.assert_array_equal(np.sort(points["value"]), np.sort(rows["gap"]))
+    assert points["fitted"].sum() == found["kumar_ptq"].rows
+    means = numbers[(numbers["panel"] == "loss") & (numbers["kind"] == "mean")]
+    four = means.query("N == 23600 and D == 1e6 and P_post == 4")["value"].item()
+    assert four == rows.query("N == 23600 and D == 1e6 and P_post == 4")["loss"].mean()
+    plain = means[means["P_post"].isna()].query("N == 82900 and D == 4e6")["value"].item()
+    full = frame[frame["ptq"].isna()].query("N == 82900 and D == 4e6 and P_w == 16 and P_a == 16 and P_kv == 16")
+    assert plain == full["loss"].mean()
+    law = numbers[numbers["kind"] == "law"]
+    np.testing.assert_allclose(law["value"], found["kumar_ptq"].predict(law))
+    assert set(law["P_post"]) == {2, 3, 4, 5, 6, 7, 8}
+
+
+def test_degradation_without_a_fit_and_with_gaps_below_the_axis(tables):
+    frame = tables.simulate(sizes=(23_600,), seeds=1)
+    frame.loc[frame["P_post"] == 8, "gap"] = -0.001
+    drawn = FIGURES["degradation"](frame, {})
+    marks = [line for line in drawn.figure.axes[1].lines if line.get_marker() == "v"]
+    assert sum(len(line.get_xdata()) for line in marks) == (frame["gap"] <= 1e-4).sum() >= 4
+    assert "law" not in set(drawn.numbers["kind"])
+    low, high = drawn.figure.axes[1].get_ylim()
+    shown = frame.loc[frame["gap"] > 1e-4, "gap"]
+    assert 0 < low < shown.min() < shown.max() < high
+
+
+def test_weight_precision_shows_weights_alone(study):
+    frame, found = study
+    drawn = FIGURES["weight_precision"](frame, found)
+    points = drawn.numbers[drawn.numbers["kind"] == "point"]
+    rows = frame[frame["ptq"].isna() & (frame["P_a"] == 16) & (frame["P_kv"] == 16)]
+    np.testing.assert_array_equal(np.sort(points["loss"]), np.sort(rows["loss"]))
+    law = drawn.numbers[drawn.numbers["kind"] == "law"].assign(P_a=16, P_kv=16)
+    np.testing.assert_allclose(law["loss"], found["kumar_neff_tied"].predict(law))
+    assert [axes.get_title() for axes in drawn.figure.axes] == ["D = 1M tokens", "D = 4M tokens"]
+
+
+def test_weight_precision_takes_a_table_without_other_parts(tables):
+    frame = tables.simulate(seeds=1, post=(), trained=tables.TRAINED[:5]).drop(columns=["P_a", "P_kv"])
+    assert len(FIGURES["weight_precision"](frame, {}).numbers) == 3 * 4 * 5
+
+
+def test_tables_with_nothing_to_show_are_one_line(tables):
+    plain = tables.simulate(post=())
+    with pytest.raises(InputError, match="no row is quantized after training"):
+        FIGURES["degradation"](plain, {})
+    with pytest.raises(InputError, match="no token count has weights trained in two widths"):
+        FIGURES["weight_precision"](plain, {})
+    with pytest.raises(InputError, match="no column P_w"):
+        FIGURES["weight_precision"](plain.drop(columns="P_w"), {})
+    broken = tables.simulate()
+    broken.loc[broken["P_post"] == 4, "gap"] = np.nan
+    with pytest.raises(InputError, match="gap: row 3 holds nan"):
+        FIGURES["degradation"](broken, {})
+
+
+def test_saved_twice_is_the_same_and_global_style_stays(study, tmp_path):
+    frame, found = study
+    before = dict(matplotlib.rcParams)
+    first = style.save(FIGURES["weight_precision"](frame, found), tmp_path / "a", "weights")
+    again = style.save(FIGURES["weight_precision"](frame, found), tmp_path / "b", "weights")
+    assert [p.name for p in first] == ["weights.pdf", "weights.png", "weights.csv"]
+    for one, two in zip(first, again, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+    assert dict(matplotlib.rcParams) == before
+    assert len(list((tmp_path / "a").iterdir())) == 3
+    assert len(pd.read_csv(first[2])) > 40
+
+
+def test_magnitudes():
+    cases = {
+        23_600: "24k",
+        201_000: "201k",
+        1e6: "1M",
+        1.64e9: "1.6B",
+        64e6: "64M",
+        2.6e12: "2.6T",
+        500: "500",
+        0.5: "0.5",
+    }
+    assert [style.magnitude(v) for v in cases] == list(cases.values())
+    assert style.magnitude(999_600) == "1M"
+
+
+@pytest.mark.parametrize(("low", "high"), [(19, 90), (70, 3200), (1e-4, 2), (3, 3.9)])
+def test_log_ticks_are_few_and_inside(low, high):
+    _, axes = style.canvas(1, 1, width=3, height=2)
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].set_xlim(low, high)
+    style.log_ticks(axes[0, 0].xaxis, low, high, most=5)
+    ticks = axes[0, 0].xaxis.get_majorticklocs()
+    assert 1 <= len(ticks) <= 5
+    assert low <= min(ticks) <= max(ticks) <= high

@@ -1,0 +1,71 @@
+"""Predictions: the paper's numbers from its constants, and sums with intervals from fits."""
+
+import numpy as np
+import pytest
+
+import analysis
+from analysis.errors import InputError
+from analysis.predict import bits_of, paper, predict
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [("int4", 4), ("4", 4), ("e2m1", 4), ("e4m3", 8), ("bf16", 16), ("fp32", 16), ("int12", 12), ("2.5", 2.5)],
+)
+def test_bits_of_formats(text, bits):
+    assert bits_of(text) == bits
+
+
+@pytest.mark.parametrize("text", ["", "int", "int0", "in4", "-4", "e2", "99", "nan"])
+def test_no_formats(text):
+    with pytest.raises(InputError, match="not a format; expected"):
+        bits_of(text)
+
+
+def test_paper_at_thirty_million():
+    made = predict(paper(), N=27.95e6, D=937 * 27.95e6, widths={}, post=3)
+    assert made.gap.value == pytest.approx(0.603, abs=0.002)
+    assert made.total.value == pytest.approx(made.loss.value + made.gap.value)
+    assert np.isnan([made.total.low, made.gap.high]).all()
+    # N_eff / N at 4 bits throughout is .191: the loss of a model of .191 / .994 of its size at 16 bits
+    small = predict(paper(), N=1e9, D=1e11, widths=dict.fromkeys(("P_w", "P_a", "P_kv"), 4.0), post=None)
+    same = predict(paper(), N=0.191 / 0.9942 * 1e9, D=1e11, widths={}, post=None)
+    assert small.total.value == pytest.approx(same.total.value, abs=1e-3)
+
+
+def test_fitted_sum_holds_the_truth(tables):
+    frame = tables.simulate(sizes=(23_600, 82_900, 201_000, 378_000))
+    found = {name: analysis.fit(name, frame, bootstrap=200) for name in ("chinchilla", "kumar_ptq")}
+    made = predict(found, N=201_000, D=6e6, widths={}, post=4)
+    truth = tables.loss_of(201_000, 6e6, (16, 16, 16)) + tables.gap_of(201_000, 6e6, 4)
+    assert made.total.low < truth < made.total.high
+    assert 0 < made.gap.low < made.gap.value < made.gap.high
+    parts = np.hypot(made.loss.high - made.loss.value, made.gap.high - made.gap.value)
+    assert made.total.high - made.total.value == pytest.approx(parts)
+    assert made.warnings == []
+    far = predict(found, N=8e9, D=6e6, widths={}, post=2).warnings
+    assert [line.split(" was ")[0] for line in far] == ["chinchilla", "kumar_ptq", "kumar_ptq"]
+    assert "N from 2.36e+04 to 3.78e+05, asked at 8e+09" in far[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "line"),
+    [
+        ({"N": 0.0}, "N=0: expected a number above zero"),
+        ({"D": float("inf")}, "D=inf: expected"),
+        ({"widths": {"P_a": 3.0}}, "P_a=3: kumar_neff_tied leaves no effective parameters"),
+        ({"widths": {"P_w": 4.0}, "post": 3.0}, "post: kumar_ptq holds for models trained in 16 bits"),
+    ],
+)
+def test_questions_without_an_answer(question, line):
+    with pytest.raises(InputError) as fault:
+        predict(paper(), **({"N": 1e8, "D": 1e9, "widths": {}, "post": None} | question))
+    assert str(fault.value).startswith(line)
+
+
+def test_laws_that_are_missing(tables):
+    found = {"chinchilla": analysis.fit("chinchilla", tables.simulate(post=()), bootstrap=0)}
+    with pytest.raises(InputError, match="no law for P_w below 16 bits among chinchilla; fit one of kumar_neff"):
+        predict(found, N=1e5, D=1e6, widths={"P_w": 4.0}, post=None)
+    with pytest.raises(InputError, match="post: no kumar_ptq among chinchilla"):
+        predict(found, N=1e5, D=1e6, widths={}, post=4.0)

@@ -1,0 +1,98 @@
+"""Bad tables: each fault is one line that names the value and what would be accepted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import table
+from analysis.errors import InputError
+
+
+def fault_of(call, *arguments, **options):
+    with pytest.raises(InputError) as fault:
+        call(*arguments, **options)
+    assert "\n" not in str(fault.value)
+    return str(fault.value)
+
+
+def test_files_that_are_no_tables(tmp_path):
+    assert "no such table" in fault_of(table.load, tmp_path / "none.csv")
+    assert "is a folder" in fault_of(table.load, tmp_path)
+    for name, content in (("empty", b""), ("ragged", b"N,D\n1,2,3,4\n1\n1,2,3,4,5\n"), ("bytes", b"N,D\n\xff\xfe,1\n")):
+        (tmp_path / name).write_bytes(content)
+        assert "not a CSV table" in fault_of(table.load, tmp_path / name)
+    (tmp_path / "header").write_text("N,D,loss\n")
+    assert "no rows" in fault_of(table.load, tmp_path / "header")
+
+
+def test_bad_values_are_named_with_their_line(tmp_path, tables):
+    frame = tables.simulate(post=())
+    for column, value, wanted in (
+        ("loss", np.inf, "loss: line 5 holds inf; expected a finite number above zero"),
+        ("loss", np.nan, "loss: line 5 holds nan; expected"),
+        ("N", -1, "N: line 5 holds -1"),
+        ("D", np.nan, "D: line 5 holds nan"),
+        ("P_w", 0, "P_w: line 5 holds 0"),
+    ):
+        bad = frame.astype({column: float})
+        bad.loc[bad.index[3], column] = value
+        bad.to_csv(tmp_path / "runs.csv", index=False)
+        assert fault_of(analysis.fit, "chinchilla", table.load(tmp_path / "runs.csv")).startswith(wanted)
+    words = frame.astype({"loss": object})
+    words.loc[words.index[0], "loss"] = "low"
+    assert "loss: row 0 holds low" in fault_of(analysis.fit, "chinchilla", words)
+
+
+def test_missing_columns_and_too_few_rows(tables):
+    frame = tables.simulate()
+    assert fault_of(analysis.fit, "chinchilla", frame.drop(columns="loss")).startswith(
+        "loss: the table has no such column"
+    )
+    assert fault_of(analysis.fit, "kumar_ptq", frame.drop(columns="P_post")).startswith("P_post: the table has no such")
+    runs = frame[frame["ptq"].isna()]
+    assert "kumar_ptq: 0 usable rows for 4 parameters, needs at least 5" in fault_of(
+        analysis.fit, "kumar_ptq", runs.assign(gap=np.nan, P_post=np.nan)
+    )
+    assert "chinchilla: 4 usable rows for 5 parameters, needs at least 6" in fault_of(
+        analysis.fit, "chinchilla", runs.head(4)
+    )
+    assert "chinchilla: N has 1 different value, needs at least 3" in fault_of(
+        analysis.fit, "chinchilla", runs[runs["N"] == 23_600]
+    )
+    assert "too few runs trained in low precision" in fault_of(analysis.fit, "kumar_neff", frame)
+
+
+def test_filter(tables):
+    frame = tables.simulate()
+    assert len(table.filtered(frame, "N > 1e5 and ptq == 'rtn'")) == 8 * 7
+    assert table.filtered(frame, None) is frame
+    for expression, reason in (
+        ("M > 3", "'M' is not defined"),
+        ("N >", "invalid syntax"),
+        ("N + 1", "true or false for each row"),
+        ("3", "true or false for each row"),
+        ("N < 0", "leaves none of 192 rows"),
+    ):
+        line = fault_of(table.filtered, frame, expression)
+        assert line.startswith(f"filter {expression!r}: "), line
+        assert reason in line
+
+
+def test_flags_survive_the_csv(tmp_path):
+    pd.DataFrame({"N": range(4), "diverged": [True, False, None, "True"]}).to_csv(tmp_path / "t.csv", index=False)
+    assert table.flags(table.load(tmp_path / "t.csv"), "diverged").tolist() == [True, False, False, True]
+
+
+def test_one_quantizer_is_chosen_and_said(tables):
+    frame = tables.simulate(noise=0)
+    other = frame[frame["P_post"] < 8].assign(granularity_post="block16")
+    other["gap"] *= 0.5
+    found = analysis.fit("kumar_ptq", pd.concat([frame, other]), bootstrap=0)
+    assert found.params == pytest.approx(tables.GAP, rel=1e-6)
+    assert found.left_out["quantized in another way"] == len(other.dropna(subset="ptq"))
+    assert any("rtn channel int alone, not on rtn block16 int" in warning for warning in found.warnings)
+    blocks = analysis.fit(
+        "kumar_ptq", pd.concat([frame, other]), bootstrap=0, filter="granularity_post == 'block16'", gap_below=0.25
+    )
+    assert blocks.params["C_T"] == pytest.approx(tables.GAP["C_T"] / 2, rel=1e-6)

@@ -1,0 +1,153 @@
+import dataclasses
+from itertools import product
+
+import pytest
+
+from scaling.errors import InputError
+from scaling.estimate import cost, evaluation_cost, memory, training_cost
+from scaling.jobs import makespan, read_stack, spread, stacks, waves, with_threads, write_stack
+
+
+@pytest.fixture
+def grid(make_run):
+    """Runs of two shapes, each at four lengths and two seeds."""
+    small = make_run("ptq=none")
+
+    def variant(seed, tokens, d_ff):
+        return dataclasses.replace(
+            small,
+            seed_init=seed,
+            data=dataclasses.replace(small.data, tokens=tokens),
+            model=dataclasses.replace(small.model, d_ff=d_ff),
+        )
+
+    return [variant(*values) for values in product((0, 1), (1280, 2560, 5120, 10240), (16, 64))]
+
+
+def ids(groups):
+    return sorted(run.run_id for group in groups for run in group)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 16, 40])
+def test_stacks_hold_every_run_once_and_one_shape_each(grid, workers):
+    found = stacks(grid, workers)
+    assert ids(found) == ids([grid])
+    assert all(len({run.stack_key for run in stack}) == 1 for stack in found)
+    costs = [sum(map(cost, stack)) for stack in found]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_one_worker_gets_the_largest_stacks(grid):
+    assert [len(stack) for stack in stacks(grid, 1)] == [8, 8]
+
+
+def test_no_stack_is_larger_than_asked_for(grid):
+    capped = [dataclasses.replace(r, runtime=dataclasses.replace(r.runtime, max_members=3)) for r in grid]
+    found = stacks(capped, 1)
+    assert ids(found) == ids([capped]) and max(map(len, found)) == 3 and len(found) == 6
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_workers_end_together(grid, workers):
+    found = stacks(grid, workers)
+    ends = makespan([sum(map(cost, stack)) for stack in found], workers)
+    assert ends <= 1.1 * max(sum(map(cost, grid)) / workers, max(map(cost, grid)))
+
+
+def test_a_run_that_outweighs_all_others_stays_alone_on_its_worker(make_run):
+    runs = [make_run("ptq=none", f"data.tokens={tokens}") for tokens in (102400, 1280, 2560, 5120)]
+    assert [[run.data.tokens for run in stack] for stack in stacks(runs, 2)] == [[102400], [5120, 2560, 1280]]
+
+
+def test_spread_is_even_in_number_where_costs_are_equal(make_run):
+    runs = [make_run(f"seed={seed}") for seed in range(7)]
+    assert sorted(map(len, spread(runs, 3, 7))) == [2, 2, 3]
+    assert sorted(map(len, spread(runs, 4, 2))) == [1, 2, 2, 2]
+
+
+def test_makespan_by_hand():
+    assert makespan([5, 4, 3, 3], 2) == 8  # 5 + 3 | 4 + 3
+    assert makespan([7, 1, 1, 1], 2) == 7
+    assert makespan([1, 2, 3], 1) == 6
+
+
+def test_branches_wait_for_their_parents(make_run):
+    trunk = make_run("schedule=constant", "data.tokens=5120", "snapshots=[1280,2560]")
+    child = make_run(f"branch.parent={trunk.run_id}", "branch.tokens=2560", "snapshots=[3840]")
+    grandchild = make_run(f"branch.parent={child.run_id}", "branch.tokens=3840", "optimizer.lr=1e-3")
+    other = make_run("seed=5")
+    assert waves([grandchild, child, other, trunk]) == [[other, trunk], [child], [grandchild]]
+
+
+def test_a_parent_that_is_nowhere_is_named(make_run):
+    with pytest.raises(InputError, match=r"^branch\.parent=nobody: not a run of this study, and no snapshot 1280"):
+        waves([make_run("branch.parent=nobody", "branch.tokens=1280")])
+
+
+def test_a_snapshot_that_the_parent_will_not_make_is_named(make_run):
+    trunk = make_run("snapshots=[1280,2560]")
+    with pytest.raises(InputError, match=r"^branch\.tokens=640: .* makes no such snapshot; it makes 1280, 2560$"):
+        waves([trunk, make_run(f"branch.parent={trunk.run_id}", "branch.tokens=640")])
+
+
+def test_stack_files_give_back_their_runs_and_never_replace_another(make_run):
+    runs = with_threads([make_run(f"seed={seed}", "runtime.threads=null") for seed in range(3)], 2)
+    assert [run.runtime.threads for run in runs] == [2, 2, 2]
+    first, second = write_stack(runs[:2]), write_stack(runs[2:])
+    assert (first.name, second.name) == ("000.json", "001.json")
+    assert first.parent.parent.name == runs[0].study
+    assert read_stack(first) == runs[:2] and read_stack(second) == runs[2:]
+
+
+def test_threads_that_were_asked_for_stay(make_run):
+    assert with_threads([make_run("runtime.threads=3")], 1)[0].runtime.threads == 3
+
+
+@pytest.mark.parametrize(
+    "text, line", [("{", "cannot be read"), ("[]", "not a list of runs"), ("{}", "not a list of runs")]
+)
+def test_a_damaged_stack_file_is_named(tmp_path, text, line):
+    path = tmp_path / "000.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"stack={path}: {line}"):
+        read_stack(path)
+
+
+def test_a_stack_of_two_shapes_is_refused(make_run):
+    path = write_stack([make_run(), make_run("model.d_ff=32")])
+    with pytest.raises(InputError, match="differ in shape"):
+        read_stack(path)
+
+
+def test_costs_by_hand(make_run):
+    run = make_run("snapshots=[1280]")
+    # Two FLOPs a weight (1,792 of the blocks, 9 x 16 of the head) and four for each position, layer and channel.
+    forward = 2 * (1792 + 9 * 16) + 4 * 32 * 16
+    assert training_cost(run) == 3 * forward * 5120
+    # Two evaluated models, each as trained and in two formats.
+    assert evaluation_cost(run) == 2 * 3 * forward * 64 * 32
+
+
+def test_memory_is_what_the_backward_pass_keeps(make_run):
+    import torch
+
+    from scaling.model import losses
+    from scaling.stack import Stack
+
+    runs = [
+        make_run("model=83k", f"seed={seed}", "data.batch_tokens=2048", "data.sequence_length=128") for seed in (0, 1)
+    ]
+    stack = Stack.start(runs, 9, [None, None], torch.device("cpu"))
+    tokens = torch.randint(9, (2, 16, 129))
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses(stack.weights, tokens[..., :-1], tokens[..., 1:], runs[0].model, stack.precision)
+    # The weights are among what is kept; gradients and moments come on top.
+    parameters = sum(w.numel() for w in stack.weights.values())
+    measured = sum(t.untyped_storage().nbytes() for t in kept.values()) + 12 * parameters
+    assert memory(runs) == pytest.approx(measured, rel=0.15)
