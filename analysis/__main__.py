@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as fault:
         print(f"{PROG} {chosen.command}: {fault}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -10,10 +10,10 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
+from scipy.optimize import nnls
 
 FLOOR = 1e-3  # least standard deviation of a gap over the root mean square of all: noise-free tables stay finite
-LEAST = np.log(1e-12)
+SCORINGS = 100
 HUBER_OF_SD = 1.345  # 95% efficient when the scatter is normal
 LEAST_REPLICATES = 3  # degrees of freedom below which the scatter between seeds is not believed
 CELL = ("N", "D", "P_w", "P_a", "P_kv", "corpus", "schedule", "lr_peak", "lr_end", "warmup_tokens", "decay_tokens")
@@ -36,26 +36,24 @@ class GapNoise:
 
 
 def estimate(gap: np.ndarray, prediction: np.ndarray, gap_se: np.ndarray, parameters: int) -> GapNoise:
-    """a and tau by maximum likelihood of the residuals, all arrays (n,) in nats."""
+    """a and tau by maximum likelihood of the residuals, all arrays (n,) in nats.
+
+    Fisher scoring: the variance is linear in (a, tau^2), so each step is a non-negative least-squares fit of the
+    squared residuals, weighted by the variance of the last step.
+    """
     floor = FLOOR * float(np.sqrt(np.mean(gap**2)))
     square = (gap - prediction) ** 2 * len(gap) / max(1, len(gap) - parameters)
     size = np.maximum(prediction, 0.0)
-
-    def deviance(logs):
-        parts = np.exp(logs)
-        variance = gap_se**2 + floor**2 + parts[0] * size + parts[1] * size**2
-        score = (1 - square / variance) / variance
-        return float(np.sum(np.log(variance) + square / variance)), parts * [score @ size, score @ size**2]
-
-    best = min(
-        (
-            minimize(deviance, start, jac=True, method="L-BFGS-B", bounds=[(LEAST, 1.0), (LEAST, 2.0)])
-            for start in ([-8.0, -5.0], [-4.0, -12.0], [-12.0, -2.0])
-        ),
-        key=lambda result: result.fun,
-    )
-    a, tau_square = np.where(best.x <= LEAST + 1e-6, 0.0, np.exp(best.x))
-    return GapNoise(a=float(a), tau=float(np.sqrt(tau_square)), floor=floor)
+    known, parts = gap_se**2 + floor**2, np.column_stack([size, size**2])
+    found = np.array([0.0, np.mean(square) / np.mean(size**2)]) if size.any() else np.zeros(2)
+    for step in range(SCORINGS):
+        variance = known + parts @ found
+        before, found = found, nnls(parts / variance[:, None], (square - known) / variance)[0]
+        if np.allclose(before, found, rtol=1e-10, atol=0.0):
+            break
+        if step > SCORINGS // 2:  # two values in turn, then: meet between them
+            found = (before + found) / 2
+    return GapNoise(a=float(found[0]), tau=float(np.sqrt(found[1])), floor=floor)
 
 
 def seed_sd(frame: pd.DataFrame) -> float | None:

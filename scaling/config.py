@@ -128,6 +128,14 @@ class RuntimeConfig:
     out: str
     """Folder of studies; a run lies in <out>/<study>/<run_id>."""
 
+    def __post_init__(self):
+        for field in ("threads", "max_members"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise InputError(f"{field}={value}: must be at least 1")
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"checkpoint_seconds={self.checkpoint_seconds}: must be 0 or above")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:

@@ -58,8 +58,8 @@ def _train_one(config: DictConfig) -> None:
     folder = RunFolder(run)
     if folder.state() == "done":
         note(f"{run.run_id} is done already")
-    for line in train([run]).values():
-        raise UnfinishedError(line)
+    elif failed := train([run]):
+        raise UnfinishedError(failed[run.run_id])
     losses = folder.result()["evaluations"]
     loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
     print(f"{folder.path}: {loss}")

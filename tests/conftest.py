@@ -38,7 +38,7 @@ def corpus_cache(tmp_path_factory):
 
 @pytest.fixture
 def make_run(tmp_path, corpus_cache):
-    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, cut down to 40 steps of a tiny model."""
+    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, with 40 steps of a tiny model."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

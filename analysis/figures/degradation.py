@@ -37,7 +37,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         numbers(after, column)
     before = belonging(LAWS["chinchilla"], frame).frame
     fit = fits.get("kumar_ptq")
-    after = _with_law(after, fit)
+    after = _with_law(after.reset_index(drop=True), fit)
     sizes, widths = sorted(after["N"].unique()), sorted(after["P_post"].unique())
     colours = dict(zip(widths, style.shades(len(widths)), strict=True))
     columns = len(sizes)

@@ -68,7 +68,8 @@ def _weights_only(frame: pd.DataFrame) -> pd.DataFrame:
         if part in frame:
             frame = frame[numbers(frame, part, positive=True) >= FULL_BITS]
     # The plain law's selection, minus its wish for 16-bit weights.
-    return belonging(LAWS["chinchilla"], frame.drop(columns="P_w")).frame.join(frame["P_w"])
+    aside = frame.rename(columns={"P_w": "trained"})
+    return belonging(LAWS["chinchilla"], aside).frame.rename(columns={"trained": "P_w"})
 
 
 def _points(axes, group: pd.DataFrame, look: tuple) -> list[dict]:

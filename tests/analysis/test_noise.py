@@ -21,6 +21,7 @@ def test_planted_error_model_comes_back():
 def test_no_excess_scatter_gives_zero():
     prediction = np.linspace(0.1, 0.4, 50)
     found = estimate(prediction, prediction, np.full(50, 0.1), parameters=4)
+    assert (found.a, found.tau) == (0, 0)
     np.testing.assert_allclose(found.sd(np.array([0.3]), np.array([0.1])), 0.1, rtol=1e-4)
 
 

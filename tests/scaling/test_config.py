@@ -169,6 +169,9 @@ def test_auto_dtype_is_resolved_because_it_is_part_of_the_identity(variant):
         (["snapshots=[1280,9999]"], "snapshots[1]=9999: must lie between 128 and 5120 tokens"),
         (["branch.parent=x"], "branch.tokens: parent and tokens are given together, or neither"),
         (["branch.parent=x", "branch.tokens=9999"], "branch.tokens=9999: must lie within the run"),
+        (["runtime.max_members=0"], "runtime.max_members=0: must be at least 1"),
+        (["runtime.threads=0"], "runtime.threads=0: must be at least 1"),
+        (["runtime.checkpoint_seconds=-1"], "runtime.checkpoint_seconds=-1.0: must be 0 or above"),
         (["runtime.device=tpu"], "runtime.device=tpu: use one of auto, cpu, cuda, mps"),
     ],
 )
