@@ -121,8 +121,8 @@ class RuntimeConfig:
     """CPU threads of this process; null: all cores. The sweeper sets cores / concurrent jobs."""
     checkpoint_seconds: float
     """A killed run loses at most this much work."""
-    max_members: int
-    """Largest number of models trained together as one stack."""
+    max_members: int | None
+    """Largest number of models trained together as one stack; null: what is fastest on the device."""
     cache: str
     """Folder of tokenized corpora."""
     out: str
@@ -224,7 +224,8 @@ class Run:
             "snapshots",
             "branch",
         )
-        return {**{f: plain(getattr(self, f)) for f in fields}, "dtype": self.runtime.dtype}
+        named = {f: plain(getattr(self, f)) for f in fields}
+        return {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
 
     @property
     def run_id(self) -> str:
@@ -264,8 +265,9 @@ def build_run(values: Mapping[str, Any]) -> Run:
     run = build(Run, {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")})
     if run.runtime.dtype != "auto":
         return run
-    # Resolved here, because dtype is part of a run's identity.
-    dtype = "bfloat16" if resolve_device(run.runtime.device) == "cuda" else "float32"
+    # Resolved here, because dtype is part of a run's identity. A device that is named may be another machine's.
+    device = run.runtime.device if run.runtime.device != "auto" else resolve_device("auto")
+    dtype = "bfloat16" if device == "cuda" else "float32"
     return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, dtype=dtype))
 
 

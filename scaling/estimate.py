@@ -56,13 +56,13 @@ def _forward(run: Run) -> float:
 def memory(stack: Sequence[Run]) -> float:
     """Bytes that training a stack takes: parameters and what the backward pass needs, the framework itself left out.
 
-    16 bytes a parameter: weight, gradient and two moments in float32. In float32 values a token: 12 d + 4 f a layer
-    (inputs of norms, matmuls and products), a row of attention weights for each head and layer, and the logits twice.
+    16 bytes a parameter: weight, gradient and two moments in float32. In float32 values a token: 9 d + 3 f a layer
+    (outputs of norms, inputs of matmuls and products), a row of attention weights for each head and layer, and the logits twice.
     """
     run = stack[0]
     model, vocabulary, t = run.model, vocab_size(run.data), run.data.sequence_length
     parameters = model.count(vocabulary)["N_total"]
-    layer = 12 * model.d_model + 4 * model.width_ff + model.n_heads * t
+    layer = 9 * model.d_model + 3 * model.width_ff + model.n_heads * t
     activations = run.data.batch_tokens * (model.n_layers * layer + 2 * vocabulary)
     return len(stack) * (16.0 * parameters + 4.0 * activations)
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from scaling.config import Run, build_run
+from scaling.config import Run, build_run, resolve_device
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.estimate import cost
 from scaling.runs import RunFolder, snapshot_path, write_text
+from scaling.stack import best_size
 
 # Workers may end this much apart; splitting stacks further would cost more than it gains.
 SLACK = 1.1
@@ -44,10 +45,10 @@ def waves(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
-    """Group runs of one shape into stacks of at most `runtime.max_members`, the costliest stack first.
+    """Group runs of one shape into stacks of at most `runtime.max_members` (null: `best_size`), the costliest first.
 
-    A larger stack is the better program, so stacks are split only as long as that lets `workers` that take them in this
-    order end closer together. A run that costs more than its share stays whole: nothing can be done about it.
+    Below that size stacks are split only as long as that lets `workers` that take them in this order end closer
+    together. A run that costs more than its share stays whole: nothing can be done about it.
     """
     costs = {id(run): cost(run) for run in runs}
 
@@ -57,7 +58,7 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
     found = []
     for _, group in groupby(sorted(runs, key=lambda run: run.stack_key), key=lambda run: run.stack_key):
         members = list(group)
-        largest = members[0].runtime.max_members
+        largest = members[0].runtime.max_members or _best_size(members[0], max(1, cores() // workers))
         found += spread(members, -(-len(members) // largest), largest)
     found.sort(key=weight, reverse=True)
     best_possible = max(sum(costs.values()) / workers, max(costs.values()))
@@ -68,6 +69,11 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
         found.remove(stack)
         found = sorted([*found, *spread(stack, 2, len(stack) - 1)], key=weight, reverse=True)
     return found
+
+
+def _best_size(run: Run, threads: int) -> int:
+    device = run.runtime.device
+    return best_size(run, resolve_device(device) if device == "auto" else device, threads)
 
 
 def spread(runs: Sequence[Run], parts: int, largest: int) -> list[list[Run]]:

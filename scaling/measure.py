@@ -12,6 +12,7 @@ from scaling.evaluate import clustered_mean, evaluate
 from scaling.formats import UNQUANTIZED, parse
 from scaling.model import StackPrecision, Weights
 from scaling.ptq import Setting, quantized, settings_of
+from scaling.stack import best_size
 
 # Models evaluated at once hold at most this many parameters together.
 STACK_PARAMETERS = 50_000_000
@@ -73,8 +74,8 @@ def _losses(run: Run, weights: Weights, precision: StackPrecision, windows: Wind
 
 def _quantized_losses(run: Run, weights: Weights, settings: list[Setting], windows: Windows) -> list[np.ndarray]:
     device = next(iter(weights.values())).device
-    size = sum(w.numel() for w in weights.values())
-    at_once = max(1, STACK_PARAMETERS // size)
+    fitting = STACK_PARAMETERS // sum(w.numel() for w in weights.values())
+    at_once = max(1, min(fitting, best_size(run, device.type, torch.get_num_threads())))
     found: list[np.ndarray] = []
     for start in range(0, len(settings), at_once):
         chosen = settings[start : start + at_once]

@@ -59,6 +59,17 @@ class Precision:
             if value not in ("tensor", first) and not re.fullmatch(r"block[1-9]\d*", value):
                 raise InputError(f"{name}={value}: use one of tensor, {first}, block<k> such as block16")
 
+    def identity(self) -> dict[str, str]:
+        """The settings that have an effect: those of a part that is not quantized have none."""
+        parts = {"weights": self.weights, "activations": self.activations, "kv": self.kv, "queries": self.queries}
+        found = {part: name for part, name in parts.items() if name != UNQUANTIZED}
+        for part, of in (("weights", {"weights"}), ("activations", {"activations"}), ("kv", {"kv", "queries"})):
+            if of & found.keys():
+                found[f"granularity_{part}"] = getattr(self, f"granularity_{part}")
+        if found:
+            found |= {"estimator": self.estimator, "rounding": self.rounding}
+        return found
+
     def unquantized(self) -> "Precision":
         """The same settings with every part in 16 bits: the run that a quantized run is compared with."""
         return dataclasses.replace(

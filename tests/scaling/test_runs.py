@@ -9,26 +9,6 @@ from scaling.door import plain
 from scaling.errors import InputError
 from scaling.runs import RunFolder, replacing, stored_run
 
-IDENTITY = [
-    "model.extra_norm=false", "data.tokens=6400", "data.seed=1", "data.eval_windows=32", "data.batch_tokens=256",
-    "optimizer.lr=0.001", "optimizer.weight_decay=0", "schedule=linear", "schedule.warmup_tokens=256",
-    "precision.weights=int4", "precision.activations=e4m3", "precision.kv=int8", "precision.granularity_weights=tensor",
-    "seed_init=1", "seed_data=1", "snapshots=[1280]", "runtime.dtype=bfloat16",
-]  # fmt: skip
-CIRCUMSTANCE = [
-    "runtime.threads=2", "runtime.out=elsewhere", "runtime.checkpoint_seconds=1", "ptq=none", "tracking=offline",
-    "study=another", "runtime.compile=auto",
-]  # fmt: skip
-
-
-def test_every_field_that_moves_the_numbers_is_in_the_id(make_run):
-    ids = [make_run(override).run_id for override in ["seed=0", *IDENTITY]]
-    assert len(set(ids)) == len(ids)
-
-
-def test_where_and_how_it_ran_is_not(make_run):
-    assert {make_run(override).run_id for override in ["seed=0", *CIRCUMSTANCE]} == {make_run().run_id}
-
 
 def test_the_id_survives_being_stored(make_run):
     run = make_run("precision.weights=int4", "snapshots=[1280]", "data.tokens=6.4e3")
@@ -96,3 +76,10 @@ def test_dtype_auto_is_resolved_before_it_is_stored(make_run):
     run = make_run("runtime.dtype=auto")
     assert run.runtime.dtype == "float32"
     assert dataclasses.replace(run).run_id == make_run("runtime.dtype=float32").run_id
+
+
+def test_settings_without_effect_do_not_make_another_run(make_run):
+    """A granularity study has one unquantized run to compare with, whatever its quantized parts are scaled by."""
+    fine = make_run("precision.activations=int4", "precision.granularity_activations=token")
+    assert fine.base_run_id == make_run().run_id == make_run("precision.granularity_kv=token").run_id
+    assert fine.run_id != make_run("precision.activations=int4").run_id
