@@ -96,7 +96,7 @@ def magnitude(value: float) -> str:
 def log_ticks(axis, low: float, high: float, *, most: int = 7, text=lambda v: f"{v:g}") -> None:
     """Labelled ticks on a logarithmic axis that shows low..high, at most `most`, also when that is under a decade."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for steps in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
+    for steps in (np.arange(2, 20) / 2, range(1, 10), (1, 2, 5), (1, 3), (1,)):
         ticks = [s * 10.0**e for e in powers for s in steps if low <= s * 10.0**e <= high]
         if len(ticks) <= most:
             break

@@ -57,7 +57,8 @@ def memory(stack: Sequence[Run]) -> float:
     """Bytes that training a stack takes: parameters and what the backward pass needs, the framework itself left out.
 
     16 bytes a parameter: weight, gradient and two moments in float32. In float32 values a token: 9 d + 3 f a layer
-    (outputs of norms, inputs of matmuls and products), a row of attention weights for each head and layer, and the logits twice.
+    (outputs of norms, inputs of matmuls and products), a row of attention weights for each head and layer, and the
+    logits twice.
     """
     run = stack[0]
     model, vocabulary, t = run.model, vocab_size(run.data), run.data.sequence_length

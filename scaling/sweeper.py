@@ -7,6 +7,8 @@ Whether a run is done is decided on disk and nowhere else: launchers lose what f
 
 import dataclasses
 import os
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from scaling.cli import UnfinishedError
 from scaling.config import Run
 from scaling.data import Corpus, prepare
 from scaling.errors import InputError
+from scaling.estimate import cost
 from scaling.grid import study_runs
 from scaling.jobs import cores, stacks, waves, with_threads, write_stack
 from scaling.runs import RunFolder
-from scaling.terminal import PLAIN_VARIABLE, note
+from scaling.terminal import PLAIN_VARIABLE, duration, note
 
 NAMED = 3  # run ids in a message
 
@@ -78,11 +81,41 @@ class StackSweeper:
         if len(jobs) > 1 and at_once != 1:
             os.environ.setdefault(PLAIN_VARIABLE, "1")
         try:
-            for result in self.launcher.launch(overrides, initial_job_idx=first_job):
+            with Watch(runs):
+                results = self.launcher.launch(overrides, initial_job_idx=first_job)
+            for result in results:
                 _ = result.return_value  # raises what a job raised
         except Exception as fault:
             note(f"{type(self.launcher).__name__}: {type(fault).__name__}: {' '.join(str(fault).split())}")
         return len(jobs)
+
+
+class Watch:
+    """Says on stderr, as runs of a wave end, how far the wave is: each job speaks of its own stack only. A context."""
+
+    EVERY = 5.0  # seconds between looks at the disk
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs, self.ended = runs, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        if len(self.runs) > 1:
+            self.thread.start()
+
+    def __exit__(self, *_) -> None:
+        self.ended.set()
+
+    def _watch(self) -> None:
+        began, total, said = time.monotonic(), sum(map(cost, self.runs)), 0
+        while not self.ended.wait(self.EVERY):
+            done = [run for run in self.runs if RunFolder(run).result() is not None]
+            if said < len(done) < len(self.runs):
+                said, share = len(done), sum(map(cost, done)) / total
+                left = duration((time.monotonic() - began) * (1 - share) / share)
+                note(
+                    f"{self.runs[0].study}: {said} of {len(self.runs)} runs done, {share:.0%} of the work, {left} left"
+                )
 
 
 def remaining(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
