@@ -143,8 +143,7 @@ class _Training:
         steps = list(self.stack.optimizer.steps)
         batch = np.stack([m.batches.at(step) for m, step in zip(self.members, steps, strict=True)])
         tokens = torch.from_numpy(batch).to(self.device)
-        loss_M = self._forward(tokens)
-        loss_M.sum().backward()  # a sum, not a mean: each model's gradient is that of its own loss
+        loss_M = self._gradients(tokens)
         norms, rates = self.stack.optimizer.step(self.stack.weights)
         self.sound = True
         self._watch(norms)
@@ -160,29 +159,28 @@ class _Training:
         if self.members and time.monotonic() - self.saved_at > self.members[0].run.runtime.checkpoint_seconds:
             self._save()
 
-    def _forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        def forward(program: Program) -> torch.Tensor:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                per_sequence = losses(
-                    self.stack.weights,
-                    tokens[..., :-1],
-                    tokens[..., 1:],
-                    self.members[0].run.model,
-                    self.stack.precision,
-                    program,
-                )
-            return per_sequence.mean(dim=1)
-
+    def _gradients(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Mean loss of each model (M,); the gradients of their sum are left in the weights."""
         if self.program is EAGER:
-            return forward(EAGER)
+            return self._gradients_by(EAGER, tokens)
         try:
-            return forward(self.program)
+            return self._gradients_by(self.program, tokens)
         except torch._dynamo.exc.BackendCompilerFailed as fault:
             if self.members[0].run.runtime.compile == "on":
                 raise InputError(f"runtime.compile=on: {str(fault).splitlines()[0]}; use auto or off") from None
             note(f"torch.compile failed ({type(fault).__name__}); going on in eager mode")
             self.program = EAGER
-            return forward(EAGER)
+            for w in self.stack.weights.values():
+                w.grad = None
+            return self._gradients_by(EAGER, tokens)
+
+    def _gradients_by(self, program: Program, tokens: torch.Tensor) -> torch.Tensor:
+        model, precision = self.members[0].run.model, self.stack.precision
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss_MB = losses(self.stack.weights, tokens[..., :-1], tokens[..., 1:], model, precision, program)
+        loss_M = loss_MB.mean(dim=1)
+        loss_M.sum().backward()  # a sum, not a mean: each model's gradient is that of its own loss
+        return loss_M.detach()
 
     def _watch(self, norms: torch.Tensor) -> None:
         """Count updates that were skipped because a gradient was not finite."""
