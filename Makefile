@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or newer is needed: make setup PYTHON=..." >&2; exit 1; }
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) cannot make an environment; on Debian: apt install python3-venv" >&2; exit 1; }
-	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt \
+	$(VENV)/bin/pip install --disable-pip-version-check --use-pep517 -q -c constraints.txt \
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,launchers,hf]'
 	@touch $@
 
