@@ -292,7 +292,8 @@ def _attention(
         scores = torch.baddbmm(future.expand(len(q), t, t), q, keys.transpose(1, 2), alpha=k**-0.5)
         mixed = torch.bmm(scores.softmax(dim=-1), v)
     else:
-        mixed = F.scaled_dot_product_attention(q, keys, v, is_causal=True)
+        heads = (x.view(m * b, h, t, k) for x in (q, keys, v))  # the fast kernels want four axes
+        mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
     return mixed.view(m, b, h, t, k).transpose(2, 3).reshape(m, b * t, h * k)
 
 
