@@ -73,8 +73,11 @@ def prepare(data: DataConfig, cache: Path, note: Callable[[str], None] = print) 
 
 
 def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note: Callable[[str], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as fault:
+        raise InputError(f"{folder.parent}: cannot be written to ({fault.strerror}); name another cache") from None
     try:
         with _Display(folder.name, note) as display:
             source.scan(note)

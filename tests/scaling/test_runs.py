@@ -45,6 +45,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(make_run, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    run = make_run(f"runtime.out={tmp_path / 'file'}")
+    with pytest.raises(InputError, match="cannot be written to"):
+        RunFolder(run).open("a", "b")
+
+
 def test_a_result_that_does_not_validate_is_not_done(make_run):
     folder = RunFolder(make_run())
     folder.open("a", "b")
