@@ -15,7 +15,10 @@ from analysis.errors import InputError
 from analysis.law import FULL_BITS, Law
 
 PARTS = ("P_w", "P_a", "P_kv")
-SETTING = ("ptq", "granularity_post", "scale_rule", "family")  # what a gap law holds fixed
+# What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
+SETTING = ("ptq", "granularity_post", "scale_rule", "family")
+SWITCHES = ("act_order", "clip")
+OPTIONS = ("format_post_a", "format_post_kv", "calib_tokens")
 RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over
 
 
@@ -131,16 +134,29 @@ def _one_setting(sieve: _Sieve) -> None:
     frame = sieve.frame
     if "format_post" in frame:
         frame = frame.assign(family=frame["format_post"].astype(str).str.replace(r"\d+", "", regex=True))
-    present = [c for c in SETTING if c in frame and frame[c].notna().any()]
-    if not present or frame.empty:
+    words = [frame[c].fillna("").astype(str) for c in SETTING if c in frame]
+    words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
+    words += [_named(frame[c]) for c in OPTIONS if c in frame]
+    if not words or frame.empty:
         return
-    names = frame[present].astype(str).agg(" ".join, axis=1)
+    names = pd.concat(words, axis=1).agg(lambda row: " ".join(filter(None, row)), axis=1)
     counts = names.value_counts()
     chosen = min(counts.index, key=lambda name: (-counts[name], name))
     if len(counts) > 1:
         others = ", ".join(sorted(set(counts.index) - {chosen}))
         sieve.warnings.append(f"fitted on {chosen} alone, not on {others}; choose with --filter")
     sieve.keep((names == chosen).to_numpy(), "quantized in another way")
+
+
+def _named(values: pd.Series) -> pd.Series:
+    """`column=value`, and nothing where there is no value."""
+
+    def name(value: object) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{values.name}={value:.0f}" if isinstance(value, float) else f"{values.name}={value}"
+
+    return values.map(name)
 
 
 def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:

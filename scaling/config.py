@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from scaling.data import DataConfig
 from scaling.door import build, plain
-from scaling.errors import InputError
+from scaling.errors import InputError, named
 from scaling.formats import UNQUANTIZED, parse
 from scaling.model import ModelConfig
-from scaling.quantize import Precision
+from scaling.precision import Precision
+from scaling.quantize import check_granularity
+from scaling.scales import check_rule
 from scaling.tracking import TrackingConfig
 
 
@@ -90,21 +92,64 @@ class BranchConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PTQConfig:
-    """Post-training quantization of the block weights of every snapshot and of the final model."""
+    """Post-training quantization of the block weights of every snapshot and of the final model, in every combination of
+    the lists. Not part of a run's identity: rows can be added to finished runs."""
 
-    method: Literal["rtn", "none"]
-    """rtn: round to nearest; none: no quantization."""
+    methods: tuple[Literal["rtn", "gptq", "awq"], ...]
+    """rtn: round to nearest; gptq, awq: with calibration on the training stream; empty: no quantization."""
     formats: tuple[str, ...]
-    """Formats to quantize to."""
+    """Formats of the weights."""
     granularities: tuple[str, ...]
-    """One scale a `channel`, `tensor` or `block<k>`; every format is tried with every granularity."""
+    """One scale a `channel`, `tensor` or `block<k>`; formats with blocks of their own keep those."""
+    scale_rules: tuple[str, ...]
+    """How scales are chosen (`scaling.scales`); auto: the format's own."""
+    activations: tuple[str, ...]
+    """Formats of the inputs of the block matmuls; trained: what the model was trained with."""
+    kv: tuple[str, ...]
+    """Formats of keys and values; trained: what the model was trained with."""
+    granularity_activations: str | None
+    """For `activations` that are not the trained ones; null: that of training."""
+    granularity_kv: str | None
+    calibration_tokens: int
+    """Tokens of the training stream, in whole windows, from which gptq and awq learn the inputs of each matrix."""
+    act_order: bool
+    """gptq: walk columns by falling size of their inputs instead of from left to right."""
+    damping: float
+    """gptq: share of the Hessian's mean diagonal that is added to it, tenfold as often as needed."""
+    clip: bool
+    """awq: whether weights may be clipped after scaling."""
+    grid: int
+    """awq: exponents tried for the scales."""
 
     def __post_init__(self):
-        for i, name in enumerate(self.formats):
-            try:
-                parse(name)
-            except InputError as fault:
-                raise InputError(f"formats[{i}]={fault}") from None
+        formats = [named(f"formats[{i}]", parse, name) for i, name in enumerate(self.formats)]
+        for i, name in enumerate(self.granularities):
+            named(f"granularities[{i}]", check_granularity, name, "channel")
+        for i, rule in enumerate(self.scale_rules):
+            for fmt in formats:
+                named(f"scale_rules[{i}]", check_rule, rule, fmt)
+        for field in ("activations", "kv"):
+            for i, name in enumerate(getattr(self, field)):
+                if name != "trained":
+                    named(f"{field}[{i}]", parse, name)
+            if getattr(self, f"granularity_{field}") is not None:
+                named(f"granularity_{field}", check_granularity, getattr(self, f"granularity_{field}"), "token")
+        if "awq" in self.methods:
+            for i, fmt in enumerate(formats):
+                if fmt.hadamard:
+                    raise InputError(f"formats[{i}]={fmt.name}: not for awq, whose channels a rotation mixes")
+        for field in ("granularities", "scale_rules", "activations", "kv"):
+            if self.methods and self.formats and not getattr(self, field):
+                raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
+        for field in ("calibration_tokens", "grid"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
+        if not self.damping > 0:
+            raise InputError(f"damping={self.damping}: must be above 0")
+
+    @property
+    def calibrates(self) -> bool:
+        return bool({"gptq", "awq"} & set(self.methods))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +217,12 @@ class Run:
                     f"snapshots[{i}]={tokens}: must lie between "
                     f"{(self.first_step + 1) * self.data.batch_tokens} and {self.D} tokens"
                 )
+        widest = max(self.model.d_model, self.model.width_ff)
+        if self.ptq.calibrates and self.ptq.calibration_tokens < widest:
+            raise InputError(
+                f"ptq.calibration_tokens={self.ptq.calibration_tokens}: fewer than the {widest} inputs of the widest "
+                f"matrix; use at least {widest}, better ten times as many"
+            )
         if self.branch.parent and not 0 < self.first_step < self.steps:
             raise InputError(f"branch.tokens={self.branch.tokens}: must lie within the run (data.tokens={self.D})")
 
@@ -232,10 +283,9 @@ class Run:
         """A readable slug and the hash of the identity; the folder, the W&B id and the key in the table."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:10]
         p = self.precision
-        bits = "".join(
-            f"{letter}{'16' if fmt == UNQUANTIZED else fmt.removeprefix('int')}"
-            for letter, fmt in (("w", p.weights), ("a", p.activations), ("kv", p.kv))
-        )
+        parts = [("w", p.weights), ("a", p.activations), ("kv", p.kv)]
+        parts += [("g", p.dx_gradients)] if parse(p.dx_gradients).quantizes else []
+        bits = "".join(letter + ("16" if name == UNQUANTIZED else name.removeprefix("int")) for letter, name in parts)
         seeds = f"s{self.seed_init}" + (f".{self.seed_data}" if self.seed_data != self.seed_init else "")
         return f"n{short(self.N)}-d{short(self.data.tokens)}-{self.schedule.kind}-{bits}-{seeds}-{digest}"
 
@@ -248,11 +298,18 @@ class Run:
     def stack_key(self) -> str:
         """Runs with equal keys can be trained as one stack: what is left out is a tensor with a value for each."""
         data = {k: v for k, v in plain(self.data).items() if k not in ("tokens", "repeat")}
-        precision = {
-            k: v for k, v in plain(self.precision).items() if k not in ("weights", "activations", "kv", "queries")
-        }
         o, r = self.optimizer, self.runtime
-        program = [plain(self.model), data, precision, o.beta1, o.beta2, o.epsilon, r.dtype, r.device, r.compile]
+        program = [
+            plain(self.model),
+            data,
+            self.precision.program(),
+            o.beta1,
+            o.beta2,
+            o.epsilon,
+            r.dtype,
+            r.device,
+            r.compile,
+        ]
         return json.dumps([self.study, program], sort_keys=True)
 
 

@@ -10,7 +10,7 @@ from scaling.config import Run, resolve_device
 from scaling.data import DataConfig
 from scaling.data.config import BpeTokenizer, HfTokenizer, SyntheticCorpus
 from scaling.model import losses
-from scaling.ptq import settings_of
+from scaling.ptq.settings import settings_of
 from scaling.stack import Stack
 
 UNKNOWN_VOCABULARY = 2**16
@@ -41,7 +41,7 @@ def training_cost(run: Run) -> float:
 
 def evaluation_cost(run: Run) -> float:
     """FLOPs of measuring the final model and each snapshot, as trained and under each quantization."""
-    models = (1 + len(settings_of(run.ptq))) * len({run.steps, *map(run.step_at, run.snapshots)})
+    models = (1 + len(settings_of(run))) * len({run.steps, *map(run.step_at, run.snapshots)})
     return models * _forward(run) * run.data.eval_windows * run.data.sequence_length
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from scaling.data import Windows
-from scaling.model import ModelConfig, StackPrecision, Weights, losses
+from scaling.model import ModelConfig, Weights, losses
+from scaling.precision import StackPrecision
 
 
 @torch.no_grad()

@@ -1,21 +1,28 @@
 """What is recorded of a trained model: its loss, the loss after each quantization, and the paired gaps."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from scaling.config import Run
-from scaling.data import Windows
+from scaling.data import Corpus, Windows
 from scaling.evaluate import clustered_mean, evaluate
-from scaling.formats import UNQUANTIZED, parse
-from scaling.model import StackPrecision, Weights
-from scaling.ptq import Setting, quantized, settings_of
+from scaling.model import Weights
+from scaling.precision import Precision, StackPrecision
+from scaling.ptq.apply import Notes, quantized
+from scaling.ptq.calibration import Calibration, calibrate
+from scaling.ptq.settings import Setting, settings_of
 from scaling.stack import best_size
 
-# Models evaluated at once hold at most this many parameters together.
+# Models quantized and evaluated at once hold at most this many parameters together.
 STACK_PARAMETERS = 50_000_000
+
+Row = dict[str, Any]
+"""What `ptq.jsonl` holds of one quantization of one model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Measurement:
     """Losses of one model at one token count. `windows` maps the name of an evaluation to its losses (n,)."""
 
     loss: float
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     windows: dict[str, np.ndarray]
 
 
@@ -32,54 +39,90 @@ def evaluation_name(tokens_seen: int, setting: str = "") -> str:
     return f"{tokens_seen}/{setting}" if setting else str(tokens_seen)
 
 
-def measure(run: Run, weights: Weights, windows: Windows, tokens_seen: int) -> Measurement:
-    """Evaluate one model (1, out, in) as trained and under every setting of `run.ptq`, on the same windows.
-
-    A quantized model keeps its training formats for activations and KV cache; its weights are the quantized ones.
-    `gap` is the mean over windows of the paired difference to the model as trained (delta_PTQ of arXiv 2411.04330,
-    Eq. 2).
-    """
-    settings = settings_of(run.ptq)
-    device = next(iter(weights.values())).device
-    precision = StackPrecision.of([run.precision], device)
-    base = _losses(run, weights, precision, windows)[0]
-    after = _quantized_losses(run, weights, settings, windows)
+def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens_seen: int) -> Measurement:
+    """Evaluate one model (1, out, in) as trained and under every setting of `run.ptq`, on the same windows."""
+    base = _losses(run, weights, [run.precision], windows)[0]
+    found = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
     loss, _ = clustered_mean(base, windows.documents)
-    rows, kept = [], {"documents": windows.documents, evaluation_name(tokens_seen): base}
-    for setting, values in zip(settings, after, strict=True):
-        quantized_loss, quantized_se = clustered_mean(values, windows.documents)
-        gap, gap_se = clustered_mean(values - base, windows.documents)
-        kept[evaluation_name(tokens_seen, setting.key)] = values
-        rows.append(
-            {
-                "tokens_seen": tokens_seen,
-                "setting": setting.key,
-                "ptq": setting.method,
-                "P_post": setting.format.bits,
-                "format_post": setting.format.name,
-                "granularity_post": setting.granularity,
-                "scale_rule": setting.scale_rule,
-                "loss": quantized_loss,
-                "loss_se": quantized_se,
-                "gap": gap,
-                "gap_se": gap_se,
-            }
-        )
+    kept = {"documents": windows.documents, evaluation_name(tokens_seen): base}
+    return Measurement(loss, found.rows, kept | found.windows)
+
+
+def measure_quantized(
+    run: Run,
+    weights: Weights,
+    settings: Sequence[Setting],
+    corpus: Corpus,
+    windows: Windows,
+    tokens_seen: int,
+    base: np.ndarray,
+) -> Measurement:
+    """Evaluate one model (1, out, in) under each setting. `base` are the losses of the model as trained (n,).
+
+    Unless the setting says otherwise a quantized model keeps its training formats for activations and KV cache; its
+    block weights are the quantized ones. `gap` is the mean over windows of the paired difference to the model as
+    trained (delta_PTQ of arXiv 2411.04330, Eq. 2).
+    """
+    calibration = cache(lambda: calibrate(run, weights, corpus))
+    rows: list[Row] = []
+    kept: dict[str, np.ndarray] = {}
+    at_once = max(1, STACK_PARAMETERS // sum(w.numel() for w in weights.values()))
+    for start in range(0, len(settings), at_once):
+        chosen = settings[start : start + at_once]
+        stack, notes = quantized(weights, chosen, calibration)
+        losses = _stack_losses(run, stack, [s.precision(run.precision) for s in chosen], windows)
+        for setting, values, note in zip(chosen, losses, notes, strict=True):
+            kept[evaluation_name(tokens_seen, setting.key)] = values
+            rows.append(_row(tokens_seen, setting, values, base, windows, note, calibration))
+    loss, _ = clustered_mean(base, windows.documents)
     return Measurement(loss, rows, kept)
 
 
-def _losses(run: Run, weights: Weights, precision: StackPrecision, windows: Windows) -> np.ndarray:
+def _row(
+    tokens_seen: int,
+    setting: Setting,
+    values: np.ndarray,
+    base: np.ndarray,
+    windows: Windows,
+    notes: Notes,
+    calibration: Callable[[], Calibration],
+) -> Row:
+    loss, loss_se = clustered_mean(values, windows.documents)
+    gap, gap_se = clustered_mean(values - base, windows.documents)
+    return {
+        "tokens_seen": tokens_seen,
+        "setting": setting.key,
+        **setting.columns(),
+        "calib_tokens": calibration().tokens if setting.calibration_tokens else None,
+        "calib_sha": calibration().sha[:16] if setting.calibration_tokens else None,
+        "damping": notes.get("damping"),
+        "fallbacks": notes.get("fallbacks"),
+        "loss": loss,
+        "loss_se": loss_se,
+        "gap": gap,
+        "gap_se": gap_se,
+    }
+
+
+def _losses(run: Run, weights: Weights, precisions: Sequence[Precision], windows: Windows) -> np.ndarray:
+    device = next(iter(weights.values())).device
+    precision = StackPrecision.of(precisions, device)
     return evaluate(weights, windows, run.model, precision, run.batch_size, getattr(torch, run.runtime.dtype))
 
 
-def _quantized_losses(run: Run, weights: Weights, settings: list[Setting], windows: Windows) -> list[np.ndarray]:
-    device = next(iter(weights.values())).device
-    fitting = STACK_PARAMETERS // sum(w.numel() for w in weights.values())
-    at_once = max(1, min(fitting, best_size(run, device.type, torch.get_num_threads())))
-    found: list[np.ndarray] = []
-    for start in range(0, len(settings), at_once):
-        chosen = settings[start : start + at_once]
-        precision = StackPrecision.of([run.precision] * len(chosen), device)
-        precision = precision.with_weights([parse(UNQUANTIZED)] * len(chosen))
-        found.extend(_losses(run, quantized(weights, chosen), precision, windows))
+def _stack_losses(run: Run, stack: Weights, precisions: Sequence[Precision], windows: Windows) -> list[np.ndarray]:
+    """Losses of every model of a stack, taken as many at a time as are fastest, and together only where they compute
+    with one program."""
+    device = next(iter(stack.values())).device
+    at_once = best_size(run, device.type, torch.get_num_threads())
+    programs: dict[str, list[int]] = {}
+    for i, precision in enumerate(precisions):
+        programs.setdefault(str(precision.program()), []).append(i)
+    found: list[np.ndarray] = [np.empty(0)] * len(precisions)
+    for members in programs.values():
+        for start in range(0, len(members), at_once):
+            chosen = members[start : start + at_once]
+            weights = {name: w[chosen] for name, w in stack.items()}
+            for i, values in zip(chosen, _losses(run, weights, [precisions[i] for i in chosen], windows), strict=True):
+                found[i] = values
     return found

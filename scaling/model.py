@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 
 from scaling.errors import InputError
-from scaling.formats import Format, parse
-from scaling.quantize import FormatStack, Precision, quantize_stack
+from scaling.linear import project
+from scaling.precision import StackPrecision
+from scaling.quantize import Quantizer
 
 Weights = dict[str, torch.Tensor]
 
@@ -130,32 +131,8 @@ def initialize(config: ModelConfig, vocab_size: int, seeds: list[int]) -> Weight
     return stack
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StackPrecision:
-    """The formats of a stack, part by part. Granularities are one for the stack: they change the program."""
-
-    weights: FormatStack
-    activations: FormatStack
-    kv: FormatStack
-    queries: FormatStack
-    granularity_weights: str
-    granularity_activations: str
-    granularity_kv: str
-
-    @classmethod
-    def of(cls, members: list[Precision], device: torch.device | str) -> "StackPrecision":
-        first = members[0]
-        granularities = {f: getattr(first, f) for f in cls.__dataclass_fields__ if f.startswith("granularity")}
-        assert all(getattr(m, f) == g for m in members for f, g in granularities.items())
-
-        def stack(part: str) -> FormatStack:
-            return FormatStack([parse(getattr(m, part)) for m in members], device)
-
-        parts = {part: stack(part) for part in ("weights", "activations", "kv", "queries")}
-        return cls(**parts, **granularities)
-
-    def with_weights(self, formats: list[Format]) -> "StackPrecision":
-        return dataclasses.replace(self, weights=FormatStack(formats, self.weights.max_value.device))
+Tap = Callable[[str, torch.Tensor], None]
+"""Takes the name of a matrix and its inputs (M, S, in) as the matmul gets them."""
 
 
 class Program(NamedTuple):
@@ -173,17 +150,20 @@ def losses(
     config: ModelConfig,
     precision: StackPrecision,
     program: Program | None = None,
+    tap: Tap | None = None,
 ) -> torch.Tensor:
     """Mean loss of every sequence of every model, (M, B), in nats a token. Sequences of one call share their scales
     wherever the granularity is `tensor`, so the batch belongs to what is computed."""
     program = program or EAGER
     m, b, t = inputs_MBT.shape
-    h_MSd = _embed(weights["embedding"], inputs_MBT.reshape(m, b * t))
+    h_MSd = _embed(precision.embedding(weights["embedding"]), inputs_MBT.reshape(m, b * t))
     rotation = _rotation(t, config.head_dim, config.rope_base, h_MSd.device)
     for i in range(config.n_layers):
         layer = {k: weights[f"layers.{i}.{k}"] for k in ("qkv", "out", "gate_up", "down")}
-        h_MSd = program.block(layer, h_MSd, (b, t), rotation, config, precision)
-    return program.head_loss(weights.get("head", weights["embedding"]), h_MSd, targets_MBT)
+        inner = None if tap is None else lambda name, x, i=i: tap(f"layers.{i}.{name}", x)
+        h_MSd = program.block(layer, h_MSd, (b, t), rotation, config, precision, inner)
+    head = precision.head(weights.get("head", weights["embedding"]))
+    return program.head_loss(head, h_MSd, targets_MBT)
 
 
 def block(
@@ -193,14 +173,22 @@ def block(
     rotation: torch.Tensor,
     config: ModelConfig,
     precision: StackPrecision,
+    tap: Tap | None = None,
 ) -> torch.Tensor:
-    """One layer: attention and feed-forward, each added to the residual stream (M, S, d)."""
+    """One layer: attention and feed-forward, each added to the residual stream (M, S, d). `tap` is shown what enters
+    each matmul."""
     extra = _norm if config.extra_norm else _identity
-    qkv = _project(_norm(h_MSd), layer["qkv"], 3, precision)
+
+    def linear(name: str, x: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        if tap is not None:
+            tap(name, precision.activations.values(x))
+        return project(x, layer[name], parts, precision)
+
+    qkv = linear("qkv", _norm(h_MSd), 3)
     mixed = _attention(qkv, batch, rotation, config, precision)
-    h_MSd = h_MSd + _project(extra(mixed), layer["out"], 1, precision)
-    gate, up = _project(_norm(h_MSd), layer["gate_up"], 2, precision).chunk(2, dim=-1)
-    return h_MSd + _project(extra(F.silu(gate) * up), layer["down"], 1, precision)
+    h_MSd = h_MSd + linear("out", extra(mixed))
+    gate, up = linear("gate_up", _norm(h_MSd), 2).chunk(2, dim=-1)
+    return h_MSd + linear("down", extra(F.silu(gate) * up))
 
 
 def _identity(x: torch.Tensor) -> torch.Tensor:
@@ -241,21 +229,6 @@ def _embed(table_MVd: torch.Tensor, tokens_MS: torch.Tensor) -> torch.Tensor:
     return F.embedding(tokens_MS + rows, table_MVd.reshape(m * v, d))
 
 
-def _project(x_MSi: torch.Tensor, w_Moi: torch.Tensor, parts: int, precision: StackPrecision) -> torch.Tensor:
-    """x W^T of every model with both operands fake-quantized: (M, S, in) -> (M, S, out)."""
-    x = quantize_stack(x_MSi, precision.activations, precision.granularity_activations)
-    w = quantize_weight(w_Moi, parts, precision.weights, precision.granularity_weights)
-    return torch.bmm(x, w.transpose(1, 2))
-
-
-def quantize_weight(w_Moi: torch.Tensor, parts: int, formats: FormatStack, granularity: str) -> torch.Tensor:
-    """Fake-quantize a weight that holds `parts` matrices; per-tensor scales are one a matrix, as if stored apart."""
-    if granularity != "tensor" or parts == 1:
-        return quantize_stack(w_Moi, formats, granularity)
-    pieces = [quantize_stack(piece, formats, granularity) for piece in w_Moi.chunk(parts, dim=1)]
-    return torch.cat(pieces, dim=1)
-
-
 def _rotation(t: int, k: int, base: float, device: torch.device) -> torch.Tensor:
     """cos and sin of the rotary embedding, (2, T, k / 2)."""
     wavelengths = base ** (-torch.arange(0, k, 2, device=device, dtype=torch.float32) / k)
@@ -280,8 +253,8 @@ def _attention(
     m, (b, t), h, k = qkv_MS3d.shape[0], batch, config.n_heads, config.head_dim
     q, keys, v = qkv_MS3d.view(m, b, t, 3, h, k).permute(3, 0, 1, 4, 2, 5)  # each (M, B, H, T, k)
 
-    def cached(x: torch.Tensor, formats: FormatStack) -> torch.Tensor:
-        return quantize_stack(x.reshape(m, b * h * t, k), formats, precision.granularity_kv).view(m * b * h, t, k)
+    def cached(x: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
+        return quantizer(x.reshape(m, b * h * t, k)).view(m * b * h, t, k)
 
     q = cached(_rotate(q, rotation), precision.queries)
     keys = cached(_rotate(keys, rotation), precision.kv)

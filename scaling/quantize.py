@@ -1,161 +1,192 @@
-"""Fake quantization for a stack of models: scales per granularity, rounding, straight-through estimator.
+"""Fake quantization: values are scaled group by group, rounded to a format, and scaled back.
 
-Values are scaled so that the largest magnitude of each scale group meets the format's `max_value` (symmetric absmax,
-arXiv 2411.04330, Appendix D), rounded to nearest with ties to even, and scaled back. Scales are dynamic: they come
-from the tensor at hand, in training and in evaluation alike.
-
-Two details make the rounding exact and cheap. floor(log2 |x|) is read off the exponent bits: float32 viewed as int32
-and masked with 0x7F800000 *is* 2^floor(log2 |x|) when viewed back, where `log2` would be off near powers of two and
-costs three times as much. And the spacing of the grid is a power of two, so dividing by it and multiplying back is
-exact: the only rounding is the one that is meant.
+`fake_quantize` does it to any tensor. `Quantizer` does it to one part (the weights, say) of the M models of a stack,
+each in its own format, and says what the gradient is. Scales are dynamic: they come from the tensor at hand, in
+training and in evaluation alike, and there is no difference between the two.
 
 Shape suffixes: M models of a stack, R rows (output channels of a weight, tokens of an activation), C columns (the axis
-that the matmul sums over).
+that a matmul sums over), G groups of n values that share a scale.
 """
 
-import dataclasses
 import re
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 
 from scaling.errors import InputError
-from scaling.formats import UNQUANTIZED, Format, parse
+from scaling.formats import Format, parse
+from scaling.hadamard import rotate
+from scaling.rounding import FormatStack, noise_of
+from scaling.scales import Scaler, check_rule, counts_zeros
 
-EXPONENT_BITS = 0x7F800000
+Rounding = Literal["nearest_even", "stochastic"]
+Estimator = Literal["straight_through", "clipped"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Precision:
-    """Which part of the model is quantized during training, and how. The forward pass only, as in the paper."""
-
-    weights: str
-    """Format of the block weights (attention and feed-forward matrices)."""
-    activations: str
-    """Format of the inputs of the block matmuls."""
-    kv: str
-    """Format of keys (after the rotary embedding) and values: what a KV cache would hold."""
-    queries: str
-    """Format of the queries (after the rotary embedding)."""
-    granularity_weights: str
-    """One scale for each: `channel` (output channel), `tensor`, or `block<k>` (k inputs of one output channel)."""
-    granularity_activations: str
-    """One scale for each: `tensor` (of one batch), `token`, or `block<k>`."""
-    granularity_kv: str
-    """One scale for each: `tensor` (of one batch), `token` (and head), or `block<k>`. Also for the queries."""
-    estimator: Literal["straight_through"]
-    """How gradients pass the rounding: straight_through treats it as the identity."""
-    rounding: Literal["nearest_even"]
-
-    def __post_init__(self):
-        for part in ("weights", "activations", "kv", "queries"):
-            try:
-                parse(getattr(self, part))
-            except InputError as fault:
-                raise InputError(f"{part}={fault}") from None
-        for part, first in (("weights", "channel"), ("activations", "token"), ("kv", "token")):
-            name = f"granularity_{part}"
-            value = getattr(self, name)
-            if value not in ("tensor", first) and not re.fullmatch(r"block[1-9]\d*", value):
-                raise InputError(f"{name}={value}: use one of tensor, {first}, block<k> such as block16")
-
-    def identity(self) -> dict[str, str]:
-        """The settings that have an effect: those of a part that is not quantized have none."""
-        parts = {"weights": self.weights, "activations": self.activations, "kv": self.kv, "queries": self.queries}
-        found = {part: name for part, name in parts.items() if name != UNQUANTIZED}
-        for part, of in (("weights", {"weights"}), ("activations", {"activations"}), ("kv", {"kv", "queries"})):
-            if of & found.keys():
-                found[f"granularity_{part}"] = getattr(self, f"granularity_{part}")
-        if found:
-            found |= {"estimator": self.estimator, "rounding": self.rounding}
-        return found
-
-    def unquantized(self) -> "Precision":
-        """The same settings with every part in 16 bits: the run that a quantized run is compared with."""
-        return dataclasses.replace(
-            self, weights=UNQUANTIZED, activations=UNQUANTIZED, kv=UNQUANTIZED, queries=UNQUANTIZED
-        )
+EDGE = 1 + 2.0**-20
+"""Values this close beyond the largest count as within it: dividing by the scale rounds."""
 
 
-class FormatStack:
-    """The formats of one part (weights, say) for the M models of a stack, as tensors of shape (M, 1, 1)."""
+def fake_quantize(
+    x: torch.Tensor,
+    fmt: str,
+    granularity: str = "channel",
+    *,
+    scale_rule: str = "auto",
+    rounding: Rounding = "nearest_even",
+    estimator: Estimator = "straight_through",
+) -> torch.Tensor:
+    """x rounded to the values of a format: same shape, dtype and device, computed in float32.
 
-    def __init__(self, formats: list[Format], device: torch.device | str = "cpu"):
-        self.formats = list(formats)
+    Args:
+        x: any shape and floating dtype; need not be contiguous.
+        fmt: a name of `scaling.formats`; `bf16` returns x itself.
+        granularity: values that share a scale: all (`tensor`), a row along the last axis (`channel`, or `token`), or
+            k neighbours along it (`block<k>`). A format with blocks of its own, such as mxfp4, keeps those, and fills
+            up rows that they do not divide with zeros.
+        scale_rule: see `scaling.scales`; `auto` is the format's own, absmax for most.
+        rounding: `nearest_even` or `stochastic` (unbiased; a pure function of x).
+        estimator: gradient of the result: that of x unchanged (`straight_through`), or zero where x lies beyond the
+            largest value (`clipped`; the same under absmax, which clips nothing).
 
-        def column(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+    A group of zeros stays zero, except in `binary`, which has none. A group that holds a NaN or an infinity becomes
+    NaN.
 
-        # An unquantized member is computed like int16 and then replaced by its input, so that no infinity enters.
-        stand_in = [f if f.quantizes else parse("int16") for f in self.formats]
-        self.max_value = column([f.max_value for f in stand_in])
-        self.min_power = column([2.0**f.min_exponent for f in stand_in])
-        self.fraction = column([2.0**-f.mantissa_bits for f in stand_in])
-        self.passes = torch.tensor([not f.quantizes for f in self.formats], device=device).view(-1, 1, 1)
-        # Known when the stack is made, these skip work that would not change a bit of the result.
-        self.any_quantized = any(f.quantizes for f in self.formats)
-        self.any_passes = any(not f.quantizes for f in self.formats)
-        self.all_integer = all(f.is_integer for f in stand_in)
-
-    def take(self, members: list[int]) -> "FormatStack":
-        """The formats of the named members, in that order; a member may be named twice."""
-        return FormatStack([self.formats[m] for m in members], self.max_value.device)
+    Raises:
+        InputError: no such format, granularity, rule, rounding or estimator; a block that does not divide the last
+            axis; x is not floating point.
+    """
+    if not x.is_floating_point():
+        raise InputError(f"fake_quantize: x has dtype {x.dtype}; it has to be floating point")
+    quantizer = Quantizer([parse(fmt)], granularity, scale_rule, rounding, estimator, x.device)
+    if x.numel() == 0:
+        return x
+    return quantizer(x.reshape(1, -1, x.shape[-1] if x.dim() else 1)).reshape(x.shape)
 
 
-class _StraightThrough(torch.autograd.Function):
-    """round_to_grid forward, identity backward."""
+def check_granularity(granularity: str, *rows: str) -> None:
+    """Raise InputError unless `granularity` is tensor, block<k>, or one of the names that `rows` have here."""
+    if granularity not in ("tensor", *rows) and not re.fullmatch(r"block[1-9]\d*", granularity):
+        known = ", ".join(("tensor", *rows))
+        raise InputError(f"{granularity}: no such granularity; use {known}, or block<k> such as block16")
 
+
+def program(formats: Sequence[Format], granularity: str, scale_rule: str) -> tuple[str, str, bool]:
+    """What formats that share a stack have to have in common: granularity and rule in effect, and rotation.
+
+    Raises:
+        InputError: unknown granularity or rule.
+    """
+    check_granularity(granularity, "channel", "token")
+    found = {(f.granularity(granularity), check_rule(scale_rule, f), f.hadamard) for f in formats if f.quantizes}
+    assert len(found) <= 1, found
+    return found.pop() if found else (granularity, check_rule(scale_rule, parse("bf16")), False)
+
+
+class Quantizer:
+    """Fake quantization of one part of M models, each in its own format; granularity, rule and rotation are shared."""
+
+    def __init__(
+        self,
+        formats: Sequence[Format],
+        granularity: str,
+        scale_rule: str = "auto",
+        rounding: Rounding = "nearest_even",
+        estimator: Estimator = "straight_through",
+        device: torch.device | str = "cpu",
+    ):
+        for name, value, known in (("rounding", rounding, Rounding), ("estimator", estimator, Estimator)):
+            if value not in get_args(known):
+                raise InputError(f"{value}: no such {name}; use {' or '.join(get_args(known))}")
+        self.granularity, self.scale_rule, self.hadamard = program(formats, granularity, scale_rule)
+        self.formats = FormatStack(formats, device)
+        self.scaler = Scaler(self.scale_rule, self.formats)
+        self.stochastic, self.estimator = rounding == "stochastic", estimator
+        self.own_block = any(f.block is not None for f in formats)
+        self.block = int(self.granularity[5:]) if self.granularity.startswith("block") else None
+
+    def __call__(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """Quantized x (M, R, C) in x's dtype, with the estimator's gradient. No model's result depends on another.
+
+        `parts` matrices are stored in x one below the other; granularity `tensor` gives each a scale of its own.
+        """
+        if not self.formats.any_quantized:
+            return x_MRC
+        return _FakeQuantize.apply(x_MRC, self, parts)
+
+    def values(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """The same without a gradient."""
+        return self.rounded(x_MRC, parts)[0]
+
+    def groups(self, x_MRC: torch.Tensor, parts: int = 1) -> tuple[torch.Tensor, bool]:
+        """x as (M, G, n), values that share a scale in a row; or x itself and True, where a whole tensor shares one.
+
+        Where a format's own blocks do not divide the width, rows are filled up with zeros, as kernels do; `ungroup`
+        takes those out again.
+
+        Raises:
+            InputError: blocks that were asked for do not divide the width, or the rule would count the zeros.
+        """
+        if self.granularity == "tensor":
+            return (x_MRC, True) if parts == 1 else (x_MRC.reshape(len(x_MRC), parts, -1), False)
+        if self.block is None:
+            return x_MRC, False
+        if missing := -x_MRC.shape[-1] % self.block:
+            width = x_MRC.shape[-1]
+            if not self.own_block:
+                raise InputError(f"block{self.block}: does not divide a width of {width}")
+            if counts_zeros(self.scale_rule):
+                raise InputError(
+                    f"{self.scale_rule}: a width of {width} leaves a short block of {self.block}, whose scale would "
+                    "count zeros; use auto, absmax or mse"
+                )
+            x_MRC = F.pad(x_MRC, (0, missing))
+        return x_MRC.reshape(len(x_MRC), -1, self.block), False
+
+    def ungroup(self, y_MGn: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The inverse of `groups`: values (M, R, C) as `shape` has it."""
+        if self.block is None or shape[-1] % self.block == 0:
+            return y_MGn.view(shape)
+        return y_MGn.view(*shape[:-1], -1)[..., : shape[-1]].contiguous()
+
+    def rounded(self, x_MRC: torch.Tensor, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Quantized x, and which values the estimator lets a gradient pass to (None: all)."""
+        if not self.formats.any_quantized:
+            return x_MRC, None
+        x = x_MRC.float()
+        grouped, whole = self.groups(rotate(x) if self.hadamard else x, parts)
+        scale = self.scaler(grouped, whole, parts)
+        y = grouped / scale.step
+        mask = None
+        if self.estimator == "clipped" and scale.high is not None:
+            mask = self.ungroup((y <= scale.high * EDGE) & (y >= scale.low * EDGE), x.shape)
+        scale.clamp_(y)
+        q = self.formats.stochastic_(y, noise_of(grouped)) if self.stochastic else self.formats.nearest_(y)
+        q = self.ungroup(q.mul_(scale.step), x.shape)
+        if self.hadamard:
+            q = rotate(q)
+        for m in self.formats.passing:
+            q[m].copy_(x[m])
+            if mask is not None:
+                mask[m] = True
+        return q.to(x_MRC.dtype), mask
+
+    def backward(self, grad: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The gradient of x from that of the quantized x. The mask of `rounded` lives where the rounding was done."""
+        if mask is None:
+            return grad
+        return rotate(rotate(grad) * mask) if self.hadamard else grad * mask
+
+
+class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_MRC, formats, granularity):
-        return round_to_grid(x_MRC, formats, granularity)
+    def forward(ctx, x_MRC, quantizer, parts):
+        q, mask = quantizer.rounded(x_MRC, parts)
+        ctx.quantizer = quantizer
+        ctx.save_for_backward(mask)
+        return q
 
     @staticmethod
     def backward(ctx, grad):
-        return grad, None, None
-
-
-def quantize_stack(x_MRC: torch.Tensor, formats: FormatStack, granularity: str) -> torch.Tensor:
-    """Fake-quantize x (M, R, C), each model in its own format, with gradients passed straight through.
-
-    The scale of model m never depends on another model. All-zero groups stay zero; a group that holds a NaN or an
-    infinity becomes NaN. Computes in float32 and returns x's dtype.
-    """
-    if not formats.any_quantized:
-        return x_MRC
-    return _StraightThrough.apply(x_MRC, formats, granularity)
-
-
-def round_to_grid(x_MRC: torch.Tensor, formats: FormatStack, granularity: str) -> torch.Tensor:
-    """The values that `quantize_stack` gives, without a gradient rule."""
-    if granularity.startswith("block"):
-        blocks = split_blocks(x_MRC, int(granularity.removeprefix("block")))
-        return round_to_grid(blocks, formats, "channel").view_as(x_MRC)
-    x = x_MRC.float()
-    groups = tuple(range(1, x.dim())) if granularity == "tensor" else (-1,)
-    shape = (-1,) + (1,) * (x.dim() - 1)
-    largest = formats.max_value.view(shape)
-    scale = x.abs().amax(dim=groups, keepdim=True) / largest
-    y = x / torch.where(scale == 0, 1.0, scale)
-    if formats.all_integer:
-        # |y| stays below 2^(min_exponent + 1), where the spacing is 1: the general rule gives the same.
-        y.round_()
-    else:
-        power = (y.view(torch.int32) & EXPONENT_BITS).view(torch.float32)
-        step = torch.maximum(power, formats.min_power.view(shape)) * formats.fraction.view(shape)
-        y.div_(step).round_().mul_(step)
-    q = y.clamp_(-largest, largest).mul_(scale)
-    if formats.any_passes:
-        q = torch.where(formats.passes.view(shape), x, q)
-    return q.to(x_MRC.dtype)
-
-
-def split_blocks(x_MRC: torch.Tensor, size: int) -> torch.Tensor:
-    """View the last axis as blocks: (M, R, C) -> (M, R, C / size, size).
-
-    Raises:
-        InputError: the block does not divide the width.
-    """
-    width = x_MRC.shape[-1]
-    if width % size:
-        raise InputError(f"block{size}: does not divide a width of {width}")
-    return x_MRC.reshape(*x_MRC.shape[:-1], width // size, size)
+        return ctx.quantizer.backward(grad, *ctx.saved_tensors), None, None

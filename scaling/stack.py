@@ -5,8 +5,9 @@ import dataclasses
 import torch
 
 from scaling.config import Run
-from scaling.model import StackPrecision, Weights, initialize
+from scaling.model import Weights, initialize
 from scaling.optim import AdamW
+from scaling.precision import StackPrecision
 from scaling.runs import Checkpoint
 
 CACHE_VALUES = 2**17

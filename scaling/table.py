@@ -21,10 +21,37 @@ from scaling.evaluate import clustered_mean
 from scaling.formats import Format, parse
 from scaling.measure import evaluation_name
 from scaling.model import is_block_weight, parts_of
+from scaling.precision import Precision
 from scaling.runs import RunFolder, read_result, replacing, stored_run
+from scaling.scales import check_rule, stored_bits
 
-SCALE_BYTES = 2  # one 16-bit scale a group
 PLAIN_BYTES = 2  # what is not quantized is kept in bf16
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How a matrix is stored: format, values that share a scale, rule of the scales."""
+
+    format: Format
+    granularity: str
+    scale_rule: str
+
+    @classmethod
+    def of(cls, fmt: Format, granularity: str, scale_rule: str) -> "Storage":
+        """Under settings of training, as they come into effect for the format."""
+        return cls(fmt, fmt.granularity(granularity), check_rule(scale_rule, fmt))
+
+    @property
+    def block(self) -> int | None:
+        return int(self.granularity.removeprefix("block")) if self.granularity.startswith("block") else None
+
+    def bytes(self, rows: int, columns: int, parts: int) -> float:
+        """Of `parts` matrices that have `rows` rows together."""
+        if not self.format.quantizes:
+            return rows * columns * PLAIN_BYTES
+        groups = rows * -(-columns // self.block) if self.block else {"tensor": parts}.get(self.granularity, rows)
+        a_group, a_tensor = stored_bits(self.scale_rule, self.format)
+        return (rows * columns * self.format.bits + groups * a_group + parts * a_tensor) / 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +93,21 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
     # A run that diverged before its first evaluation still has a row: it was tried.
     for evaluation in folder.result["evaluations"] or [{"tokens_seen": folder.run.D}]:
         tokens = evaluation["tokens_seen"]
-        yield {
-            **constant,
-            **evaluation,
-            **_qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens),
-            "bytes": model_bytes(folder.run, folder.result["vocab_size"], parse(folder.run.precision.weights)),
-        }
+        precision = folder.run.precision
+        trained = _trained_weights(precision, precision.format("weights"))
+        gap = _qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens)
+        yield {**constant, **evaluation, **gap, **_stored(folder, trained)}
         for row in quantizations:
             if row["tokens_seen"] == tokens:
-                fmt, granularity = parse(row["format_post"]), row["granularity_post"]
-                size = model_bytes(folder.run, folder.result["vocab_size"], fmt, granularity)
-                yield {**constant, **{k: v for k, v in row.items() if k != "setting"}, "bytes": size}
+                stored = Storage(parse(row["format_post"]), row["granularity_post"], row["scale_rule"])
+                yield {**constant, **{k: v for k, v in row.items() if k != "setting"}, **_stored(folder, stored)}
+
+
+def _stored(folder: _Folder, setting: Storage) -> dict[str, Any]:
+    return {
+        "bytes": model_bytes(folder.run, folder.result["vocab_size"], setting),
+        "short_blocks": short_blocks(folder.run, setting) or None,
+    }
 
 
 def _constant_columns(folder: _Folder) -> dict[str, Any]:
@@ -84,7 +115,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
     run, result = folder.run, folder.result
     parameters, precision = result["parameters"], run.precision
     rate, decay = run.lr_peak, run.optimizer.weight_decay
-    quantized = parameters["N"] if parse(precision.weights).quantizes else 0
+    quantized = parameters["N"] if precision.format("weights").quantizes else 0
     return {
         "run_id": result["run_id"],
         "base_run_id": result["base_run_id"],
@@ -118,22 +149,22 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "steps": run.steps,
         "weight_decay": decay,
         "tau": run.data.batch_tokens / (rate * decay) if decay else None,
-        "P_w": parse(precision.weights).bits,
-        "P_a": parse(precision.activations).bits,
-        "P_kv": parse(precision.kv).bits,
-        "format_w": precision.weights,
-        "format_a": precision.activations,
-        "format_kv": precision.kv,
-        "granularity_w": precision.granularity_weights,
-        "granularity_a": precision.granularity_activations,
-        "granularity_kv": precision.granularity_kv,
-        "estimator": precision.estimator,
-        "rounding": precision.rounding,
+        **_precision_columns(precision),
         "ptq": None,
         "P_post": None,
         "format_post": None,
         "granularity_post": None,
         "scale_rule": None,
+        "P_post_a": None,
+        "P_post_kv": None,
+        "format_post_a": None,
+        "format_post_kv": None,
+        "act_order": None,
+        "clip": None,
+        "calib_tokens": None,
+        "damping": None,
+        "fallbacks": None,
+        "short_blocks": None,
         "loss": None,
         "loss_se": None,
         "gap": None,
@@ -150,6 +181,34 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
     }
 
 
+def _precision_columns(precision: Precision) -> dict[str, Any]:
+    """Training precision: bits, format, granularity and scale rule of each part as they came into effect."""
+    letters = {"w": "weights", "a": "activations", "kv": "kv", "q": "queries", "emb": "embedding", "head": "head"}
+    formats = {letter: precision.format(part) for letter, part in letters.items()}
+    groups = {"w": "weights", "a": "activations", "kv": "kv"}
+    stored = {
+        letter: Storage.of(
+            formats[letter], getattr(precision, f"granularity_{group}"), getattr(precision, f"scale_rule_{group}")
+        )
+        for letter, group in groups.items()
+    }
+    gradients = [precision.format(part) for part in ("dx_gradients", "dw_gradients")]
+    backward = precision.quantized_backward()
+    return {
+        **{f"P_{letter}": f.bits for letter, f in formats.items()},
+        "P_g": min(f.bits for f in gradients),
+        **{f"format_{letter}": f.name for letter, f in formats.items()},
+        "backward": " ".join(f"{part}={name}" for part, name in backward.items()) or None,
+        **{f"granularity_{letter}": s.granularity for letter, s in stored.items()},
+        **{f"scale_rule_{letter}": s.scale_rule for letter, s in stored.items()},
+        "granularity_backward": precision.granularity_backward if backward else None,
+        "scale_rule_backward": precision.scale_rule_backward if backward else None,
+        "estimator": precision.estimator,
+        "rounding": precision.rounding,
+        "rounding_backward": precision.rounding_backward if backward else None,
+    }
+
+
 def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, float]:
     """Paired difference to the unquantized run, where that is in the study and saw the same windows."""
     if base is None or base.path == folder.path or base.result["eval_sha"] != folder.result["eval_sha"]:
@@ -162,19 +221,32 @@ def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, fl
     return {"gap_qat": gap, "gap_qat_se": gap_se}
 
 
-def model_bytes(run: Run, vocab_size: int, fmt: Format, granularity: str | None = None) -> int:
-    """Bytes of a model whose block weights are stored in `fmt`, scales (16 bits a group) and 16-bit embeddings
-    included.
+def _trained_weights(precision: Precision, fmt: Format) -> Storage:
+    return Storage.of(fmt, precision.granularity_weights, precision.scale_rule_weights)
 
-    `granularity` is that of training unless given.
+
+def model_bytes(run: Run, vocab_size: int, setting: Storage) -> int:
+    """Bytes of a model whose block weights are stored as `setting` says, scales and 16-bit embeddings included.
+
+    An embedding or a head that was trained in a format is stored in it; a tied one in the wider of the two.
     """
-    granularity = granularity or run.precision.granularity_weights
+    p = run.precision
+    shared = ("embedding", "head") if run.model.tied_head else ("embedding",)
+    tables = {"embedding": max((p.format(part) for part in shared), key=lambda f: f.bits), "head": p.format("head")}
     total = 0.0
     for name, (rows, columns) in run.model.shapes(vocab_size).items():
-        if not is_block_weight(name) or not fmt.quantizes:
-            total += rows * columns * PLAIN_BYTES
-            continue
-        groups = {"tensor": parts_of(name), "channel": rows}.get(granularity)
-        groups = groups or rows * columns // int(granularity.removeprefix("block"))
-        total += rows * columns * fmt.bits / 8 + groups * SCALE_BYTES
+        if is_block_weight(name):
+            total += setting.bytes(rows, columns, parts_of(name))
+        else:
+            total += _trained_weights(p, tables[name]).bytes(rows, columns, 1)
     return round(total)
+
+
+def short_blocks(run: Run, setting: Storage) -> str:
+    """Kinds of block matrices, comma-separated, whose rows end in a block that is filled up with zeros."""
+    if not setting.block:
+        return ""
+    widths = {
+        name.rpartition(".")[2]: columns for name, (_, columns) in run.model.shapes(1).items() if is_block_weight(name)
+    }
+    return ",".join(kind for kind, columns in widths.items() if columns % setting.block)

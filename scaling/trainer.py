@@ -218,7 +218,7 @@ class _Training:
 
     def _measure(self, m: int, member: _Member) -> None:
         tokens = self.stack.optimizer.steps[m] * member.run.data.batch_tokens
-        found = measure(member.run, self.stack.member(m), self.windows, tokens)
+        found = measure(member.run, self.stack.member(m), self.corpus, self.windows, tokens)
         member.folder.add_windows(found.windows)
         member.folder.add_ptq(found.rows)
         self.trackers.log(member.run.run_id, tokens, {"loss": found.loss})

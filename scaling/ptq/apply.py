@@ -1,59 +1,110 @@
 """Quantizes the block weights of one trained model to many settings in one pass over its layers."""
 
-import dataclasses
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
 
 import torch
 
-from scaling.config import PTQConfig
-from scaling.formats import Format, parse
-from scaling.model import Weights, is_block_weight, parts_of, quantize_weight
-from scaling.quantize import FormatStack
+from scaling.errors import InputError
+from scaling.model import Weights, is_block_weight, parts_of
+from scaling.ptq.awq import awq_layers
+from scaling.ptq.calibration import Calibration
+from scaling.ptq.gptq import gptq_layers
+from scaling.ptq.layers import Statistics, checked
+from scaling.ptq.rtn import rtn_layers
+from scaling.ptq.settings import Setting
+from scaling.quantize import Quantizer
+from scaling.rounding import family
 
+VALUES = 2**24
+"""Weights of all settings together that are worked on at once."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One way to quantize a trained model."""
-
-    method: str
-    format: Format
-    granularity: str
-    scale_rule: str = "absmax"
-
-    @property
-    def key(self) -> str:
-        """Names the setting in a run's files; unique within one evaluated model."""
-        return f"{self.method}/{self.format.name}/{self.granularity}/{self.scale_rule}"
-
-
-def settings_of(config: PTQConfig) -> list[Setting]:
-    """Every format with every granularity."""
-    if config.method == "none":
-        return []
-    return [
-        Setting(method=config.method, format=parse(name), granularity=granularity)
-        for granularity in config.granularities
-        for name in config.formats
-    ]
+Notes = dict[str, Any]
+"""What had to be done for one setting: `damping`, the largest share of GPTQ's; `fallbacks`, matrices that were plainly
+rounded instead."""
 
 
 @torch.no_grad()
-def quantized(weights: Weights, settings: list[Setting]) -> Weights:
+def quantized(
+    weights: Weights, settings: Sequence[Setting], calibration: Callable[[], Calibration]
+) -> tuple[Weights, list[Notes]]:
     """A stack of len(settings) models, each the one model of `weights` (1, out, in) quantized by one setting.
 
-    The float32 master weights are quantized, also those of a model trained in low precision: quantizing them to the
+    The float32 master weights are quantized, also those of a model trained in low precision: rounding them to the
     training format gives exactly the weights that the training forward pass used, so the gap there is zero.
+
+    Raises:
+        InputError: a weight is not finite; blocks do not divide a width.
     """
-    count = len(settings)
-    stack = {name: w.detach().expand(count, -1, -1) for name, w in weights.items()}
-    by_granularity: dict[str, list[int]] = {}
-    for i, setting in enumerate(settings):
-        by_granularity.setdefault(setting.granularity, []).append(i)
-    for name, w in weights.items():
-        if not is_block_weight(name):
-            continue
-        stack[name] = stack[name].clone()
-        for granularity, members in by_granularity.items():
-            formats = FormatStack([settings[i].format for i in members], w.device)
-            copies = w.detach().expand(len(members), -1, -1)
-            stack[name][members] = quantize_weight(copies, parts_of(name), formats, granularity)
-    return stack
+    stack = {name: w.detach().expand(len(settings), -1, -1).clone() for name, w in weights.items()}
+    notes: list[Notes] = [{} for _ in settings]
+    for members in _batches(settings):
+        chosen = [settings[i] for i in members]
+        for names in _shapes(weights, len(chosen)):
+            for found, note, i in zip(*_quantize(weights, names, chosen, calibration), members, strict=True):
+                for name, w in zip(names, found, strict=True):
+                    stack[name][i] = w
+                _merge(notes[i], note)
+    return stack, notes
+
+
+def _batches(settings: Sequence[Setting]) -> list[list[int]]:
+    """Settings that one pass serves: all formats of one family under the same method and options."""
+
+    def program(i: int) -> str:
+        s = settings[i]
+        options = (s.calibration_tokens, s.act_order, s.damping, s.clip, s.grid)
+        blocks = s.format.block is not None
+        return str((s.method, family(s.format), s.granularity, blocks, s.scale_rule, s.format.hadamard, options))
+
+    return [list(group) for _, group in groupby(sorted(range(len(settings)), key=program), key=program)]
+
+
+def _shapes(weights: Weights, count: int) -> list[list[str]]:
+    """Names of the block matrices of one kind, in batches that `count` copies of keep within `VALUES`."""
+    kinds: dict[str, list[str]] = {}
+    for name in weights:
+        if is_block_weight(name):
+            checked(weights[name][0])
+            kinds.setdefault(name.rpartition(".")[2], []).append(name)
+    found = []
+    for names in kinds.values():
+        size = max(1, VALUES // (count * weights[names[0]].numel()))
+        found += [names[start : start + size] for start in range(0, len(names), size)]
+    return found
+
+
+def _quantize(
+    weights: Weights, names: list[str], settings: Sequence[Setting], calibration: Callable[[], Calibration]
+) -> tuple[torch.Tensor, list[Notes]]:
+    """Matrices of one kind in all the settings of one program: (K, L, out, in), and notes on each setting."""
+    first, parts = settings[0], parts_of(names[0])
+    w_Loi = torch.cat([weights[name].detach() for name in names])
+    quantizer = Quantizer([s.format for s in settings], first.granularity, first.scale_rule, device=w_Loi.device)
+    try:
+        if first.method == "rtn":
+            return rtn_layers(w_Loi, quantizer, parts), [{} for _ in settings]
+        inputs = _stacked([calibration().inputs[name] for name in names])
+        if first.method == "awq":
+            found = awq_layers(w_Loi, inputs, quantizer, parts, clip=first.clip, grid=first.grid)
+            return found, [{} for _ in settings]
+        outcome = gptq_layers(
+            w_Loi, inputs.hessian_Lii, quantizer, parts, act_order=first.act_order, damping=first.damping
+        )
+    except InputError as fault:
+        raise InputError(f"{first.format.name} for {names[0]}: {fault}") from None
+    finite = [d for d in outcome.damping if d != float("inf")]
+    fallbacks = outcome.rounded.sum(1).tolist()
+    return outcome.weights, [{"damping": max(finite, default=None), "fallbacks": count} for count in fallbacks]
+
+
+def _stacked(found: list[Statistics]) -> Statistics:
+    return Statistics(*(torch.cat(values) for values in zip(*found, strict=True)))
+
+
+def _merge(notes: Notes, more: Notes) -> None:
+    if "fallbacks" in more:
+        known = [d for d in (notes.get("damping"), more["damping"]) if d is not None]
+        notes["damping"] = max(known, default=None)
+        notes["fallbacks"] = notes.get("fallbacks", 0) + more["fallbacks"]

@@ -1,17 +1,28 @@
-"""Round to nearest: every weight to the closest value of the format, with the absmax scale of its group."""
+"""Round to nearest: every weight to the closest value of the format, with the scale of its group."""
 
 import torch
 
 from scaling.formats import parse
-from scaling.quantize import FormatStack, round_to_grid
+from scaling.ptq.layers import checked
+from scaling.quantize import Quantizer
 
 
-def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel") -> torch.Tensor:
+def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel", *, scale_rule: str = "auto") -> torch.Tensor:
     """Dequantized `weight` (out, in), same dtype, in the named format.
 
-    `granularity` is `tensor`, `channel` (one scale an output channel) or `block<k>`.
+    `granularity` is `tensor`, `channel` (one scale an output channel) or `block<k>`; `scale_rule` is one of
+    `scaling.scales`.
 
     Raises:
-        InputError: unknown format, or a block that does not divide `in`.
+        InputError: unknown format, granularity or rule; a block that does not divide `in`; a weight that is not finite.
     """
-    return round_to_grid(weight[None], FormatStack([parse(fmt)], weight.device), granularity)[0]
+    quantizer = Quantizer([parse(fmt)], granularity, scale_rule, device=weight.device)
+    return quantizer.values(checked(weight)[None])[0]
+
+
+def rtn_layers(w_Loi: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:
+    """Each of K formats for each of L layers: (L, out, in) -> (K, L, out, in). A layer holds `parts` matrices."""
+    layers, rows, columns = w_Loi.shape
+    count = len(quantizer.formats.formats)
+    stacked = w_Loi.reshape(1, layers * rows, columns).expand(count, -1, -1)
+    return quantizer.values(stacked, layers * parts).view(count, layers, rows, columns)

@@ -152,7 +152,7 @@ def test_auto_dtype_is_resolved_because_it_is_part_of_the_identity(variant):
         (["precision.kv=int17"], "precision.kv=int17: 17 bits are out of range"),
         (["precision.activations=in4"], "precision.activations=in4: no such number format; nearest: int4"),
         (["precision.weights=e9m1"], "precision.weights=e9m1: 11 bits with the sign"),
-        (["precision.granularity_kv=channel"], "precision.granularity_kv=channel: use one of tensor, token, block<k>"),
+        (["precision.granularity_kv=channel"], "precision.granularity_kv=channel: no such granularity; use tensor, token, or block<k>"),
         (["precision.rounding=up"], "precision.rounding=up: use one of nearest_even"),
         (["ptq.formats=[int3,int99]"], "ptq.formats[1]=int99: 99 bits are out of range"),
         (["optimizer.lr=0"], "optimizer.lr=0.0: must be above 0"),

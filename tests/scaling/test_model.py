@@ -3,11 +3,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 
 from scaling.errors import InputError
-from scaling.formats import parse
-from scaling.model import ModelConfig, StackPrecision, initialize, losses
-from scaling.quantize import FormatStack, Precision, round_to_grid
+from scaling.model import ModelConfig, initialize, losses
+from scaling.precision import Precision, StackPrecision
+from scaling.quantize import fake_quantize
+from tests.conftest import REPOSITORY
 
 V = 64
 
@@ -20,12 +22,9 @@ def shape(**changes):
     return ModelConfig(**{**values, **changes})
 
 
-def precision(weights="bf16", activations="bf16", kv="bf16", queries="bf16", **granularity):
-    values = {"granularity_weights": "channel", "granularity_activations": "tensor", "granularity_kv": "tensor"}
-    return Precision(
-        weights=weights, activations=activations, kv=kv, queries=queries, estimator="straight_through",
-        rounding="nearest_even", **{**values, **granularity},
-    )  # fmt: skip
+def precision(weights="bf16", **changes):
+    values = yaml.safe_load((REPOSITORY / "configs/precision/bf16.yaml").read_text())
+    return Precision(**{**values, "weights": weights, **changes})
 
 
 def batch(m, b=3, t=20, seed=0):
@@ -37,11 +36,8 @@ def reference_losses(weights, inputs, targets, config, fmt="bf16"):
     """One model, one sequence at a time, written from the description: plain 2-d matmuls, head by head, no batching."""
     d, h, k = config.d_model, config.n_heads, config.head_dim
 
-    def quantize(x, granularity):
-        return round_to_grid(x[None], FormatStack([parse(fmt)]), granularity)[0]
-
     def linear(x, w):
-        return x @ quantize(w, "channel").T
+        return x @ fake_quantize(w, fmt).T
 
     def norm(x):
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
@@ -86,7 +82,7 @@ def test_computes_what_the_description_says(changes, weights):
         torch.testing.assert_close(found[m], expected, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("part", ["activations", "kv", "queries"])
+@pytest.mark.parametrize("part", ["activations", "kv", "queries", "embedding", "head"])
 def test_every_part_is_quantized_alone(part):
     config, (x, y) = shape(), batch(1)
     stack = initialize(config, V, [0])

@@ -15,7 +15,7 @@ from scaling.config import plain
 from scaling.data import prepare
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean, evaluate
-from scaling.model import StackPrecision
+from scaling.precision import StackPrecision
 from scaling.ptq import rtn
 from scaling.runs import RunFolder, snapshot_path
 from scaling.trainer import train_stack

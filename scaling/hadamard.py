@@ -1,0 +1,51 @@
+"""Rotation by a Hadamard matrix: spreads an outlier over its neighbours before rounding (QuEST, arXiv 2502.05003).
+
+Along the last axis, in blocks of the largest power of two that divides it, at most `LARGEST`. The matrix is scaled to
+be orthogonal and is symmetric, so rotating twice gives the values back. Rotating both operands of a matmul along the
+axis that is summed over leaves the product as it was; a quantized tensor is rotated back here, so that each operand can
+be rotated by itself.
+"""
+
+from functools import cache
+
+import torch
+
+from scaling.errors import InputError
+
+LARGEST = 128
+
+
+def rotate(x: torch.Tensor) -> torch.Tensor:
+    """x (M, R, C) times the orthogonal Hadamard matrix, block by block along the last axis; its own inverse.
+
+    Computed in x's dtype, whatever autocast says.
+
+    Raises:
+        InputError: C is odd.
+    """
+    size = rotation_size(x.shape[-1])
+    matrix = _matrix(size, x.dtype, x.device).expand(len(x), size, size)
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.bmm(x.reshape(len(x), -1, size), matrix).view(x.shape)
+
+
+def rotation_size(width: int) -> int:
+    """Values that are rotated together in rows of `width`.
+
+    Raises:
+        InputError: the width is odd.
+    """
+    size = min(width & -width, LARGEST)
+    if size < 2:
+        raise InputError(
+            f"hadamard: a width of {width} is odd; it needs an even one to rotate in blocks of 2, 4, 8, ..."
+        )
+    return size
+
+
+@cache
+def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    h = torch.ones(1, 1, dtype=torch.float64)
+    while len(h) < size:
+        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    return (h / size**0.5).to(dtype=dtype, device=device)

@@ -1,0 +1,127 @@
+"""AWQ (Lin et al., arXiv 2306.00978), for many settings and many layers in one pass.
+
+Channels of a layer's input that are large on average matter most. Before rounding, their weights are scaled up by
+s = (mean abs(x))^alpha, and the inputs down by as much, which a kernel folds into the norm in front; here the weights
+are scaled down again after rounding, so that the result is a plain weight. alpha comes from a grid in [0, 1); the
+least error of the layer's outputs wins. Then, as a switch, weights are clipped to a share of the largest of their
+group, again by least error, with one share a row (a matrix, where that has only one scale).
+
+alpha = 0 without clipping is round to nearest, so the result is never worse. The authors measure errors behind the
+whole attention or feed-forward block and clip group by group; here both are those of the layer itself, so that the
+Hessian is all that is needed.
+"""
+
+import torch
+
+from scaling.errors import InputError
+from scaling.formats import parse
+from scaling.ptq.layers import Statistics, checked, checked_inputs, row_errors, statistics
+from scaling.ptq.rtn import rtn_layers
+from scaling.quantize import Quantizer
+
+SHARES = tuple(1 - k / 20 for k in range(11))
+"""Of the largest weight, to clip to: 1, 0.95, ..., 0.5, as the authors' program has them."""
+
+
+def awq(
+    weight: torch.Tensor,
+    inputs: torch.Tensor,
+    fmt: str,
+    granularity: str = "channel",
+    *,
+    scale_rule: str = "auto",
+    clip: bool = True,
+    grid: int = 20,
+) -> torch.Tensor:
+    """Dequantized `weight` (out, in), same dtype, scaled and clipped for least error on `inputs` (samples, in).
+
+    Never worse than `rtn` on mean |(w - q) x|^2 over the inputs.
+
+    Args:
+        fmt, granularity, scale_rule: as for `rtn`, `-hadamard` formats apart.
+        clip: whether weights may be clipped.
+        grid: values of alpha: 0, 1 / grid, ..., (grid - 1) / grid.
+
+    Raises:
+        InputError: as for `rtn`; inputs that do not fit or are not finite; a format that rotates.
+    """
+    chosen = parse(fmt)
+    check_format(chosen.name, chosen.hadamard)
+    if grid < 1:
+        raise InputError(f"grid={grid}: must be at least 1")
+    quantizer = Quantizer([chosen], granularity, scale_rule, device=weight.device)
+    w = checked(weight)
+    found = statistics(checked_inputs(inputs, w)[None])
+    return awq_layers(w[None], found, quantizer, 1, clip=clip, grid=grid)[0, 0].to(w.dtype)
+
+
+def check_format(name: str, hadamard: bool) -> None:
+    """Raise InputError for formats that rotate: a rotation mixes the channels that AWQ tells apart."""
+    if hadamard:
+        raise InputError(f"{name}: awq scales channels, which a rotation mixes; use rtn or gptq")
+
+
+def awq_layers(
+    w_Loi: torch.Tensor, calibration: Statistics, quantizer: Quantizer, parts: int, *, clip: bool, grid: int
+) -> torch.Tensor:
+    """Each of the quantizer's K formats for each of L layers of one shape: (K, L, out, in) float32."""
+    hessian = calibration.hessian_Lii
+    w = w_Loi.float()
+    plain = rtn_layers(w, quantizer, parts)
+    plain_error = row_errors(plain - w, hessian).sum(-1)
+    best, error = plain, plain_error
+    factors = torch.ones(plain.shape[:2] + w.shape[-1:], device=w.device)
+    for k in range(1, grid):
+        s = _factors(calibration.magnitude_Li, k / grid)
+        q = rtn_layers(w * s[:, None], quantizer, parts) / s[:, None]
+        found = row_errors(q - w, hessian).sum(-1)
+        better = found < error
+        error = torch.where(better, found, error)
+        best = torch.where(better[..., None, None], q, best)
+        factors = torch.where(better[..., None], s, factors)
+    if clip:
+        best = _clipped(w, factors, best, hessian, quantizer, parts)
+        # Scales that are rounded to a format depend on all rows: rows that were best apart need not be so together.
+        worse = row_errors(best - w, hessian).sum(-1) > plain_error
+        best = torch.where(worse[..., None, None], plain, best)
+    return best
+
+
+def _factors(magnitude_Li: torch.Tensor, alpha: float) -> torch.Tensor:
+    """s of each input, as float32, normalized so that the largest and the smallest are each other's inverse."""
+    s = magnitude_Li.pow(alpha).clamp_min(1e-4)
+    return (s / (s.amax(1, keepdim=True) * s.amin(1, keepdim=True)).sqrt()).float()
+
+
+def _clipped(
+    w_Loi: torch.Tensor,
+    factors_KLi: torch.Tensor,
+    q_KLoi: torch.Tensor,
+    hessian: torch.Tensor,
+    quantizer: Quantizer,
+    parts: int,
+) -> torch.Tensor:
+    """The best clipping of each row, starting from none, which gave `q`."""
+    count, layers, rows, columns = q_KLoi.shape
+    scaled = (w_Loi * factors_KLi[:, :, None]).view(count, layers * rows, columns)
+    grouped, whole = quantizer.groups(scaled, layers * parts)
+    largest = grouped.abs().amax(dim=(1, 2) if whole else -1, keepdim=True)
+    best, error = q_KLoi, _together(row_errors(q_KLoi - w_Loi, hessian), quantizer, parts)
+    for share in SHARES[1:]:
+        bound = largest * share
+        inside = torch.maximum(torch.minimum(grouped, bound), -bound)
+        inside = quantizer.ungroup(inside, scaled.shape)
+        q = quantizer.values(inside, layers * parts).view_as(q_KLoi) / factors_KLi[:, :, None]
+        found = _together(row_errors(q - w_Loi, hessian), quantizer, parts)
+        better = found < error
+        error = torch.where(better, found, error)
+        best = torch.where(better[..., None], q, best)
+    return best
+
+
+def _together(error_KLo: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:
+    """Errors of rows; of all rows of a matrix, at each of them, where these share one scale."""
+    if quantizer.granularity != "tensor":
+        return error_KLo
+    by_matrix = error_KLo.unflatten(2, (parts, -1))
+    return by_matrix.sum(-1, keepdim=True).expand_as(by_matrix).flatten(2)
