@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import product
 from typing import Any, Literal
 
 from scaling.data import DataConfig
@@ -16,7 +17,7 @@ from scaling.errors import InputError, named
 from scaling.formats import UNQUANTIZED, parse
 from scaling.model import ModelConfig
 from scaling.precision import Precision
-from scaling.quantize import check_granularity
+from scaling.quantize import check_granularity, check_width
 from scaling.scales import check_rule
 from scaling.tracking import TrackingConfig
 
@@ -217,6 +218,7 @@ class Run:
                     f"snapshots[{i}]={tokens}: must lie between "
                     f"{(self.first_step + 1) * self.data.batch_tokens} and {self.D} tokens"
                 )
+        self._check_widths()
         widest = max(self.model.d_model, self.model.width_ff)
         if self.ptq.calibrates and self.ptq.calibration_tokens < widest:
             raise InputError(
@@ -225,6 +227,31 @@ class Run:
             )
         if self.branch.parent and not 0 < self.first_step < self.steps:
             raise InputError(f"branch.tokens={self.branch.tokens}: must lie within the run (data.tokens={self.D})")
+
+    def _check_widths(self) -> None:
+        """Raise InputError where blocks or rotations do not fit the model."""
+        d, f, tokens = self.model.d_model, self.model.width_ff, (self.data.batch_tokens,)
+        inputs, outputs, heads = {d, f}, {3 * d, d, 2 * f}, (self.model.head_dim,)
+        widths = {
+            "weights": inputs,
+            "activations": inputs,
+            "embedding": (d,),
+            "head": (d,),
+            "kv": heads,
+            "queries": heads,
+        }
+        widths |= {"dx_gradients": outputs, "dx_weights": outputs, "dw_gradients": tokens, "dw_activations": tokens}
+        try:
+            self.precision.check_widths(widths)
+        except InputError as fault:
+            raise InputError(f"precision.{fault}") from None
+        for i, granularity in enumerate(self.ptq.granularities):
+            for name in self.ptq.formats if self.ptq.methods else ():
+                for rule, width in product(self.ptq.scale_rules, sorted(inputs)):
+                    try:
+                        check_width(width, parse(name), granularity, rule)
+                    except InputError as fault:
+                        raise InputError(f"ptq.granularities[{i}]={granularity} for {name}: {fault}") from None
 
     @property
     def steps(self) -> int:

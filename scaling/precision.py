@@ -12,14 +12,14 @@ quantized and the backward matmuls see the tensors that the forward pass saw.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from scaling.errors import named
+from scaling.errors import InputError, named
 from scaling.formats import UNQUANTIZED, Format, parse
-from scaling.quantize import Estimator, Quantizer, Rounding, check_granularity
+from scaling.quantize import Estimator, Quantizer, Rounding, check_granularity, check_width
 from scaling.rounding import family
 from scaling.scales import check_rule
 
@@ -89,7 +89,7 @@ class Precision:
             formats = []
             for part in parts:
                 if getattr(self, part) != DEFAULTS[part]:
-                    formats.append(named(part, parse, getattr(self, part)))
+                    formats.append(named(part, _operand if DEFAULTS[part] == FORWARD else parse, getattr(self, part)))
             for fmt in formats or [parse(UNQUANTIZED)]:
                 named(rule, check_rule, getattr(self, rule), fmt)
 
@@ -97,6 +97,16 @@ class Precision:
         """The format of a part; unquantized where the backward pass takes what the forward pass had."""
         name = getattr(self, part)
         return parse(UNQUANTIZED if name == FORWARD else name)
+
+    def check_widths(self, widths: Mapping[str, Iterable[int]]) -> None:
+        """Raise InputError where blocks or rotations do not fit the rows of a part: part -> widths of its rows."""
+        for part, group in PARTS.items():
+            granularity, rule = (getattr(self, f"{kind}_{group}") for kind in ("granularity", "scale_rule"))
+            for width in widths[part]:
+                try:
+                    check_width(width, self.format(part), granularity, rule)
+                except InputError as fault:
+                    raise InputError(f"{part}={getattr(self, part)}: {fault}") from None
 
     def identity(self) -> dict[str, str]:
         """The settings that have an effect: those of a part that is not quantized have none, nor has saying what the
@@ -140,6 +150,13 @@ class Precision:
         found["backward"] = [getattr(self, p) == FORWARD for p in ("dx_weights", "dw_activations")]
         found["custom_backward"] = bool(self.quantized_backward())
         return found
+
+
+def _operand(name: str) -> Format:
+    try:
+        return parse(name)
+    except InputError as fault:
+        raise InputError(str(fault).replace("; use ", f"; use {FORWARD}, ", 1)) from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

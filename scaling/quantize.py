@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from scaling.errors import InputError
 from scaling.formats import Format, parse
-from scaling.hadamard import rotate
+from scaling.hadamard import rotate, rotation_size
 from scaling.rounding import FormatStack, noise_of
 from scaling.scales import Scaler, check_rule, counts_zeros
 
@@ -72,6 +72,39 @@ def check_granularity(granularity: str, *rows: str) -> None:
         raise InputError(f"{granularity}: no such granularity; use {known}, or block<k> such as block16")
 
 
+def short_of(width: int, block: int, own: bool, scale_rule: str) -> int:
+    """Zeros that fill up the last block of a row.
+
+    Raises:
+        InputError: blocks that are not the format's own do not divide the width, or the rule would count the zeros.
+    """
+    missing = -width % block
+    if missing and not own:
+        raise InputError(f"block{block}: does not divide a width of {width}")
+    if missing and counts_zeros(scale_rule):
+        raise InputError(
+            f"{scale_rule}: a width of {width} leaves a short block of {block}, whose scale would count zeros; "
+            "use auto, absmax or mse"
+        )
+    return missing
+
+
+def check_width(width: int, fmt: Format, granularity: str, scale_rule: str) -> None:
+    """Raise InputError where rows of this width cannot be quantized so: see `short_of`; a rotation wants even ones."""
+    if not fmt.quantizes:
+        return
+    if fmt.hadamard:
+        rotation_size(width)
+    block = block_of(fmt.granularity(granularity))
+    if block is not None:
+        short_of(width, block, fmt.block is not None, check_rule(scale_rule, fmt))
+
+
+def block_of(granularity: str) -> int | None:
+    """Values in a block, None where a scale is not one of a block."""
+    return int(granularity.removeprefix("block")) if granularity.startswith("block") else None
+
+
 def program(formats: Sequence[Format], granularity: str, scale_rule: str) -> tuple[str, str, bool]:
     """What formats that share a stack have to have in common: granularity and rule in effect, and rotation.
 
@@ -104,7 +137,7 @@ class Quantizer:
         self.scaler = Scaler(self.scale_rule, self.formats)
         self.stochastic, self.estimator = rounding == "stochastic", estimator
         self.own_block = any(f.block is not None for f in formats)
-        self.block = int(self.granularity[5:]) if self.granularity.startswith("block") else None
+        self.block = block_of(self.granularity)
 
     def __call__(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
         """Quantized x (M, R, C) in x's dtype, with the estimator's gradient. No model's result depends on another.
@@ -126,21 +159,13 @@ class Quantizer:
         takes those out again.
 
         Raises:
-            InputError: blocks that were asked for do not divide the width, or the rule would count the zeros.
+            InputError: see `short_of`.
         """
         if self.granularity == "tensor":
             return (x_MRC, True) if parts == 1 else (x_MRC.reshape(len(x_MRC), parts, -1), False)
         if self.block is None:
             return x_MRC, False
-        if missing := -x_MRC.shape[-1] % self.block:
-            width = x_MRC.shape[-1]
-            if not self.own_block:
-                raise InputError(f"block{self.block}: does not divide a width of {width}")
-            if counts_zeros(self.scale_rule):
-                raise InputError(
-                    f"{self.scale_rule}: a width of {width} leaves a short block of {self.block}, whose scale would "
-                    "count zeros; use auto, absmax or mse"
-                )
+        if missing := short_of(x_MRC.shape[-1], self.block, self.own_block, self.scale_rule):
             x_MRC = F.pad(x_MRC, (0, missing))
         return x_MRC.reshape(len(x_MRC), -1, self.block), False
 

@@ -133,6 +133,10 @@ class Scaler:
             return self._bounded(_power_of_two(peak / largest, self.rule))
         return self._bounded(self._rounded(peak / largest, parts, unit))
 
+    def bounded(self, scale: Scale) -> Scale:
+        """The scale with its bounds, for other values than those it was chosen for."""
+        return self._bounded(scale.step) if scale.high is None else scale
+
     def unit(self, x_MGn: torch.Tensor, parts: int = 1) -> torch.Tensor | None:
         """The second scale of each of `parts` tensors, (M, parts, 1, 1), that lets the largest scale of its groups meet
         the largest value of the format that scales are rounded to. None where the rule has no such format."""

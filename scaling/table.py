@@ -22,6 +22,7 @@ from scaling.formats import Format, parse
 from scaling.measure import evaluation_name
 from scaling.model import is_block_weight, parts_of
 from scaling.precision import Precision
+from scaling.quantize import block_of
 from scaling.runs import RunFolder, read_result, replacing, stored_run
 from scaling.scales import check_rule, stored_bits
 
@@ -43,7 +44,7 @@ class Storage:
 
     @property
     def block(self) -> int | None:
-        return int(self.granularity.removeprefix("block")) if self.granularity.startswith("block") else None
+        return block_of(self.granularity)
 
     def bytes(self, rows: int, columns: int, parts: int) -> float:
         """Of `parts` matrices that have `rows` rows together."""

@@ -168,7 +168,8 @@ def _walk(
 
 
 class _Scales:
-    """The scale of each column of the walk, (K, L * out, 1)."""
+    """The scale of each column of the walk, (K, L * out, 1), bounded, since corrections may carry a weight beyond the
+    largest that its scale was made for."""
 
     def __init__(self, w_Loi: torch.Tensor, quantizer: Quantizer, parts: int, order_Li: torch.Tensor | None):
         layers, rows, columns = w_Loi.shape
@@ -178,10 +179,10 @@ class _Scales:
         grouped, whole = quantizer.groups(stacked, layers * parts)
         if quantizer.block is None:
             # One scale a row or a matrix, for all columns.
-            scale = quantizer.scaler(grouped, whole)
+            scale = quantizer.scaler.bounded(quantizer.scaler(grouped, whole))
             self.fixed = Scale(*(self._rows(v, layers * rows) for v in scale))
         elif order_Li is not None:
-            scale = quantizer.scaler(grouped, parts=layers * parts)
+            scale = quantizer.scaler.bounded(quantizer.scaler(grouped, parts=layers * parts))
             blocks = -(-columns // quantizer.block)
             self.blocks = Scale(*(self._by_block(v, layers, rows, blocks) for v in scale))
         else:
@@ -212,5 +213,6 @@ class _Scales:
             return Scale(*(v if v is None or v.dim() == 3 else v.gather(3, at).view(count, -1, 1) for v in self.blocks))
         if j % block == 0:
             values = rest[..., :block].float().reshape(count, layers * rows, -1)
-            self.current = self.quantizer.scaler(values, parts=self.parts, unit=self.unit)
+            scale = self.quantizer.scaler(values, parts=self.parts, unit=self.unit)
+            self.current = self.quantizer.scaler.bounded(scale)
         return self.current

@@ -7,14 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from scaling.config import plain
-from scaling.data import prepare
+from scaling.data import Batches, Windows, prepare
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean, evaluate
+from scaling.model import initialize
 from scaling.precision import StackPrecision
 from scaling.ptq import rtn
 from scaling.runs import RunFolder, snapshot_path
@@ -54,6 +56,44 @@ def test_stacked_equals_alone_bit_for_bit(make_run):
     together = trained(*runs)
     for run, folder in zip(runs, together, strict=True):
         assert_same(folder, trained(elsewhere(run, "alone"))[0])
+
+
+PROGRAMS = {
+    "mxfp4": ["mxfp4"],
+    "quest": ["int3-hadamard", "e2m1-hadamard"],
+    "quartet": ["mxfp4-hadamard"],
+    "nvfp4": ["nvfp4"],
+    "gradients8": ["int4", "bf16"],
+    "bitnet": ["ternary"],
+}
+
+
+@pytest.mark.parametrize("precision", PROGRAMS)
+def test_every_kind_of_program_gives_the_same_alone(make_run, precision):
+    """Rotations, stochastic rounding and backward operands of their own included; members differ in what they may."""
+    weights = PROGRAMS[precision]
+    common = [f"precision={precision}", "data.tokens=2560", "ptq=none"]
+    runs = [make_run(*common, f"seed={i}", f"optimizer.lr={(i + 1) * 1e-3}") for i in range(2)]
+    if precision in ("quest", "gradients8"):
+        runs += [make_run(*common, f"precision.weights={name}") for name in weights]
+    together = trained(*runs)
+    for run, folder in zip(runs, together, strict=True):
+        assert_same(folder, trained(elsewhere(run, "alone"))[0])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "w4a4kv4", "quartet", "nvfp4", "head4", "embedding4", "q4"])
+def test_evaluation_quantizes_as_training_does(make_run, corpus_cache, precision):
+    """The first training loss, from before any update, is what evaluation says of that batch and those weights."""
+    run = make_run(f"precision={precision}", "precision.rounding=stochastic", "ptq=none", "data.tokens=1280")
+    (folder,) = trained(run)
+    first = json.loads((folder.path / "metrics.jsonl").read_text().splitlines()[0])
+    corpus = prepare(run.data, corpus_cache)
+    batch = Batches(corpus, run.data.sequence_length, run.batch_size, run.seed_data).at(0)
+    windows = Windows(tokens=batch, documents=np.arange(len(batch)), sha="")
+    weights = initialize(run.model, corpus.vocab_size, [run.seed_init])
+    of = StackPrecision.of([run.precision], "cpu")
+    found = evaluate(weights, windows, run.model, of, run.batch_size, torch.float32)
+    assert first["loss_train"] == pytest.approx(found.mean(), rel=1e-6)
 
 
 def test_killed_and_resumed_equals_never_stopped(make_run):
