@@ -48,15 +48,17 @@ def paper() -> dict[str, Fit]:
 
 
 def bits_of(text: str) -> float:
-    """P of a format name: `int4`, `e2m1` (sign, exponent and mantissa bits), `bf16`, or a number of bits; at most 16.
+    """P of a format name: `int4`, `e2m1` (sign, exponent and mantissa bits), `mxfp4`, `bf16`, or a number of bits; at
+    most 16. Block scales come on top of P, and a rotation (`-hadamard`) does not change it.
 
     Raises:
         InputError: it is none of these.
     """
-    bits = 0.0
-    if found := re.fullmatch(r"(?:int|bf|fp)?(\d+(?:\.\d+)?)", text):
+    name = text.lower().removesuffix("-hadamard")
+    bits = {"ternary": 2.0, "binary": 1.0}.get(name, 0.0)
+    if found := re.fullmatch(r"(?:u?int|bf|fp|nf|mxfp|mxint|nvfp)?(\d+(?:\.\d+)?)", name):
         bits = float(found[1])
-    elif found := re.fullmatch(r"e(\d+)m(\d+)", text):
+    elif found := re.fullmatch(r"(?:mxfp\d_)?e(\d+)m(\d+)", name):
         bits = 1.0 + int(found[1]) + int(found[2])
     if not 1 <= bits <= 32:
         raise InputError(f"{text}: not a format; expected 1 to 32 bits or a name such as int4, e4m3 or bf16")

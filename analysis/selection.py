@@ -75,6 +75,7 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
     """
     sieve = _Sieve(frame)
     sieve.keep(~table.flags(frame, "diverged"), "diverged")
+    _no_other_part(sieve)
     quantized = table.after_training(sieve.frame)
     if law.response == "gap":
         sieve.keep(quantized, "not quantized after training")
@@ -95,6 +96,17 @@ def _ends_of_runs(sieve: _Sieve) -> None:
     if "tokens_seen" in sieve.frame:
         seen = pd.to_numeric(sieve.frame["tokens_seen"], errors="coerce").to_numpy(float)
         sieve.keep(np.isnan(seen) | (seen >= tokens), "evaluated before the end of the run")
+
+
+def _no_other_part(sieve: _Sieve) -> None:
+    """Embedding, head and gradients are in no law's equation; queries go with the keys."""
+    for part in ("P_emb", "P_head", "P_g"):
+        if part in sieve.frame:
+            full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
+            sieve.keep(full, f"{part} below 16 bits")
+    if {"P_q", "P_kv"} <= set(sieve.frame):
+        queries, keys = (table.numbers(sieve.frame, part, positive=True) for part in ("P_q", "P_kv"))
+        sieve.keep((queries >= FULL_BITS) | (queries == keys), "queries below 16 bits but not like the keys")
 
 
 def _trained_in_full_precision(sieve: _Sieve) -> None:

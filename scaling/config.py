@@ -14,7 +14,7 @@ from typing import Any, Literal
 from scaling.data import DataConfig
 from scaling.door import build, plain
 from scaling.errors import InputError, named
-from scaling.formats import UNQUANTIZED, parse
+from scaling.formats import HADAMARD, UNQUANTIZED, parse
 from scaling.model import ModelConfig
 from scaling.precision import Precision
 from scaling.quantize import check_granularity, check_width
@@ -310,9 +310,9 @@ class Run:
         """A readable slug and the hash of the identity; the folder, the W&B id and the key in the table."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:10]
         p = self.precision
-        parts = [("w", p.weights), ("a", p.activations), ("kv", p.kv)]
-        parts += [("g", p.dx_gradients)] if parse(p.dx_gradients).quantizes else []
-        bits = "".join(letter + ("16" if name == UNQUANTIZED else name.removeprefix("int")) for letter, name in parts)
+        parts = {"w": "weights", "a": "activations", "kv": "kv"}
+        parts |= {"g": "dx_gradients"} if p.format("dx_gradients").quantizes else {}
+        bits = "".join(letter + _short_name(p.name(part)) for letter, part in parts.items())
         seeds = f"s{self.seed_init}" + (f".{self.seed_data}" if self.seed_data != self.seed_init else "")
         return f"n{short(self.N)}-d{short(self.data.tokens)}-{self.schedule.kind}-{bits}-{seeds}-{digest}"
 
@@ -371,6 +371,11 @@ def resolve_device(name: str) -> str:
             f"runtime.device={name}: not on this machine; it has {', '.join(d for d in there if there[d])}"
         )
     return name
+
+
+def _short_name(name: str) -> str:
+    """bf16 -> 16, int4 -> 4, e2m1-hadamard -> e2m1h: for names."""
+    return "16" if name == UNQUANTIZED else name.removeprefix("int").replace(HADAMARD, "h")
 
 
 def short(count: int) -> str:

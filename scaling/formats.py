@@ -118,14 +118,18 @@ def parse(name: str) -> Format:
     elif match := re.fullmatch(r"e(\d+)m(\d+)", base):
         found = _float(int(match[1]), int(match[2]))
     else:
-        close = difflib.get_close_matches(text, known_names(), n=3, cutoff=0.5)
-        hint = f"; nearest: {', '.join(close)}" if close else ""
-        raise InputError(f"{name}: no such number format{hint}; use {GRAMMAR}")
+        raise _refusal(str(name), "no such number format")
     if base == text:
         return found
     if not found.quantizes:
         raise InputError(f"{name}: bf16 is not quantized, so there is nothing to rotate for; use {GRAMMAR}")
     return dataclasses.replace(found, name=text, hadamard=True)
+
+
+def _refusal(name: str, why: str) -> InputError:
+    close = difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
+    hint = f"; nearest: {', '.join(close)}" if close else ""
+    return InputError(f"{name}: {why}{hint}; use {GRAMMAR}")
 
 
 def known_names() -> list[str]:
@@ -136,7 +140,7 @@ def known_names() -> list[str]:
 
 def _integer(bits: int) -> Format:
     if not 2 <= bits <= 16:
-        raise InputError(f"int{bits}: {bits} bits are out of range; integers have 2 to 16 bits")
+        raise _refusal(f"int{bits}", f"{bits} bits are out of range; integers have 2 to 16 bits")
     return Format(
         name=f"int{bits}",
         bits=bits,
@@ -148,7 +152,7 @@ def _integer(bits: int) -> Format:
 
 def _with_zero_point(bits: int) -> Format:
     if not 2 <= bits <= 8:
-        raise InputError(f"uint{bits}: {bits} bits are out of range; integers with a zero point have 2 to 8 bits")
+        raise _refusal(f"uint{bits}", f"{bits} bits are out of range; integers with a zero point have 2 to 8 bits")
     return Format(
         name=f"uint{bits}",
         bits=bits,
@@ -162,9 +166,7 @@ def _with_zero_point(bits: int) -> Format:
 def _float(exponent_bits: int, mantissa_bits: int) -> Format:
     name, bits = f"e{exponent_bits}m{mantissa_bits}", 1 + exponent_bits + mantissa_bits
     if exponent_bits < 1 or exponent_bits > 8 or not 3 <= bits <= 16:
-        raise InputError(
-            f"{name}: {bits} bits with the sign; floats have 3 to 16 bits of which 1 to 8 are exponent bits"
-        )
+        raise _refusal(name, f"{bits} bits with the sign; floats have 3 to 16 bits of which 1 to 8 are exponent bits")
     bias = 2 ** (exponent_bits - 1) - 1
     top = 2**exponent_bits - 1 - bias - (1 if exponent_bits >= 5 else 0)
     largest = (2.0 - 2.0**-mantissa_bits) * 2.0**top
@@ -209,10 +211,10 @@ _NAMED = {
     UNQUANTIZED: Format(name=UNQUANTIZED, bits=16, mantissa_bits=7, min_exponent=-126, max_value=float("inf")),
     "mxfp4": _microscaling("mxfp4", _float(2, 1)),
     "mxfp6": _microscaling("mxfp6", _float(2, 3)),
-    "mxfp6_e2m3": _microscaling("mxfp6_e2m3", _float(2, 3)),
+    "mxfp6_e2m3": _microscaling("mxfp6", _float(2, 3)),
     "mxfp6_e3m2": _microscaling("mxfp6_e3m2", _float(3, 2)),
     "mxfp8": _microscaling("mxfp8", _float(4, 3)),
-    "mxfp8_e4m3": _microscaling("mxfp8_e4m3", _float(4, 3)),
+    "mxfp8_e4m3": _microscaling("mxfp8", _float(4, 3)),
     "mxfp8_e5m2": _microscaling("mxfp8_e5m2", _float(5, 2)),
     "mxint8": _microscaling("mxint8", _integer(8)),
     "nvfp4": dataclasses.replace(_float(2, 1), name="nvfp4", block=16, scale_rule="e4m3"),

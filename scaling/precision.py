@@ -98,6 +98,11 @@ class Precision:
         name = getattr(self, part)
         return parse(UNQUANTIZED if name == FORWARD else name)
 
+    def name(self, part: str) -> str:
+        """The name of a part's format, however it was spelled, or `forward`."""
+        name = getattr(self, part)
+        return name if name == FORWARD else parse(name).name
+
     def check_widths(self, widths: Mapping[str, Iterable[int]]) -> None:
         """Raise InputError where blocks or rotations do not fit the rows of a part: part -> widths of its rows."""
         for part, group in PARTS.items():
@@ -111,7 +116,7 @@ class Precision:
     def identity(self) -> dict[str, str]:
         """The settings that have an effect: those of a part that is not quantized have none, nor has saying what the
         format says by itself."""
-        found = {part: getattr(self, part) for part in PARTS if getattr(self, part) != DEFAULTS[part]}
+        found = {part: self.name(part) for part in PARTS if self.name(part) != DEFAULTS[part]}
         if not found:
             return {}
         quantized = {part for part in PARTS if self.format(part).quantizes}
@@ -135,7 +140,7 @@ class Precision:
 
     def quantized_backward(self) -> dict[str, str]:
         """The operands of the backward pass that differ from the default, by name."""
-        return {p: getattr(self, p) for p in GROUPS["backward"] if getattr(self, p) != DEFAULTS[p]}
+        return {p: self.name(p) for p in GROUPS["backward"] if self.name(p) != DEFAULTS[p]}
 
     def program(self) -> dict[str, Any]:
         """What runs have to share to be trained as one stack: everything but the element formats of one family."""

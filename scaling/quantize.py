@@ -150,7 +150,8 @@ class Quantizer:
 
     def values(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
         """The same without a gradient."""
-        return self.rounded(x_MRC, parts)[0]
+        with torch.no_grad():
+            return self.rounded(x_MRC, parts)[0]
 
     def groups(self, x_MRC: torch.Tensor, parts: int = 1) -> tuple[torch.Tensor, bool]:
         """x as (M, G, n), values that share a scale in a row; or x itself and True, where a whole tensor shares one.
@@ -182,9 +183,12 @@ class Quantizer:
         x = x_MRC.float()
         grouped, whole = self.groups(rotate(x) if self.hadamard else x, parts)
         scale = self.scaler(grouped, whole, parts)
+        if self.stochastic:
+            # Dividing by the scale may carry the largest value an ulp beyond it, from where it could be rounded up.
+            scale = self.scaler.bounded(scale)
         y = grouped / scale.step
         mask = None
-        if self.estimator == "clipped" and scale.high is not None:
+        if self.estimator == "clipped" and self.scale_rule != "absmax":
             mask = self.ungroup((y <= scale.high * EDGE) & (y >= scale.low * EDGE), x.shape)
         scale.clamp_(y)
         q = self.formats.stochastic_(y, noise_of(grouped)) if self.stochastic else self.formats.nearest_(y)
@@ -201,7 +205,12 @@ class Quantizer:
         """The gradient of x from that of the quantized x. The mask of `rounded` lives where the rounding was done."""
         if mask is None:
             return grad
-        return rotate(rotate(grad) * mask) if self.hadamard else grad * mask
+        if not self.hadamard:
+            return grad * mask
+        found = rotate(rotate(grad) * mask)
+        for m in self.formats.passing:
+            found[m].copy_(grad[m])
+        return found
 
 
 class _FakeQuantize(torch.autograd.Function):

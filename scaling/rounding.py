@@ -8,8 +8,8 @@ rounding is the one that is meant.
 What looks roundabout is measured: on a CPU `clamp` with tensor bounds and `where` with a broadcast condition take five
 to ten times as long as any other pass over the values, so neither is used.
 
-Ties. Nearest-even throughout; without mantissa bits a code has no even neighbour and ties go away from zero; in a list
-of levels the upper one wins.
+Ties. Nearest-even throughout; without mantissa bits a normal value has no even neighbour, and ties between two of them
+go away from zero; in a list of levels the upper one wins.
 
 Stochastic rounding draws from a hash of each value's own bits and its place in its model's tensor. It needs no
 generator and no state: a resumed run, and a model in other company, round as before.

@@ -12,9 +12,8 @@
 | `absmean` | mean abs(x) / sqrt(Q) (BitNet b1.58, arXiv 2402.17764, for Q = 1; BitNet a4.8, 2411.04965, for others) |
 
 Scales are normal float32 numbers, 2^-126 or more, so a group of zeros has one as well. A group that holds a NaN or an
-infinity has the scale NaN or infinity, and all of it becomes NaN (all of the tensor, where scales are rounded to a
-format). Sums run over rows first and then over their sums:
-like that a model has the same scale alone and in a stack.
+infinity has the scale NaN, and all of it becomes NaN (all of the tensor, where scales are rounded to a format). Sums
+run over rows first and then over their sums: like that a model has the same scale alone and in a stack.
 
 With a zero point (`uint4`) the range is that from the least to the largest value, zero included; the rules are `absmax`
 (all of the range) and `mse`.
@@ -113,18 +112,14 @@ class Scaler:
             unit: the second scale of each tensor, where scales are rounded to a format and x is not all of the tensor
                 (`unit`); by default it comes from x.
         """
+        peak, largest = _amax(x_MGn, whole), self.formats.max_value
+        if self.rule == "mse" or counts_zeros(self.rule):
+            # Sums and squares would leave the range of float32 long before the values do.
+            unit = _normal(_floor_power(peak))
+            scale = self._from_all(x_MGn / unit, whole)
+            return scale._replace(step=_normal(scale.step * unit))
         if self.formats.family == "zero_point":
             return self._with_zero_point(x_MGn, whole)
-        if self.rule == "mse":
-            return self._least_error(x_MGn, whole)
-        largest = self.formats.max_value
-        if self.rule == "gaussian":
-            return self._bounded(_mean(x_MGn.square(), whole).sqrt_() * self.factors)
-        if self.rule == "absmean":
-            return self._bounded(_mean(x_MGn.abs(), whole) / largest.sqrt())
-        if self.share is not None:
-            return self._bounded(_quantile(x_MGn.abs(), self.share, whole) / largest)
-        peak = _amax(x_MGn, whole)
         if self.rule == "absmax":
             return Scale(_normal(peak / largest), None, None)
         if self.rule == "pow2_floor":
@@ -132,6 +127,17 @@ class Scaler:
         if self.scale_format is None:
             return self._bounded(_power_of_two(peak / largest, self.rule))
         return self._bounded(self._rounded(peak / largest, parts, unit))
+
+    def _from_all(self, x_MGn: torch.Tensor, whole: bool) -> Scale:
+        """Rules to which every value counts, not only the largest."""
+        if self.rule == "mse":
+            zero_point = self.formats.family == "zero_point"
+            return self._with_zero_point(x_MGn, whole) if zero_point else self._least_error(x_MGn, whole)
+        if self.rule == "gaussian":
+            return self._bounded(_mean(x_MGn.square(), whole).sqrt_() * self.factors)
+        if self.rule == "absmean":
+            return self._bounded(_mean(x_MGn.abs(), whole) / self.formats.max_value.sqrt())
+        return self._bounded(_quantile(x_MGn.abs(), self.share, whole) / self.formats.max_value)
 
     def bounded(self, scale: Scale) -> Scale:
         """The scale with its bounds, for other values than those it was chosen for."""
@@ -184,7 +190,7 @@ class Scaler:
         high = x.amax(dim=axes, keepdim=True).clamp_min(0.0)
 
         def candidate(shrink: float) -> Scale:
-            step = _normal((high - low) * (shrink / self.formats.max_value))
+            step = _normal((high / self.formats.max_value - low / self.formats.max_value) * shrink)
             least = (low * shrink / step).round_()
             return Scale(step, least, least + self.formats.max_value)
 
@@ -192,8 +198,8 @@ class Scaler:
 
 
 def _normal(step: torch.Tensor) -> torch.Tensor:
-    """At least the smallest normal number. An infinite or NaN step stays: it tells of a value that was not finite."""
-    return step.clamp_min(SMALLEST)
+    """At least the smallest normal number. NaN where it is not finite: a value of the group was not."""
+    return step.clamp_min(SMALLEST).add_(step - step)
 
 
 def _amax(x: torch.Tensor, whole: bool) -> torch.Tensor:
@@ -209,9 +215,7 @@ def _quantile(magnitude: torch.Tensor, share: float, whole: bool) -> torch.Tenso
     """The smallest magnitude that at least `share` of a group does not exceed."""
     values = magnitude.reshape(len(magnitude), 1, -1) if whole else magnitude
     rank = math.ceil(round(values.shape[-1] * share, 6))
-    found = values.kthvalue(max(rank, 1), dim=-1, keepdim=True).values
-    # kthvalue sorts a NaN to the end, where it may go unnoticed.
-    return found + values.sum(-1, keepdim=True) * 0
+    return values.kthvalue(max(rank, 1), dim=-1, keepdim=True).values
 
 
 def _floor_power(x: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ def main() -> None:
 
 def _job(config: DictConfig) -> None:
     from scaling.door import build
-    from scaling.ptq.job import PTQJob, add_rows
+    from scaling.requantize import PTQJob, add_rows
     from scaling.terminal import note
 
     try:

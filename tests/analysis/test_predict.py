@@ -10,7 +10,23 @@ from analysis.predict import bits_of, paper, predict
 
 @pytest.mark.parametrize(
     ("text", "bits"),
-    [("int4", 4), ("4", 4), ("e2m1", 4), ("e4m3", 8), ("bf16", 16), ("fp32", 16), ("int12", 12), ("2.5", 2.5)],
+    [
+        ("int4", 4),
+        ("4", 4),
+        ("e2m1", 4),
+        ("e4m3", 8),
+        ("bf16", 16),
+        ("fp32", 16),
+        ("int12", 12),
+        ("2.5", 2.5),
+        ("mxfp4", 4),
+        ("mxfp6_e3m2", 6),
+        ("mxint8", 8),
+        ("nvfp4", 4),
+        ("nf4-hadamard", 4),
+        ("uint3", 3),
+        ("ternary", 2),
+    ],
 )
 def test_bits_of_formats(text, bits):
     assert bits_of(text) == bits

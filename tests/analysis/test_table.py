@@ -84,6 +84,25 @@ def test_flags_survive_the_csv(tmp_path):
     assert table.flags(table.load(tmp_path / "t.csv"), "diverged").tolist() == [True, False, False, True]
 
 
+def test_switches_and_other_parts_are_settings_of_their_own(tables):
+    frame = tables.simulate(noise=0)
+    quantized = frame[frame["ptq"].notna()].iloc[:30]
+    variants = [
+        quantized.assign(format_post_a="int8", gap=quantized["gap"] * 2),
+        quantized.assign(ptq="gptq", act_order=True, calib_tokens=4096.0, gap=quantized["gap"] / 2),
+    ]
+    found = analysis.fit("kumar_ptq", pd.concat([frame, *variants]), bootstrap=0)
+    assert found.params == pytest.approx(tables.GAP, rel=1e-6)
+    (said,) = [w for w in found.warnings if "alone, not on" in w]
+    assert "gptq channel int act_order calib_tokens=4096" in said and "rtn channel int format_post_a=int8" in said
+    for change, why in (({"P_emb": 4}, "P_emb below 16 bits"), ({"P_q": 4, "P_kv": 16}, "queries below 16 bits")):
+        full = dict.fromkeys(change, 16)
+        mixed = pd.concat([frame.assign(**full), frame.assign(**change, gap=frame["gap"] * 3)])
+        found = analysis.fit("kumar_ptq", mixed, bootstrap=0)
+        assert found.params == pytest.approx(tables.GAP, rel=1e-6)
+        assert any(reason.startswith(why) for reason in found.left_out)
+
+
 def test_one_quantizer_is_chosen_and_said(tables):
     frame = tables.simulate(noise=0)
     other = frame[frame["P_post"] < 8].assign(granularity_post="block16")

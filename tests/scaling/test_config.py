@@ -104,6 +104,8 @@ def test_ids_are_readable_and_stable_over_a_round_trip(variant):
     run = variant("precision.weights=int4", "precision.kv=e4m3", "seed_data=7")
     assert run.run_id.startswith("n1.8k-d5.1k-cosine-w4a16kve4m3-s0.7-")
     assert build_run(plain(run)) == run
+    rotated = variant("precision.weights=e2m1-hadamard", "precision.dx_gradients=e5m2")
+    assert rotated.run_id.startswith("n1.8k-d5.1k-cosine-we2m1ha16kv16ge5m2-s0-")
 
 
 def test_the_base_run_is_unquantized_and_otherwise_the_same(variant):

@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -50,12 +52,14 @@ def test_symmetric_integers_agree_with_torchao(bits, granularity, block):
     assert torch.equal(fake_quantize(x, f"int{bits}", granularity), theirs)
 
 
-@pytest.mark.parametrize("bits, dtype", [(2, torch.int2), (4, torch.int4), (8, torch.int8)])
-def test_zero_points_agree_with_torchao(bits, dtype):
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_zero_points_agree_with_torchao(bits):
     """Its codes are shifted by 2^(b-1), which leaves the values as they are. To an ulp of the scale."""
     qat = pytest.importorskip("torchao.quantization.qat")
     x = randn(64, 128, seed=4) + torch.linspace(-3, 3, 64).view(-1, 1)
-    theirs = qat.IntxFakeQuantizer(qat.IntxFakeQuantizeConfig(dtype, "per_token", is_symmetric=False))(x)
+    theirs = qat.IntxFakeQuantizer(
+        qat.IntxFakeQuantizeConfig(getattr(torch, f"int{bits}"), "per_token", is_symmetric=False)
+    )(x)
     torch.testing.assert_close(fake_quantize(x, f"uint{bits}", "token"), theirs, rtol=3e-7, atol=0)
 
 
@@ -118,13 +122,16 @@ def test_rules_that_would_count_the_zeros_are_refused(rule):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("granularity", ["row", "block", "block0", "block-4", "block4x", "Tensor", ""])
+@pytest.mark.parametrize("granularity", ["row", "block", "block0", "block-4", "block4x", "Tensor", "token", ""])
 def test_granularities_that_do_not_exist(granularity):
-    with pytest.raises(InputError, match="no such granularity; use tensor, channel") as caught:
-        check_granularity(granularity)
+    check_granularity("block4", "channel")
+    check_granularity("channel", "channel")
+    with pytest.raises(InputError, match="no such granularity; use tensor, channel, or block<k>") as caught:
+        check_granularity(granularity, "channel")
     assert str(caught.value).startswith(f"{granularity}: ")
-    with pytest.raises(InputError, match="no such granularity"):
-        fake_quantize(randn(2, 4), "int4", granularity)
+    if granularity != "token":
+        with pytest.raises(InputError, match="no such granularity; use tensor, channel, token, or block<k>"):
+            fake_quantize(randn(2, 4), "int4", granularity)
 
 
 def test_other_arguments_that_do_not_exist():
@@ -207,16 +214,21 @@ def test_absmax_properties(name, x):
     assert q.shape == x.shape and q.isfinite().all()
     assert (q[x == 0] == 0).all()
     for group, found in zip(x.reshape(-1, x.shape[-1]), q.reshape(-1, x.shape[-1]), strict=True):
-        holds(parse(name), group, found)  # rows are shorter than any block
+        holds(name, group, found)  # rows are shorter than any block
     if not parse(name).zero_point:
         assert name == "nf4" or torch.equal(fake_quantize(-x, name, scale_rule="absmax"), -q)
         again = fake_quantize(q, name, scale_rule="absmax")
         torch.testing.assert_close(again, q, rtol=5e-7, atol=2.0**-149)
 
 
-def holds(fmt, x, q):
+@cache
+def book_of(name):
+    return parse(name).codebook().double()
+
+
+def holds(name, x, q):
     """Of one group: how many values there are, that order is kept, and that no other value would have been nearer."""
-    book = fmt.codebook().double()
+    fmt, book = parse(name), book_of(name)
     assert q.unique().numel() <= len(book)
     order = x.argsort()
     assert (q[order].diff() >= 0).all()
@@ -238,17 +250,6 @@ def test_powers_of_two_pass_through(name, x, k):
         q, scaled = (fake_quantize(y, name, scale_rule=rule) for y in (x, x * 2.0**k))
         rows = (x != 0).any(-1, keepdim=True)  # of zeros, binary makes the smallest numbers
         assert torch.equal(scaled * rows, q * 2.0**k * rows)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("magnitude", [1e38, 1e20, 1e-20, 1e-37, 1e-38, 1e-42, 1e-45])
-def test_huge_and_tiny_values_stay_finite(rule, magnitude):
-    x = torch.tensor([1, -0.4, 0.3, 0.9]).repeat(16).view(2, 32) * magnitude
-    for name in (name for name in EVERY if rule in rules_of(name)):
-        for granularity in ("tensor", "block16"):
-            q = fake_quantize(x, name, granularity, scale_rule=rule)
-            assert q.isfinite().all(), name
-            assert q.abs().max() <= max(4 * magnitude, 2.0**-126), name
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -356,23 +357,23 @@ def test_gradient_passes_straight_through(names):
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", ["int3", "e2m1", "nf4", "int4-hadamard"])
 def test_clipped_stops_what_lies_beyond_the_largest_value(name, rule, granularity):
-    """Exactly there, and in the rotated basis where values are rotated; a bf16 member next to it loses nothing."""
+    """Exactly there, and in the rotated basis where values are rotated. Peaks are near 4, where pow2_floor clips."""
     from scaling.hadamard import rotate
     from scaling.scales import Scaler
 
-    x, upstream = randn(2, 6, 64, seed=16), randn(2, 6, 64, seed=17)
-    quantize = quantizer([name, "bf16"], granularity, scale_rule=rule, estimator="clipped")
-    turned = rotate(x) if parse(name).hadamard else x
+    blocks, upstream = randn(24, 16, seed=16) ** 3, randn(1, 6, 64, seed=17)
+    turned = (blocks / blocks.abs().amax(-1, keepdim=True) * 3.9).view(1, 6, 64)
+    x = rotate(turned) if parse(name).hadamard else turned
+    quantize = quantizer([name], granularity, scale_rule=rule, estimator="clipped")
     shape = {"tensor": (1, 1, -1), "block16": (1, -1, 16)}.get(granularity, (1, 6, 64))
-    step = Scaler(rule, quantizer([name]).formats)(turned[:1].reshape(shape)).step.double()
-    inside = (turned[:1].reshape(shape).double().abs() <= step * parse(name).max_value * (1 + 1e-6)).view(6, 64)
-    assert inside.any() and (rule in ("e4m3", "pow2_ceil") or not inside.all())
+    step = Scaler(rule, quantize.formats)(turned.reshape(shape)).step.double()
+    inside = (turned.reshape(shape).double().abs() <= step * parse(name).max_value * (1 + 1e-6)).view(1, 6, 64)
+    assert inside.any() and (rule in ("e4m3", "pow2_ceil", "mse") or not inside.all())
     grad = gradient(quantize, x, upstream)
     if parse(name).hadamard:
-        torch.testing.assert_close(grad[0], rotate(rotate(upstream[:1]) * inside)[0])
+        torch.testing.assert_close(grad, rotate(rotate(upstream) * inside))
     else:
-        assert torch.equal(grad[0], upstream[0] * inside)
-    assert torch.equal(grad[1], upstream[1])
+        assert torch.equal(grad, upstream * inside)
 
 
 def test_clipped_under_a_zero_point_keeps_the_range():
@@ -381,8 +382,10 @@ def test_clipped_under_a_zero_point_keeps_the_range():
     assert torch.equal(gradient(quantizer(["uint3"], estimator="clipped"), x, upstream), upstream)
 
 
-def test_gradients_of_a_stack_are_those_alone():
-    names, x, upstream = ["int3", "bf16", "e2m1"], randn(3, 6, 32, seed=20), randn(3, 6, 32, seed=21)
+@pytest.mark.parametrize("rotation", ["", "-hadamard"])
+def test_gradients_of_a_stack_are_those_alone(rotation):
+    names = [f"int3{rotation}", "bf16", f"e2m1{rotation}"]
+    x, upstream = randn(3, 6, 32, seed=20) ** 3, randn(3, 6, 32, seed=21)
     for granularity in GRANULARITIES:
         for dtype in (torch.float32, torch.bfloat16):
             more = {"scale_rule": "gaussian", "estimator": "clipped"}

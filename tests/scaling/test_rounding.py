@@ -196,6 +196,18 @@ def test_stochastic_rounding_is_unbiased(name):
             assert abs(q.mean().item() - value) < 5 * sigma
 
 
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_the_least_noise_rounds_up_and_the_most_down(name):
+    """Noise reaches 0, which must leave exact values alone, and 1 - 2^-24."""
+    book = parse(name).codebook().view(1, 1, -1)
+    between = book[..., :-1] + (book[..., 1:] - book[..., :-1]) / 4
+    stack, most = FormatStack([parse(name)]), 1 - 2.0**-24
+    for noise in (0.0, most):
+        assert torch.equal(stack.stochastic_(book.clone(), torch.full_like(book, noise)), book)
+    assert torch.equal(stack.stochastic_(between.clone(), torch.zeros_like(between)), book[..., 1:])
+    assert torch.equal(stack.stochastic_(between.clone(), torch.full_like(between, most)), book[..., :-1])
+
+
 def test_stochastic_rounding_has_no_state():
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(5))
     q = fake_quantize(x, "e2m1", rounding="stochastic")

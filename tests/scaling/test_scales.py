@@ -9,7 +9,7 @@ from scaling.errors import InputError
 from scaling.formats import parse
 from scaling.quantize import fake_quantize
 from scaling.rounding import FormatStack
-from scaling.scales import SHRINK, Scaler, check_rule, counts_zeros, gaussian_factor
+from scaling.scales import SHRINK, Scaler, check_rule, counts_zeros, gaussian_factor, stored_bits
 
 FORMATS = ["int2", "int4", "int8", "e2m1", "e3m0", "e4m3", "e5m2", "nf4"]
 RULES = ["absmax", "pow2_floor", "pow2_ceil", "pow2_nearest", "e4m3", "mse", "gaussian", "percentile90", "absmean"]
@@ -201,6 +201,17 @@ def test_scales_follow_a_power_of_two(rule, power):
 
 
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("magnitude", [1e38, 1e20, 1e-20, 1e-37, 1e-38, 1e-42, 1e-45])
+def test_huge_and_tiny_values_stay_finite(rule, magnitude):
+    x = torch.tensor([1, -0.4, 0.3, 0.9]).repeat(16).view(2, 32) * magnitude
+    for name in [*FORMATS, "binary", "mxfp4", "nvfp4"] + ["uint4"] * (rule in ("absmax", "mse")):
+        for granularity in ("tensor", "block16"):
+            q = fake_quantize(x, name, granularity, scale_rule=rule)
+            assert q.isfinite().all(), name
+            assert q.abs().max() <= max(4 * magnitude, 2.0**-126), name
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_one_scale_for_all_is_that_of_one_long_row(rule):
     x = normal(2, 6, 32, seed=8)
     whole, row = scale(rule, "int4", x, whole=True).step, scale(rule, "int4", x.view(2, 1, -1)).step
@@ -232,11 +243,11 @@ def test_bitnet_agrees_with_torchao():
 @pytest.mark.parametrize(
     "name, element",
     [
-        ("mxfp4", torch.float4_e2m1fn_x2),
+        ("mxfp4", "float4_e2m1fn_x2"),
         ("mxfp6_e2m3", "fp6_e2m3"),
         ("mxfp6_e3m2", "fp6_e3m2"),
-        ("mxfp8", torch.float8_e4m3fn),
-        ("mxfp8_e5m2", torch.float8_e5m2),
+        ("mxfp8", "float8_e4m3fn"),
+        ("mxfp8_e5m2", "float8_e5m2"),
     ],
 )
 def test_microscaling_agrees_with_torchao(name, element, rule, mode):
@@ -244,7 +255,9 @@ def test_microscaling_agrees_with_torchao(name, element, rule, mode):
     mx = pytest.importorskip("torchao.prototype.mx_formats.mx_tensor")
     x = normal(1, 200, 128, seed=10)[0]
     x[3, :32] = 0
-    theirs = mx.MXTensor.to_mx(x, element, 32, scaling_mode=mx.ScaleCalculationMode[mode]).dequantize(torch.float32)
+    theirs = mx.MXTensor.to_mx(
+        x, getattr(torch, element, element), 32, scaling_mode=mx.ScaleCalculationMode[mode]
+    ).dequantize(torch.float32)
     assert torch.equal(fake_quantize(x, name, scale_rule=rule), theirs)
 
 
@@ -277,3 +290,19 @@ def test_rules_of_a_format():
         with pytest.raises(InputError, match=f"{rule}: not for uint4"):
             check_rule(rule, parse("uint4"))
     assert {rule for rule in RULES if counts_zeros(rule)} == {"gaussian", "percentile90", "absmean"}
+
+
+@pytest.mark.parametrize(
+    "rule, name, bits",
+    [
+        ("absmax", "int4", (16, 0)),
+        ("gaussian", "int4", (16, 0)),
+        ("pow2_floor", "mxfp4", (8, 0)),
+        ("pow2_ceil", "int4", (8, 0)),
+        ("e4m3", "nvfp4", (8, 32)),
+        ("absmax", "uint4", (20, 0)),
+    ],
+)
+def test_bits_of_a_stored_scale(rule, name, bits):
+    """Of each group (with its zero point), and once a tensor: 4.25 bits a value in mxfp4, 4.5 in nvfp4."""
+    assert stored_bits(rule, parse(name)) == bits
