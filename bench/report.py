@@ -78,7 +78,7 @@ def write(folder: Path, machine: Machine, command: str, seconds: float, rows: Se
     intro = (
         f"# Speed\n\n`{command}`, {seconds / 60:.1f} minutes. {machine.sentence()}\n\n"
         "Variants of a table were timed in turn. A ratio is the time divided by that of what stands under `against`:\n"
-        "the median over the repeats, of the ratio within a repeat. Times are for orientation. In brackets: quartiles.\n"
+        "the median over repeats of the ratio within a repeat. Times are for orientation. Brackets hold quartiles.\n"
     )
     _replace(folder / "bench.md", intro + "".join(f"\n{text}" for text in tables(rows)))
 

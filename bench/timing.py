@@ -8,6 +8,7 @@ ratio within a repeat, with its quartiles.
 import gc
 import math
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -126,7 +127,8 @@ def measure(group: Group, say: Callable[[str], None]) -> list[Row]:
         except UnavailableError as fault:
             faults[variant.name] = f"skipped: {fault}"
         except Exception as fault:
-            faults[variant.name] = f"failed: {type(fault).__name__}: {' '.join(str(fault).split())[:300]}"
+            say(traceback.format_exc())
+            faults[variant.name] = f"failed: {type(fault).__name__}: {(str(fault).splitlines() or [''])[0]}"
     graphs = counters["stats"]["unique_graphs"]
     seconds = _in_turn(group, steps, counts, say)
     if counters["stats"]["unique_graphs"] != graphs:
@@ -181,7 +183,7 @@ def _rows(
         "seconds": None if own is None else Spread.of(own),
         "repeats": group.repeats,
         "steps": counts.get(variant.name),
-        "note": "; ".join(filter(None, (fault, variant.note))) or None,
+        "note": fault or variant.note,
         "failed": fault is not None and fault.startswith("failed"),
     }
     rows = []

@@ -118,7 +118,7 @@ def parse(name: str) -> Format:
     elif match := re.fullmatch(r"e(\d+)m(\d+)", base):
         found = _float(int(match[1]), int(match[2]))
     else:
-        raise _refusal(str(name), "no such number format")
+        raise _refusal(str(name), "no such number format", f"; use {GRAMMAR}")
     if base == text:
         return found
     if not found.quantizes:
@@ -126,10 +126,10 @@ def parse(name: str) -> Format:
     return dataclasses.replace(found, name=text, hadamard=True)
 
 
-def _refusal(name: str, why: str) -> InputError:
+def _refusal(name: str, why: str, accepted: str = "") -> InputError:
     close = difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
     hint = f"; nearest: {', '.join(close)}" if close else ""
-    return InputError(f"{name}: {why}{hint}; use {GRAMMAR}")
+    return InputError(f"{name}: {why}{hint}{accepted}")
 
 
 def known_names() -> list[str]:
