@@ -65,7 +65,8 @@ def _ours(size: Size, precisions: Sequence[str], device: str, compiled: bool) ->
             return training_step(runs, vocab_size(runs[0].data), compiled=compiled)
 
         against = () if name == UNQUANTIZED else (Against(name=UNQUANTIZED, goal=goal),)
-        yield Variant(name=name, make=make, against=against)
+        stack = f"{size.members} models as one stack" if name == UNQUANTIZED and size.members > 1 else None
+        yield Variant(name=name, make=make, against=against, note=stack)
 
 
 def _usual(size: Size, device: str, compiled: bool) -> Iterator[Variant]:

@@ -19,6 +19,7 @@ from scaling.config import Run
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean
 from scaling.formats import Format, parse
+from scaling.gaussian import over_matrices
 from scaling.measure import evaluation_name
 from scaling.model import is_block_weight, parts_of
 from scaling.precision import Precision
@@ -101,7 +102,8 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
         for row in quantizations:
             if row["tokens_seen"] == tokens:
                 stored = Storage(parse(row["format_post"]), row["granularity_post"], row["scale_rule"])
-                yield {**constant, **{k: v for k, v in row.items() if k != "setting"}, **_stored(folder, stored)}
+                values = {k: v for k, v in row.items() if k != "setting"}
+                yield {**constant, **values, **_stored(folder, stored), **_post(folder.run, stored)}
 
 
 def _stored(folder: _Folder, setting: Storage) -> dict[str, Any]:
@@ -109,6 +111,17 @@ def _stored(folder: _Folder, setting: Storage) -> dict[str, Any]:
         "bytes": model_bytes(folder.run, folder.result["vocab_size"], setting),
         "short_blocks": short_blocks(folder.run, setting) or None,
     }
+
+
+def _post(run: Run, setting: Storage) -> dict[str, float]:
+    sigma2, group = over_matrices(_matrices(run), setting.format, setting.granularity, setting.scale_rule)
+    return {"sigma2_post": sigma2, "group_post": group}
+
+
+def _matrices(run: Run) -> list[tuple[int, int, int]]:
+    """(rows, columns, matrices stored in it) of each block matrix."""
+    shapes = run.model.shapes(1).items()
+    return [(rows, columns, parts_of(name)) for name, (rows, columns) in shapes if is_block_weight(name)]
 
 
 def _constant_columns(folder: _Folder) -> dict[str, Any]:
@@ -150,7 +163,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "steps": run.steps,
         "weight_decay": decay,
         "tau": run.data.batch_tokens / (rate * decay) if decay else None,
-        **_precision_columns(precision),
+        **_precision_columns(run),
         "ptq": None,
         "P_post": None,
         "format_post": None,
@@ -166,6 +179,8 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "damping": None,
         "fallbacks": None,
         "short_blocks": None,
+        "sigma2_post": None,
+        "group_post": None,
         "loss": None,
         "loss_se": None,
         "gap": None,
@@ -182,8 +197,10 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
     }
 
 
-def _precision_columns(precision: Precision) -> dict[str, Any]:
-    """Training precision: bits, format, granularity and scale rule of each part as they came into effect."""
+def _precision_columns(run: Run) -> dict[str, Any]:
+    """Training precision: bits, format, granularity, scale rule and error on normal values of each part, as they came
+    into effect."""
+    precision = run.precision
     letters = {"w": "weights", "a": "activations", "kv": "kv", "q": "queries", "emb": "embedding", "head": "head"}
     formats = {letter: precision.format(part) for letter, part in letters.items()}
     groups = {"w": "weights", "a": "activations", "kv": "kv"}
@@ -193,6 +210,12 @@ def _precision_columns(precision: Precision) -> dict[str, Any]:
         )
         for letter, group in groups.items()
     }
+    sigma2_w, group_w = over_matrices(
+        _matrices(run), stored["w"].format, stored["w"].granularity, stored["w"].scale_rule
+    )
+    # What an activation or a cached vector shares its scale with: its row of a matmul input, or all rows of a batch.
+    inputs = [(run.data.batch_tokens, columns, 1) for _, columns, _ in _matrices(run)]
+    cached = [(run.data.batch_tokens * run.model.n_heads, run.model.head_dim, 1)]
     gradients = [precision.format(part) for part in ("dx_gradients", "dw_gradients")]
     backward = precision.quantized_backward()
     return {
@@ -202,6 +225,12 @@ def _precision_columns(precision: Precision) -> dict[str, Any]:
         "backward": " ".join(f"{part}={name}" for part, name in backward.items()) or None,
         **{f"granularity_{letter}": s.granularity for letter, s in stored.items()},
         **{f"scale_rule_{letter}": s.scale_rule for letter, s in stored.items()},
+        "sigma2_w": sigma2_w,
+        "group_w": group_w,
+        **{
+            f"sigma2_{letter}": over_matrices(rows, s.format, s.granularity, s.scale_rule)[0]
+            for letter, s, rows in (("a", stored["a"], inputs), ("kv", stored["kv"], cached))
+        },
         "granularity_backward": precision.granularity_backward if backward else None,
         "scale_rule_backward": precision.scale_rule_backward if backward else None,
         "estimator": precision.estimator,
