@@ -6,8 +6,6 @@ axis that is summed over leaves the product as it was; a quantized tensor is rot
 be rotated by itself.
 """
 
-from functools import cache
-
 import torch
 
 from scaling.errors import InputError
@@ -24,7 +22,10 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
         InputError: C is odd.
     """
     size = rotation_size(x.shape[-1])
-    matrix = _matrix(size, x.dtype, x.device).expand(len(x), size, size)
+    key = f"{size} {x.dtype} {x.device}"
+    if key not in _matrices:
+        _matrices[key] = _matrix(size).to(dtype=x.dtype, device=x.device)
+    matrix = _matrices[key].expand(len(x), size, size)
     with torch.autocast(x.device.type, enabled=False):
         return torch.bmm(x.reshape(len(x), -1, size), matrix).view(x.shape)
 
@@ -43,9 +44,12 @@ def rotation_size(width: int) -> int:
     return size
 
 
-@cache
-def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+_matrices: dict[str, torch.Tensor] = {}
+"""By size, dtype and device. A plain dictionary, which torch.compile can look into."""
+
+
+def _matrix(size: int) -> torch.Tensor:
     h = torch.ones(1, 1, dtype=torch.float64)
     while len(h) < size:
         h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
-    return (h / size**0.5).to(dtype=dtype, device=device)
+    return h / size**0.5

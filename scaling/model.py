@@ -150,11 +150,24 @@ def losses(
     config: ModelConfig,
     precision: StackPrecision,
     program: Program | None = None,
-    tap: Tap | None = None,
 ) -> torch.Tensor:
     """Mean loss of every sequence of every model, (M, B), in nats a token. Sequences of one call share their scales
     wherever the granularity is `tensor`, so the batch belongs to what is computed."""
     program = program or EAGER
+    h_MSd = hidden(weights, inputs_MBT, config, precision, program)
+    head = precision.head(weights.get("head", weights["embedding"]))
+    return program.head_loss(head, h_MSd, targets_MBT)
+
+
+def hidden(
+    weights: Mapping[str, torch.Tensor],
+    inputs_MBT: torch.Tensor,
+    config: ModelConfig,
+    precision: StackPrecision,
+    program: Program,
+    tap: Tap | None = None,
+) -> torch.Tensor:
+    """The residual stream behind the last layer, (M, B * T, d). `tap` is shown what enters each matmul."""
     m, b, t = inputs_MBT.shape
     h_MSd = _embed(precision.embedding(weights["embedding"]), inputs_MBT.reshape(m, b * t))
     rotation = _rotation(t, config.head_dim, config.rope_base, h_MSd.device)
@@ -162,8 +175,7 @@ def losses(
         layer = {k: weights[f"layers.{i}.{k}"] for k in ("qkv", "out", "gate_up", "down")}
         inner = None if tap is None else lambda name, x, i=i: tap(f"layers.{i}.{name}", x)
         h_MSd = program.block(layer, h_MSd, (b, t), rotation, config, precision, inner)
-    head = precision.head(weights.get("head", weights["embedding"]))
-    return program.head_loss(head, h_MSd, targets_MBT)
+    return h_MSd
 
 
 def block(

@@ -22,7 +22,6 @@ import torch
 from scaling.formats import Format, parse
 
 EXPONENT_BITS = 0x7F800000
-_LOW_32 = 0xFFFFFFFF
 
 
 def family(fmt: Format) -> str:
@@ -107,9 +106,9 @@ def _floor_log2(value: float) -> int:
 def noise_of(x_MGn: torch.Tensor) -> torch.Tensor:
     """Uniform numbers in [0, 1) of the shape of float32 x, each a hash of the value's bits and of its place within its
     own model."""
-    place = torch.arange(x_MGn[0].numel(), device=x_MGn.device).view(x_MGn.shape[1:])
-    mixed = (x_MGn.view(torch.int32).long() & _LOW_32) ^ (place * 0x3C6EF372 & _LOW_32)
-    # An integer hash that spreads every input bit over all 32; its multiplier fits 31 bits, so nothing overflows.
+    place = torch.arange(x_MGn[0].numel(), device=x_MGn.device, dtype=torch.int32).view(x_MGn.shape[1:])
+    mixed = x_MGn.view(torch.int32) ^ (place * 0x3C6EF372)
+    # An integer hash that spreads every input bit over all 32. Products wrap around, as is meant.
     for _ in range(2):
-        mixed = ((mixed >> 16) ^ mixed) * 0x45D9F3B & _LOW_32
-    return (((mixed >> 16) ^ mixed) >> 8).float() * 2.0**-24
+        mixed = ((mixed >> 16) & 0xFFFF).bitwise_xor_(mixed).mul_(0x45D9F3B)
+    return (((mixed >> 16) & 0xFFFF).bitwise_xor_(mixed) & 0xFFFFFF).float().mul_(2.0**-24)

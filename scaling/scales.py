@@ -95,6 +95,7 @@ class Scaler:
     def __init__(self, rule: str, formats: FormatStack):
         self.rule, self.formats = rule, formats
         self.share = _percentile(rule)
+        self.from_all = rule == "mse" or counts_zeros(rule)
         scale_format = _scale_format(rule)
         self.scale_format = None if scale_format is None else FormatStack([scale_format], formats.device)
         if rule == "gaussian":
@@ -113,7 +114,7 @@ class Scaler:
                 (`unit`); by default it comes from x.
         """
         peak, largest = _amax(x_MGn, whole), self.formats.max_value
-        if self.rule == "mse" or counts_zeros(self.rule):
+        if self.from_all:
             # Sums and squares would leave the range of float32 long before the values do.
             unit = _normal(_floor_power(peak))
             scale = self._from_all(x_MGn / unit, whole)

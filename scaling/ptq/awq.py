@@ -65,7 +65,8 @@ def awq_layers(
     w_Loi: torch.Tensor, calibration: Statistics, quantizer: Quantizer, parts: int, *, clip: bool, grid: int
 ) -> torch.Tensor:
     """Each of the quantizer's K formats for each of L layers of one shape: (K, L, out, in) float32."""
-    hessian = calibration.hessian_Lii
+    # Errors only choose among candidates here, for which float32 will do.
+    hessian = calibration.hessian_Lii.float()
     w = w_Loi.float()
     plain = rtn_layers(w, quantizer, parts)
     plain_error = row_errors(plain - w, hessian).sum(-1)

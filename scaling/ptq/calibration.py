@@ -13,7 +13,7 @@ import torch
 
 from scaling.config import Run
 from scaling.data import Batches, Corpus
-from scaling.model import Weights, losses
+from scaling.model import EAGER, Weights, hidden
 from scaling.precision import StackPrecision
 from scaling.ptq.layers import Statistics, working_dtype
 
@@ -57,7 +57,7 @@ def calibrate(run: Run, weights: Weights, corpus: Corpus) -> Calibration:
     for start in range(0, len(windows), run.batch_size):
         tokens = torch.from_numpy(windows[start : start + run.batch_size]).to(device)[None]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            losses(weights, tokens[..., :-1], tokens[..., 1:], run.model, precision, tap=tap)
+            hidden(weights, tokens[..., :-1], run.model, precision, EAGER, tap)
     count = windows[:, 1:].size
     found = {name: Statistics(h[None] / count, magnitudes[name][None] / count) for name, h in hessians.items()}
     return Calibration(inputs=found, tokens=count, sha=hashlib.sha256(windows.tobytes()).hexdigest())
