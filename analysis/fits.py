@@ -92,6 +92,7 @@ def entry(fit: Fit) -> dict:
             for p in fit.law.ordered
         },
         "constants": dict(fit.law.constants),
+        "schemes": list(fit.law.categories),
         **{name: getattr(fit, name) for name in PLAIN},
         "ranges": {name: list(ends) for name, ends in fit.ranges.items()},
         "noise": dataclasses.asdict(fit.noise) if fit.noise else None,
@@ -106,6 +107,8 @@ def entry(fit: Fit) -> dict:
 
 def _restore(stored: dict) -> Fit:
     law = named(stored["law"])
+    if law.for_schemes is not None:
+        law = law.for_schemes(tuple(stored["schemes"]))
     law = law.without({p.part for p in law.parameters if p.part and p.symbol not in stored["params"]})
     params = {p.symbol: float(stored["params"][p.symbol]["value"]) for p in law.ordered}
     intervals = {

@@ -117,7 +117,7 @@ def _refit(problem, point, weights, frame, noise) -> np.ndarray:
     lower, upper = problem.box()
     points = np.tile(point, (len(weights), 1))
     for _ in range(1 if noise is None else REWEIGHTINGS):
-        sd = None if noise is None else noise.sd(problem.predict(points), gap_errors(frame))
+        sd = None if noise is None else noise.sd(problem.predict(points), gap_errors(frame, problem.law.response))
         trial = dataclasses.replace(problem, sd=sd, weights=weights)
         points = minimise(
             trial.evaluate, points, lower, upper, floats_each=trial.floats_each, iterations=60, tolerance=1e-8

@@ -19,6 +19,8 @@ from typing import Literal
 
 import numpy as np
 
+from analysis.variables import column
+
 FULL_BITS = 16.0  # the width that the table gives to what is not quantized
 
 
@@ -82,7 +84,8 @@ class Law:
     name: str
     equation: str
     source: str
-    response: Literal["loss", "gap"]
+    response: Literal["loss", "gap", "gap_qat"]
+    """`gap`: what quantization after training adds. `gap_qat`: what training in low precision adds."""
     variables: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     columns: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], Columns]
@@ -90,8 +93,15 @@ class Law:
     """How many different values of a column the parameters need to be told apart."""
     quantized_training: bool = False
     """Whether runs trained in low precision belong to it."""
+    accounts: tuple[str, ...] = ("P_w", "P_a", "P_kv")
+    """Of these, the parts whose low precision in training it describes; runs with others in low precision do not
+    belong to it."""
     constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Parameters of the equation that are fixed, not fitted."""
+    categories: tuple[str, ...] = ()
+    """Values of the variable `scheme`, which is told to `columns` as 1, 2, ... in this order."""
+    for_schemes: Callable[[tuple[str, ...]], "Law"] | None = None
+    """Makes the law for other schemes, the unquantized one first."""
 
     @property
     def nonlinear(self) -> tuple[Parameter, ...]:
@@ -124,6 +134,14 @@ class Law:
             distinct={k: v for k, v in self.distinct.items() if k not in parts},
         )
 
+    def inputs(self, frame: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The law's variables (n,) as floats: those of the table, and those that follow from its columns.
+
+        Raises:
+            InputError: a scheme that the law does not know.
+        """
+        return {v: column(frame, v, self.categories) for v in self.variables}
+
     def predict(self, params: Mapping[str, float], frame: Mapping[str, np.ndarray]) -> np.ndarray:
         """Predicted response (n,) in nats; NaN on rows where the law has no value (no effective parameters left).
 
@@ -133,7 +151,7 @@ class Law:
 
     def gradient(self, params: Mapping[str, float], frame: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The prediction (n,) and its slopes (n, P) in the transformed parameters, in the order of `ordered`."""
-        x = {v: np.asarray(frame[v], float) for v in self.variables}
+        x = self.inputs(frame)
         theta = {p.symbol: np.full((1, 1), float(params[p.symbol])) for p in self.nonlinear}
         columns = self.columns(theta, x)
         size, q = len(next(iter(x.values()))), len(self.nonlinear)

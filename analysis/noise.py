@@ -69,8 +69,8 @@ def seed_sd(frame: pd.DataFrame) -> float | None:
     return float(np.sqrt(spread / degrees)) if degrees >= LEAST_REPLICATES and spread > 0 else None
 
 
-def gap_errors(frame: pd.DataFrame) -> np.ndarray:
-    """Standard errors (n,) of the gaps in nats, zero where the table gives none."""
-    if "gap_se" not in frame:
+def gap_errors(frame: pd.DataFrame, gap: str = "gap") -> np.ndarray:
+    """Standard errors (n,) of the column `gap` in nats, zero where the table gives none."""
+    if f"{gap}_se" not in frame:
         return np.zeros(len(frame))
-    return pd.to_numeric(frame["gap_se"], errors="coerce").fillna(0.0).to_numpy(float)
+    return pd.to_numeric(frame[f"{gap}_se"], errors="coerce").fillna(0.0).to_numpy(float)

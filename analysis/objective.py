@@ -29,6 +29,17 @@ def huber(residual: np.ndarray, delta: float) -> np.ndarray:
     return np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
 
 
+def _middle(values: np.ndarray) -> np.ndarray:
+    """Geometric mean (1,): where coefficients are told. A variable that has zeros is zero there."""
+    with np.errstate(divide="ignore"):
+        return np.exp(np.mean(np.log(values), keepdims=True))
+
+
+def _finite(log: np.ndarray) -> np.ndarray:
+    """A column that vanishes, or has no value, at the reference point is taken as it is."""
+    return np.where(np.isfinite(log), log, 0.0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
     """A law on the rows of one table. `x` {column: (n,)}, `y` (n,) in nats, `sd` (n,) or (S, n) in nats."""
@@ -78,8 +89,8 @@ class Problem:
         return {p.symbol: p.backward(points[:, [j]]) for j, p in enumerate(self.law.nonlinear)}
 
     def _reference(self, theta) -> dict[str, np.ndarray]:
-        middle = {k: np.exp(np.mean(np.log(v), keepdims=True)) for k, v in self.x.items()}
-        return self.law.columns(theta, middle).logs
+        middle = {k: _middle(v) for k, v in self.x.items()}
+        return {k: _finite(log) for k, log in self.law.columns(theta, middle).logs.items()}
 
     # -- prediction and derivatives ---------------------------------------------------------------------------------
 
@@ -90,14 +101,17 @@ class Problem:
     def _columns(self, theta) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """phi_k / phi_k(reference) (S, n), and the slopes of its logarithm in theta."""
         # The reference point rides along as one more row.
-        middle = {k: np.append(v, np.exp(np.mean(np.log(v)))) for k, v in self.x.items()}
+        middle = {k: np.append(v, _middle(v)) for k, v in self.x.items()}
         columns = self.law.columns(theta, middle)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = {k: np.exp(log[:, :-1] - log[:, -1:]) for k, log in columns.logs.items()}
+            values = {k: np.exp(log[:, :-1] - _finite(log[:, -1:])) for k, log in columns.logs.items()}
         # An infeasible row stays infinite even under a zero coefficient.
         values = {k: np.where(np.isfinite(v), v, np.inf) for k, v in values.items()}
         with np.errstate(invalid="ignore"):
-            turns = {pair: slope[:, :-1] - slope[:, -1:] for pair, slope in columns.slopes.items()}
+            turns = {
+                (k, symbol): slope[:, :-1] - np.where(np.isfinite(columns.logs[k][:, -1:]), slope[:, -1:], 0.0)
+                for (k, symbol), slope in columns.slopes.items()
+            }
         return values, turns
 
     def _model(self, points: np.ndarray, *, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:

@@ -13,12 +13,16 @@ import pandas as pd
 from analysis import table
 from analysis.errors import InputError
 from analysis.law import FULL_BITS, Law
+from analysis.laws.schemes import BASES
+from analysis.variables import FORMATS, with_derived
 
 PARTS = ("P_w", "P_a", "P_kv")
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
-SETTING = ("ptq", "granularity_post", "scale_rule", "family")
+AFTER = ("ptq", "granularity_post", "scale_rule", "family")
 SWITCHES = ("act_order", "clip")
 OPTIONS = ("format_post_a", "format_post_kv", "calib_tokens")
+DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
+MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")
 RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over
 
 
@@ -73,7 +77,7 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
     Raises:
         InputError: N, D or a precision column is missing or not finite.
     """
-    sieve = _Sieve(frame)
+    sieve = _Sieve(with_derived(frame, law.variables))
     sieve.keep(~table.flags(frame, "diverged"), "diverged")
     _no_other_part(sieve)
     quantized = table.after_training(sieve.frame)
@@ -81,13 +85,19 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
         sieve.keep(quantized, "not quantized after training")
     else:
         sieve.keep(~quantized, "quantized after training")
+    if law.response == "gap_qat" and "gap_qat" in sieve.frame:
+        sieve.keep(sieve.frame["gap_qat"].notna().to_numpy(bool), "without a gap to an unquantized run")
     _ends_of_runs(sieve)
     if law.quantized_training:
         law = _trained_in_low_precision(law, sieve)
     else:
         _trained_in_full_precision(sieve)
-    if law.response == "gap":
-        _one_setting(sieve)
+    if law.response != "loss":
+        _one_setting(sieve, AFTER if law.response == "gap" else DURING)
+    for name in ("E_w", "M_w"):
+        if name in law.variables and name in sieve.frame:
+            sieve.keep(sieve.frame[name].notna().to_numpy(bool), "weights in no float format")
+    law = _with_schemes(law, sieve.frame)
     return Selection(law=law, frame=sieve.frame, left_out=sieve.left_out, warnings=sieve.warnings)
 
 
@@ -118,8 +128,11 @@ def _trained_in_full_precision(sieve: _Sieve) -> None:
 
 def _trained_in_low_precision(law: Law, sieve: _Sieve) -> Law:
     """Drop what the table cannot tell: constant parts from the law, parts with too few widths from law and rows."""
-    constant = set()
-    for part in PARTS:
+    for part in (p for p in PARTS if p in sieve.frame and p not in law.accounts):
+        full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
+        sieve.keep(full, f"{part} below 16 bits")
+    constant, asked = set(), [part for part in PARTS if part in law.variables]
+    for part in asked:
         if part not in sieve.frame:
             constant.add(part)
             continue
@@ -133,22 +146,32 @@ def _trained_in_low_precision(law: Law, sieve: _Sieve) -> Law:
             )
         if found < law.distinct[part]:
             constant.add(part)
-    if constant == set(PARTS):
+    if asked and constant == set(asked):
         raise InputError(
-            f"{law.name}: too few runs trained in low precision; expected at least {law.distinct['P_w']} different "
-            f"widths in one of {', '.join(PARTS)}"
+            f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
+            f"widths in one of {', '.join(asked)}"
         )
     return law.without(constant)
 
 
-def _one_setting(sieve: _Sieve) -> None:
+def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:
+    """The law for the schemes of a table, told from one another by name; efficiencies are relative to the first."""
+    if law.for_schemes is None or "scheme" not in frame or frame.empty:
+        return law
+    counts = frame["scheme"].astype(str).value_counts()
+    base = next((name for name in BASES if name in counts), min(counts.index, key=lambda name: (-counts[name], name)))
+    return law.for_schemes((base, *sorted(set(counts.index) - {base})))
+
+
+def _one_setting(sieve: _Sieve, setting: tuple[str, ...]) -> None:
     """A gap law holds for one quantizer, granularity, scale rule and family of formats: keep the most frequent."""
     frame = sieve.frame
     if "format_post" in frame:
         frame = frame.assign(family=frame["format_post"].astype(str).str.replace(r"\d+", "", regex=True))
-    words = [frame[c].fillna("").astype(str) for c in SETTING if c in frame]
-    words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
-    words += [_named(frame[c]) for c in OPTIONS if c in frame]
+    words = [frame[c].fillna("").astype(str) for c in setting if c in frame]
+    if setting == AFTER:
+        words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
+        words += [_named(frame[c]) for c in OPTIONS if c in frame]
     if not words or frame.empty:
         return
     names = pd.concat(words, axis=1).agg(lambda row: " ".join(filter(None, row)), axis=1)
@@ -173,7 +196,10 @@ def _named(values: pd.Series) -> pd.Series:
 
 def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
     """Raises InputError unless `frame` has the columns, the rows and the different values that `law` needs."""
-    needed = {law.response: law.response == "loss", **dict.fromkeys(law.variables, True)}
+    needed = {law.response: law.response == "loss"}
+    needed |= {v: v not in MAY_BE_ZERO for v in law.variables if v != "scheme"}
+    if "scheme" in law.variables and "scheme" not in frame:
+        raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS)}")
     values = {column: table.numbers(frame, column, positive=positive) for column, positive in needed.items()}
     least = len(law.parameters) + 1
     if len(frame) < least:
@@ -182,7 +208,7 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
             + (f" ({left_out} other rows do not belong to this law)" if left_out else "")
         )
     for variable, wanted in law.distinct.items():
-        found = len(np.unique(values[variable]))
+        found = frame[variable].nunique() if variable == "scheme" else len(np.unique(values[variable]))
         if found < wanted:
             plural = "s" if found > 1 else ""
             raise InputError(f"{law.name}: {variable} has {found} different value{plural}, needs at least {wanted}")

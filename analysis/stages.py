@@ -51,11 +51,7 @@ def fit_rows(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     Raises:
         InputError: no start is feasible, or too few rows are left below `options.gap_below`.
     """
-    return _fit_gap(law, frame, options) if law.response == "gap" else _fit_loss(law, frame, options)
-
-
-def _variables(law: Law, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {v: frame[v].to_numpy(float) for v in law.variables}
+    return _fit_loss(law, frame, options) if law.response == "loss" else _fit_gap(law, frame, options)
 
 
 def _polish(problem: Problem, starts: np.ndarray) -> Solution:
@@ -72,7 +68,7 @@ def _fit_loss(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
         sd = noise.seed_sd(frame)
         delta = options.huber_delta or (PUBLISHED_DELTA if sd is None else noise.HUBER_OF_SD * sd)
     y = frame["loss"].to_numpy(float)
-    problem = Problem(law=law, x=_variables(law, frame), y=y, scale="log", delta=delta)
+    problem = Problem(law=law, x=law.inputs(frame), y=y, scale="log", delta=delta)
     solution = _polish(problem, problem.projected_starts(STARTS))
     return Fitted(problem=problem, frame=frame, solution=solution, noise=None, left_out={})
 
@@ -90,9 +86,9 @@ def _fit_gap(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
 
 
 def _reweighted(law: Law, frame: pd.DataFrame) -> Fitted:
-    gap, errors = frame["gap"].to_numpy(float), gap_errors(frame)
+    gap, errors = frame[law.response].to_numpy(float), gap_errors(frame, law.response)
     equal = np.full(len(gap), np.sqrt(np.mean(gap**2)))
-    problem = Problem(law=law, x=_variables(law, frame), y=gap, scale="linear", sd=equal)
+    problem = Problem(law=law, x=law.inputs(frame), y=gap, scale="linear", sd=equal)
     starts = problem.projected_starts(STARTS)
     solution = _polish(problem, starts)
     best = solution.points[np.argmin(solution.values)]

@@ -10,8 +10,10 @@ from analysis.errors import InputError
 from analysis.figures import FIGURES
 from analysis.fits import Fits
 from analysis.fitting import fit
-from analysis.laws import LAWS
 from analysis.style import save
+
+LAWS = ("chinchilla", "chinchilla_tied", "kumar_ptq", "kumar_neff", "kumar_neff_tied")
+"""Fitted to every study: those that figures draw. `python -m analysis compare` ranks all others beside them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

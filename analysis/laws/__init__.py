@@ -2,9 +2,10 @@
 
 from analysis.errors import InputError
 from analysis.law import Law
-from analysis.laws import chinchilla, kumar
+from analysis.laws import after_training, chinchilla, data, kumar, low_precision, precision_forms, schemes
 
-LAWS: dict[str, Law] = {law.name: law for law in (*chinchilla.LAWS, *kumar.LAWS)}
+FAMILIES = (chinchilla, data, kumar, precision_forms, low_precision, schemes, after_training)
+LAWS: dict[str, Law] = {law.name: law for family in FAMILIES for law in family.LAWS}
 
 
 def named(name: str) -> Law:

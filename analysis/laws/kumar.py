@@ -9,8 +9,10 @@ gap law only C_T e^b is identified, so b = 0 here and the published C_T is Table
 special case: f is evaluated at P = 16 as the paper does, which leaves f within 1% of one.
 """
 
+import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from analysis.law import Columns, Law, Parameter
 from analysis.laws.chinchilla import KUMAR, loss_columns, loss_parameters
 
 PARTS = {"P_w": ("gamma_w", "n_w"), "P_a": ("gamma_a", "n_a"), "P_kv": ("gamma_kv", "n_kv")}
+ROBUST = {"P_w": "C_w", "P_a": "C_a", "P_kv": "C_kv"}  # how fast training bits beyond those after it stop to help
 TABLE_2 = {
     "gamma_w": 2.6745,
     "n_w": 0.3037,
@@ -41,6 +44,15 @@ def capacity(bits, gamma, shift):
     return -np.expm1(-bits / gamma + shift)
 
 
+def log_capacity(bits, gamma, shift):
+    """ln f(P) and its slopes in gamma and n; -inf and no slopes where f(P) <= 0."""
+    f = capacity(bits, gamma, shift)
+    left = f > 0
+    f = np.where(left, f, 1.0)
+    by_shift = np.where(left, -(1 - f) / f, 0.0)
+    return np.where(left, np.log(f), -np.inf), by_shift * bits / gamma**2, by_shift
+
+
 def _gap_columns(theta, x) -> Columns:
     size, tokens, bits = np.log(x["N"]), np.log(x["D"]), x["P_post"]
     width = theta["gamma_post"]
@@ -55,45 +67,74 @@ def _gap_columns(theta, x) -> Columns:
     )
 
 
+def _log_effective(theta, x, names):
+    """ln N_eff (S, n), and its slopes by symbol, from the parts in `names` that the law still has."""
+    size, slopes = np.log(x["N"]) * np.ones_like(next(iter(theta.values()))), {}
+    for column, (gamma, shift) in names.items():
+        if gamma in theta:
+            log, slopes[gamma], slopes[shift] = log_capacity(x[column], theta[gamma], theta[shift])
+            size = size + log
+    return size, slopes
+
+
 def _neff_columns(theta, x, *, tied: bool) -> Columns:
     """Rows where some f(P) <= 0 get ln phi_A = +inf: an infinite loss, which no fit accepts."""
-    alpha = theta["alpha"]
-    size = np.log(x["N"]) * np.ones_like(alpha)
-    slopes = {}
-    for column, (gamma, shift) in PARTS.items():
-        if gamma not in theta:
-            continue
-        f = capacity(x[column], theta[gamma], theta[shift])
-        left = f > 0
-        f = np.where(left, f, 1.0)
-        size = np.where(left, size + np.log(f), -np.inf)
-        slopes["A", shift] = np.where(left, alpha * (1 - f) / f, 0.0)
-        slopes["A", gamma] = slopes["A", shift] * x[column] / theta[gamma] ** 2
+    size, chain = _log_effective(theta, x, PARTS)
     terms = loss_columns(theta, size, np.log(x["D"]), tied=tied)
-    return Columns(logs=terms.logs, slopes=terms.slopes | slopes)
+    return Columns(
+        logs=terms.logs, slopes=terms.slopes | {("A", symbol): -theta["alpha"] * s for symbol, s in chain.items()}
+    )
+
+
+def _unified_columns(theta, x) -> Columns:
+    """Eq. 9. A row that was trained in no more bits than it is quantized to has ln phi = -inf, a gap of zero; one
+    without effective parameters has +inf."""
+    terms = _gap_columns(theta, x)
+    log, slopes = terms.logs["C_T"], dict(terms.slopes)
+    size, chain = _log_effective(theta, x, PARTS)
+    shrunk = size - np.log(x["N"])
+    log = log - theta["gamma_N"] * shrunk
+    slopes["C_T", "gamma_N"] = -np.where(np.isfinite(size), size, 0.0)
+    slopes |= {("C_T", symbol): -theta["gamma_N"] * s for symbol, s in chain.items()}
+    for column, symbol in ROBUST.items():
+        if symbol not in theta:
+            continue
+        spare = x[column] - x["P_post"]
+        left = spare > 0
+        decay = np.exp(-theta[symbol] * np.where(left, spare, 1.0))
+        log = np.where(left, log + np.log1p(-decay), -np.inf)
+        slopes["C_T", symbol] = np.where(left, np.where(left, spare, 0.0) * decay / (1 - decay), 0.0)
+    return Columns(logs={"C_T": log}, slopes=slopes)
+
+
+def shrinking(part: str, gamma: str, shift: str, published: Mapping[str, float] | None = None) -> tuple[Parameter, ...]:
+    """gamma and n of f(P), which belong to the precision column `part`."""
+    known = published or {}
+    return (
+        Parameter(
+            symbol=gamma,
+            unit="bits",
+            lower=0.1,
+            upper=20.0,
+            transform="reciprocal",
+            starts=(0.7, 1.5, 3.0),
+            published=known.get(gamma),
+            part=part,
+        ),
+        Parameter(
+            symbol=shift,
+            unit="1",
+            lower=-8.0,
+            upper=8.0,
+            starts=(-1.0, 0.5),
+            published=known.get(shift),
+            part=part,
+        ),
+    )
 
 
 def _part_parameters() -> tuple[Parameter, ...]:
-    made = []
-    for column, (gamma, shift) in PARTS.items():
-        made.append(
-            Parameter(
-                symbol=gamma,
-                unit="bits",
-                lower=0.1,
-                upper=20.0,
-                transform="reciprocal",
-                starts=(0.7, 1.5, 3.0),
-                published=TABLE_2[gamma],
-                part=column,
-            )
-        )
-        made.append(
-            Parameter(
-                symbol=shift, unit="1", lower=-8.0, upper=8.0, starts=(-1.0, 0.5), published=TABLE_2[shift], part=column
-            )
-        )
-    return tuple(made)
+    return tuple(p for part, names in PARTS.items() for p in shrinking(part, *names, published=TABLE_2))
 
 
 def _neff(name: str, *, tied: bool) -> Law:
@@ -111,6 +152,46 @@ def _neff(name: str, *, tied: bool) -> Law:
     )
 
 
+def gap_parameters(
+    published: Mapping[str, float],
+    *,
+    tokens="gamma_D",
+    size="gamma_N",
+    front="C_T",
+    starts=(0.0, 0.5, 1.0),
+) -> tuple[Parameter, ...]:
+    """Exponents of D and N and the coefficient in front, under the names that a law's authors gave them."""
+    exponents = (
+        Parameter(symbol=s, unit="1", lower=-3.0, upper=4.0, starts=starts, published=published.get(s))
+        for s in (tokens, size)
+    )
+    unit = f"nats * parameters^{size} / tokens^{tokens}"
+    coefficient = Parameter(
+        symbol=front, unit=unit, linear=True, lower=0.0, upper=np.inf, transform="log", published=published.get(front)
+    )
+    return (*exponents, coefficient)
+
+
+def _post(starts: tuple[float, ...]) -> Parameter:
+    return Parameter(
+        symbol="gamma_post",
+        unit="bits",
+        lower=0.05,
+        upper=20.0,
+        transform="reciprocal",
+        starts=starts,
+        published=TABLE_2["gamma_post"],
+    )
+
+
+def _robustness(part: str, symbol: str) -> Parameter:
+    return Parameter(
+        symbol=symbol, unit="1 / bits", lower=1e-3, upper=20.0, transform="log", starts=(0.2, 1.0), part=part
+    )
+
+
+GAP = TABLE_2 | {"C_T": TABLE_2["C_T"] * math.exp(TABLE_2["b"])}
+
 LAWS = (
     Law(
         name="kumar_ptq",
@@ -118,44 +199,26 @@ LAWS = (
         source="Kumar et al. 2024, Eq. 2, Appendix K, Table 2 (arXiv 2411.04330)",
         response="gap",
         variables=("N", "D", "P_post"),
-        parameters=(
-            Parameter(
-                symbol="gamma_D",
-                unit="1",
-                lower=-3.0,
-                upper=4.0,
-                starts=(0.0, 0.5, 1.0),
-                published=TABLE_2["gamma_D"],
-            ),
-            Parameter(
-                symbol="gamma_N",
-                unit="1",
-                lower=-3.0,
-                upper=4.0,
-                starts=(0.0, 0.5, 1.0),
-                published=TABLE_2["gamma_N"],
-            ),
-            Parameter(
-                symbol="gamma_post",
-                unit="bits",
-                lower=0.05,
-                upper=20.0,
-                transform="reciprocal",
-                starts=(0.3, 0.6, 1.2, 3.0),
-                published=TABLE_2["gamma_post"],
-            ),
-            Parameter(
-                symbol="C_T",
-                unit="nats * parameters^gamma_N / tokens^gamma_D",
-                linear=True,
-                lower=0.0,
-                upper=np.inf,
-                transform="log",
-                published=TABLE_2["C_T"] * math.exp(TABLE_2["b"]),
-            ),
-        ),
+        parameters=(*gap_parameters(GAP), _post((0.3, 0.6, 1.2, 3.0))),
         columns=_gap_columns,
         distinct={"N": 2, "D": 2, "P_post": 2},
+        constants={"b": 0.0},
+    ),
+    Law(
+        name="kumar_unified",
+        equation="delta_PTQ = C_T D^gamma_D / N_eff^gamma_N exp(-P_post/gamma_post) prod [1 - exp(-C (P - P_post))]",
+        source="Kumar et al. 2024, Eq. 9, Appendix K (arXiv 2411.04330), where C_w, C_a and C_kv are not given",
+        response="gap",
+        variables=("N", "D", *PARTS, "P_post"),
+        parameters=(
+            *gap_parameters(GAP, starts=(0.1, 0.6)),
+            _post((0.4, 0.8)),
+            *(dataclasses.replace(p, starts=(p.published,)) for p in _part_parameters()),
+            *(_robustness(part, symbol) for part, symbol in ROBUST.items()),
+        ),
+        columns=_unified_columns,
+        distinct={"N": 2, "D": 2, "P_post": 2, "P_w": 2, "P_a": 2, "P_kv": 2},
+        quantized_training=True,
         constants={"b": 0.0},
     ),
     _neff("kumar_neff", tied=False),
