@@ -93,7 +93,10 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
     else:
         _trained_in_full_precision(sieve)
     if law.response != "loss":
-        _one_setting(sieve, AFTER if law.response == "gap" else DURING)
+        held = AFTER if law.response == "gap" else DURING
+        if "sigma2_post" in law.variables:  # covers formats, granularities and scale rules
+            held = AFTER[:1]
+        _one_setting(sieve, held, after=law.response == "gap")
     for name in ("E_w", "M_w"):
         if name in law.variables and name in sieve.frame:
             sieve.keep(sieve.frame[name].notna().to_numpy(bool), "weights in no float format")
@@ -163,13 +166,13 @@ def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:
     return law.for_schemes((base, *sorted(set(counts.index) - {base})))
 
 
-def _one_setting(sieve: _Sieve, setting: tuple[str, ...]) -> None:
+def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:
     """A gap law holds for one quantizer, granularity, scale rule and family of formats: keep the most frequent."""
     frame = sieve.frame
     if "format_post" in frame:
         frame = frame.assign(family=frame["format_post"].astype(str).str.replace(r"\d+", "", regex=True))
     words = [frame[c].fillna("").astype(str) for c in setting if c in frame]
-    if setting == AFTER:
+    if after:
         words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
         words += [_named(frame[c]) for c in OPTIONS if c in frame]
     if not words or frame.empty:

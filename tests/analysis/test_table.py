@@ -103,6 +103,16 @@ def test_switches_and_other_parts_are_settings_of_their_own(tables):
         assert any(reason.startswith(why) for reason in found.left_out)
 
 
+def test_a_law_in_the_error_of_formats_takes_all_of_them(tables):
+    frame = tables.simulate(noise=0).assign(sigma2_post=lambda t: 4.0 ** -t["P_post"])
+    frame["gap"] = 3e-3 * frame["D"] ** 0.5 / frame["N"] ** 0.2 * frame["sigma2_post"]
+    blocks = frame[frame["ptq"].notna()].assign(granularity_post="block16")
+    blocks[["sigma2_post", "gap"]] /= 2
+    found = analysis.fit("gaussian", pd.concat([frame, blocks]), bootstrap=0, gap_below=1e3, bits=(3, 8))
+    assert found.params == pytest.approx({"gamma_D": 0.5, "gamma_N": 0.2, "kappa": 1.0, "C_T": 3e-3}, rel=1e-5)
+    assert "quantized in another way" not in found.left_out
+
+
 def test_one_quantizer_is_chosen_and_said(tables):
     frame = tables.simulate(noise=0)
     other = frame[frame["P_post"] < 8].assign(granularity_post="block16")
