@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    from bench import ptq, report, steps
+    from bench import fits, ptq, report, steps
     from bench.timing import measure
     from scaling.config import resolve_device
     from scaling.errors import InputError
@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
             groups = [
                 *steps.groups(options.device, options.effort),
                 *ptq.groups(options.device, options.effort, Path(scratch)),
+                *fits.groups(options.effort),
             ]
             chosen = [group for group in groups if fnmatch(group.name, options.only or "*")]
             if options.list:
