@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis laws | fit | figures | predict`.
+"""The command line: `python -m analysis laws | fit | figures | predict | plan`.
 
 Nothing heavier than argparse is imported before a command runs, so that `--help` is quick. Bad input is one line on
 stderr and status 1.
@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from analysis import plan
 from analysis.errors import InputError
 
 PROG = "python -m analysis"
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("weights", "activations", "kv"):
         predict.add_argument(f"--{name}", metavar="FORMAT", default="bf16", help=f"{name} in training (default bf16)")
     predict.set_defaults(run=_predict)
+    plan.add_parser(commands)
     return parser
 
 

@@ -1,0 +1,290 @@
+"""Ways to train and to serve a model, each with its best N and D under a budget, and how sure all of that is.
+
+Parameter vectors are drawn from each fit's covariance, on the scales on which parameters are nearly normal, stretched
+by the fit's Student quantile over the normal one: 95% of the draws of one parameter fill its interval. A draw beyond a
+law's bounds is thrown away, as clipping would break the correlation that keeps the fitted losses where they are. Laws
+are drawn independently of each other. The first entry of every array of draws (S + 1,) is the estimate itself.
+"""
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from analysis import derived
+from analysis.budgets import Budget, best_model, overhead_bits
+from analysis.derived import Optimum
+from analysis.errors import InputError
+from analysis.fitting import Fit
+from analysis.intervals import LEVEL
+from analysis.law import FULL_BITS
+from analysis.laws.kumar import PARTS
+from analysis.predict import GAP_LAW, LOSS_LAWS, LOW_LAWS, bits_of
+
+UNIFIED = "kumar_unified"  # the gap law for models trained in low precision
+FORMATS = ("int3", "int4", "int5", "int6", "int8")
+LOWEST = 3  # fewest bits in training that are compared, where the fit does not say from where it was fitted
+SPARE = 20  # draws made for each that is needed
+TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its 95% interval; low and high are NaN where the constants have none."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, sure: bool) -> "Estimate":
+        """From an estimate and its draws (S + 1,); draws without a value do not count."""
+        value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
+        if not sure or not len(draws):
+            return cls(value=value, low=np.nan, high=np.nan)
+        low, high = np.quantile(draws, TAILS, method="nearest")  # infinite losses must not turn into NaN
+        return cls(value=value, low=min(float(low), value), high=max(float(high), value))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Way:
+    """Bits in training, format after it (None: served as trained), bits of the served weights and of their scales."""
+
+    trained: float
+    post: str | None
+    served: float
+    overhead: float = 0.0
+    eligible: bool = True
+    """False for what is there to be compared with, but may not be chosen."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to train and to serve, with the best N and D for it. Losses in nats a token.
+
+    Intervals of N, D, bytes and flops are of the optimum recomputed for each draw; those of losses are of the model
+    recommended, whose N and D are decided once.
+    """
+
+    trained: float
+    """Bits in training, of the parts that the loss law knows."""
+    post: str | None
+    """Format after training, None where the model is served as trained."""
+    served: float
+    """Bits of the served weights."""
+    N: Estimate
+    D: Estimate
+    loss: Estimate
+    """Of the served model."""
+    gap: Estimate
+    """The part of the loss that quantization after training adds."""
+    excess: Estimate
+    """Loss above the best choice's, paired by draw."""
+    bytes: Estimate
+    flops: Estimate
+    """Operations of training and serving together."""
+    best_in: float
+    """Share of draws in which this choice is the best, NaN without intervals."""
+    eligible: bool
+    """False where it is only there to be compared with."""
+    critical: bool
+    """Whether D stops at D_crit, below what the budget would pay for."""
+    outside: list[str]
+    """A line for each variable that lies outside the rows that a law was fitted on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A fit's constants by symbol, (S + 1,) each, and the share of draws that were within the law's bounds."""
+
+    fit: Fit
+    constants: dict[str, np.ndarray]
+    sure: bool
+    kept: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Solved:
+    way: Way
+    optimum: Optimum  # of each draw, (S + 1,)
+    loss: np.ndarray  # at the N and D of the estimate, (S + 1,)
+    gap: np.ndarray
+    sure: bool
+    charged: float
+    critical: bool
+    outside: list[str]
+
+
+def loss_law(fits: Mapping[str, Fit], widths: Sequence[float] | None) -> tuple[Fit, tuple[str, ...]]:
+    """The law of the loss, one for all training widths, and the precision columns that it knows.
+
+    Raises:
+        InputError: there is none, or none for low precision where `widths` ask for it.
+    """
+    known = {name: tuple(p for p in PARTS if p in fits[name].law.variables) for name in LOSS_LAWS if name in fits}
+    low = [name for name in LOW_LAWS if known.get(name)] if widths is None or min(widths) < FULL_BITS else []
+    if low:  # where laws know different parts, the one that knows most: it can say what low precision saves
+        name = max(low, key=lambda n: len(known[n]))
+        return fits[name], known[name]
+    if widths is not None and min(widths) < FULL_BITS:
+        missing, wanted = f"widths={min(widths):g}: no law for training below {FULL_BITS:g} bits", LOW_LAWS
+    elif known:
+        return fits[next(iter(known))], ()
+    else:
+        missing, wanted = "no law for a loss", LOSS_LAWS
+    raise InputError(f"{missing} among {', '.join(fits)}; fit one of {', '.join(wanted)}")
+
+
+def gap_laws(fits: Mapping[str, Fit], post: Sequence[str] | None) -> tuple[dict[bool, Fit], dict[str, str]]:
+    """The gap law for models trained in low precision (True) and in 16 bits (False), and the reason where one lacks.
+
+    Raises:
+        InputError: there is none although `post` asks for formats below 16 bits.
+    """
+    plain = fits.get(GAP_LAW, fits.get(UNIFIED))
+    if plain is None:
+        missing = f"no {GAP_LAW} among {', '.join(fits)}; fit it on a table with quantized models"
+        if any(bits_of(name) < FULL_BITS for name in post or ()):
+            raise InputError(f"formats={','.join(post)}: {missing}")
+        return {}, {"formats after training": missing}
+    if UNIFIED in fits:
+        return {False: plain, True: fits[UNIFIED]}, {}
+    return {False: plain}, {"formats after training below 16 bits": f"no {UNIFIED} among {', '.join(fits)}"}
+
+
+def ways_of(
+    law: Fit,
+    parts: Sequence[str],
+    *,
+    post: Sequence[str] | None,
+    widths: Sequence[float] | None,
+    group: float | None,
+    serving: bool,
+    gaps: Mapping[bool, Fit],
+) -> list[Way]:
+    """Every training width served as trained, and with each format after it that has fewer bits and a gap law. 16 bits
+    as trained are always there to be compared with. Without `post`, formats are tried where `serving` is limited."""
+    if widths is None:
+        lowest = max((law.ranges[p][0] for p in parts if p in law.ranges), default=LOWEST)
+        widths = [*range(math.ceil(lowest), int(FULL_BITS)), FULL_BITS] if parts else [FULL_BITS]
+    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if serving else ())}
+    ways = []
+    for trained in sorted({*map(float, widths), FULL_BITS}):
+        weights = trained if "P_w" in parts else FULL_BITS
+        eligible = trained in widths and (post is None or weights in formats.values())
+        if eligible or trained == FULL_BITS:
+            ways.append(Way(trained=trained, post=None, served=weights, eligible=eligible))
+        if trained not in widths or (trained < FULL_BITS) not in gaps:
+            continue
+        for name, bits in formats.items():
+            if bits < weights:
+                overhead = overhead_bits(name, group=group)
+                ways.append(Way(trained=trained, post=name, served=bits, overhead=overhead))
+    return ways
+
+
+def drawn(fit: Fit, count: int, seed: int) -> Drawn:
+    """`count` parameter vectors of `fit`, the same for the same seed; copies of the estimate without a covariance."""
+    constants = {k: np.full(count + 1, float(v)) for k, v in {**fit.law.constants, **fit.params}.items()}
+    if count == 0 or fit.covariance is None or not np.isfinite(fit.covariance).all():
+        return Drawn(fit=fit, constants=constants, sure=False, kept=1.0)
+    parameters = fit.law.ordered
+    centre = np.array([float(p.forward(fit.params[p.symbol])) for p in parameters])
+    edges = np.sort([[float(p.forward(p.lower)), float(p.forward(p.upper))] for p in parameters], axis=1)
+    stretch = fit.bootstrap.t / float(stats.norm.ppf(TAILS[1]))
+    values, vectors = np.linalg.eigh(fit.covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) * stretch
+    generator = np.random.default_rng([seed, zlib.crc32(fit.law.name.encode())])
+    moved = centre + generator.standard_normal((SPARE * count, len(centre))) @ root.T
+    inside = ((edges[:, 0] <= moved) & (moved <= edges[:, 1])).all(axis=1)
+    # Too few within: the nearest that there is, said so by `kept`.
+    moved = np.vstack([moved[inside], np.clip(moved[~inside], edges[:, 0], edges[:, 1])])[:count]
+    for j, p in enumerate(parameters):
+        constants[p.symbol][1:] = p.backward(moved[:, j])
+    return Drawn(fit=fit, constants=constants, sure=True, kept=float(inside.mean()))
+
+
+def compare(
+    ways: Sequence[Way], budget: Budget, loss: Drawn, gaps: dict[bool, Drawn], parts: Sequence[str]
+) -> tuple[list[Choice], np.ndarray, dict[Way, str]]:
+    """All `ways` that are possible, smallest loss first and those not eligible last; which of them (S,) is the best in
+    each draw; and why the others are not possible. `gaps` holds the gap law for models trained in low precision (True)
+    and in 16 bits (False). Nothing is returned where nothing eligible is possible."""
+    solved, left_out = [], {}
+    for way in ways:
+        gap = None if way.post is None else gaps[way.trained < FULL_BITS]
+        made = _solve(way, budget, loss, gap, parts)
+        if isinstance(made, str):
+            left_out[way] = made
+        else:
+            solved.append(made)
+    solved.sort(key=lambda s: (not s.way.eligible, s.loss[0]))
+    eligible = [s for s in solved if s.way.eligible]
+    if not eligible:
+        return [], np.zeros(0, int), left_out
+    losses = np.stack([np.nan_to_num(s.optimum.loss[1:], nan=np.inf, posinf=np.inf) for s in eligible])
+    first = losses.argmin(axis=0)
+    sure = all(s.sure for s in eligible) and len(first) > 0
+    return [_choice(s, i, solved[0], budget, first, sure) for i, s in enumerate(solved)], first, left_out
+
+
+def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequence[str]) -> _Solved | str:
+    c, g = loss.constants, None if gap is None else gap.constants
+    widths = dict.fromkeys(parts, way.trained)
+    charged = way.trained if {"P_w", "P_a"} <= set(parts) else FULL_BITS
+    if np.isnan(derived.effective_share(c, widths)).flat[0]:
+        edge = float(derived.infeasible_below(c).flat[0])
+        return f"{loss.fit.law.name} leaves no effective parameters at {edge:.3g} bits and below"
+    bits = None if way.post is None else way.served
+    found = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
+    if np.isnan(found.loss[0]):
+        return "the budget has no room for one parameter and one token"
+    N, D = float(found.N[0]), float(found.D[0])
+    added = np.zeros_like(found.loss) if g is None else derived.gap(g, N, D, bits, widths)
+    total = derived.training_loss(c, N, D, widths) + added
+    at = {"N": N, "D": D, **widths} | ({} if bits is None else {"P_post": bits})
+    used = [loss] if gap is None else [loss, gap]
+    most = float(budget.most_tokens(N, trained=charged, served=way.served))
+    return _Solved(
+        way=way,
+        optimum=found,
+        loss=np.nan_to_num(total, nan=np.inf, posinf=np.inf),
+        gap=np.nan_to_num(added, nan=np.inf, posinf=np.inf),
+        sure=all(law.sure for law in used),
+        charged=charged,
+        critical=most * (1 - 1e-6) > D,
+        outside=[line for law in used for line in _outside(law.fit, at)],
+    )
+
+
+def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.ndarray, sure: bool) -> Choice:
+    N, D, way = s.optimum.N, s.optimum.D, s.way
+    with np.errstate(invalid="ignore"):
+        excess = s.loss - best.loss if place else np.zeros_like(s.loss)
+    return Choice(
+        trained=way.trained,
+        post=way.post,
+        served=way.served,
+        N=Estimate.of(N, s.sure),
+        D=Estimate.of(D, s.sure),
+        loss=Estimate.of(s.loss, s.sure),
+        gap=Estimate.of(s.gap, s.sure),
+        excess=Estimate.of(excess, s.sure and best.sure),
+        bytes=Estimate.of(budget.size(N, served=way.served, overhead=way.overhead), s.sure),
+        flops=Estimate.of(budget.cost(N, D, trained=s.charged, served=way.served), s.sure),
+        best_in=float((first == place).mean()) if sure else np.nan,
+        eligible=way.eligible,
+        critical=s.critical,
+        outside=s.outside,
+    )
+
+
+def _outside(fit: Fit, at: dict[str, float]) -> list[str]:
+    return [
+        f"{fit.law.name} was fitted on {name} from {low:.4g} to {high:.4g}, the plan asks at {at[name]:.4g}"
+        for name, (low, high) in fit.ranges.items()
+        if name in at and not low <= at[name] <= high
+    ]

@@ -1,0 +1,274 @@
+"""Which model to train: the best N, D, training precision and format after training that budgets allow.
+
+Every way to train and to serve gets its own best N and D; `choices` says how intervals are made. Budgets are ceilings.
+Training is charged with 6/16 N D P operations, where P is 16 unless the loss law knows both weights and activations in
+low precision; a model that is served as trained keeps its weights at the width that they had in training.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.errors import InputError
+
+if TYPE_CHECKING:  # these load numpy and scipy, which --help has no use for
+    from analysis.choices import Choice, Drawn, Estimate
+    from analysis.fitting import Fit
+
+DRAWS = 500
+FULL = 16
+SATURATED = 0.5  # nats of gap beyond which gaps no longer follow their law
+KEPT = 0.8  # share of draws within a law's bounds below which its covariance is no good description of it
+SHOWN = 6  # alternatives that are printed
+PARTS = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The answer. `alternatives` are all other choices, smallest loss first."""
+
+    best: "Choice"
+    alternatives: "list[Choice]"
+    sixteen: "Choice | None"
+    """Trained and served in 16 bits under the same budgets; None where they have no room for it."""
+    trained: "Estimate"
+    """Bits in training: those of the best choice, and the best ones over the draws."""
+    served: "Estimate"
+    """Bits of the served weights, likewise."""
+    P_star: "Estimate | None"
+    """The width, as a real number, that is jointly optimal with N and D (Eq. 7) where operations alone are limited."""
+    parts: tuple[str, ...]
+    """The precision columns that `trained` speaks of."""
+    left_out: dict[str, str]
+    """What was not compared, and why."""
+    warnings: list[str]
+    sentence: str
+
+
+def plan(
+    fits: "Mapping[str, Fit]",
+    *,
+    flops: float | None = None,
+    bytes: float | None = None,
+    tokens: float | None = None,
+    serve_tokens: float | None = None,
+    post: Sequence[str] | None = None,
+    widths: Sequence[float] | None = None,
+    group: float | None = None,
+    fixed_bytes: float = 0.0,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Plan:
+    """The best model under ceilings on operations (of training, and of serving `serve_tokens`), bytes of the served
+    model, and training tokens.
+
+    `fits`: by law name. `post`: formats that the model may be served in, `bf16` for none; by default any width in
+    training, and int3 to int8 after it if serving is limited. `widths`: bits in training. `group`: values that share a
+    16-bit scale in formats after training. `fixed_bytes`: of embeddings and all else that is never quantized.
+
+    Raises:
+        InputError: a value out of range, budgets that leave N or D without a limit, no law, or no room for any choice.
+    """
+    import numpy as np
+
+    from analysis import choices as found
+    from analysis.budgets import Budget
+    from analysis.derived import best_bits
+
+    asked = {"flops": flops, "bytes": bytes, "tokens": tokens, "serve_tokens": serve_tokens}
+    _check(asked, widths=widths, post=post, group=group, fixed_bytes=fixed_bytes, draws=draws)
+    limits = {name: float(value) for name, value in asked.items() if value is not None}
+    law, parts = found.loss_law(fits, widths)
+    gap_laws, left_out = found.gap_laws(fits, post)
+    serving = bytes is not None or serve_tokens is not None
+    ways = found.ways_of(law, parts, post=post, widths=widths, group=group, serving=serving, gaps=gap_laws)
+    if all(fit.covariance is None for fit in (law, *gap_laws.values())):
+        draws = 0
+    loss, gaps = found.drawn(law, draws, seed), {low: found.drawn(fit, draws, seed) for low, fit in gap_laws.items()}
+    made, first, impossible = found.compare(ways, Budget(**limits, fixed_bytes=fixed_bytes), loss, gaps, parts)
+    left_out = {_title(way): reason for way, reason in impossible.items()} | (left_out if serving or post else {})
+    if not made:
+        told = ", ".join(f"{name}={value:g}" for name, value in limits.items())
+        raise InputError(f"{told}: nothing is possible ({'; '.join(dict.fromkeys(left_out.values()))})")
+    best, sure = made[0], made[0].best_in == made[0].best_in
+
+    def over_draws(name: str) -> "Estimate":
+        values = np.array([getattr(c, name) for c in made])
+        return found.Estimate.of(np.concatenate([values[:1], values[first]]), sure)
+
+    alone = set(limits) == {"flops"} and {"P_w", "P_a"} <= set(parts)
+    used = [loss, *(gap for low, gap in gaps.items() if any(w.post and (w.trained < FULL) == low for w in ways))]
+    answer = Plan(
+        best=best,
+        alternatives=[c for c in made[1:] if c.eligible],
+        sixteen=next((c for c in made if c.trained >= FULL and c.post is None), None),
+        trained=over_draws("trained"),
+        served=over_draws("served"),
+        P_star=found.Estimate.of(best_bits(loss.constants), loss.sure) if alone else None,
+        parts=parts,
+        left_out=left_out,
+        warnings=_warnings(best, used, parts),
+        sentence="",
+    )
+    return dataclasses.replace(answer, sentence=_sentence(answer))
+
+
+def _check(asked: dict, *, widths, post, group, fixed_bytes, draws) -> None:
+    for name, value in (asked | {"group": group}).items():
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"{name}={value:g}: expected a number above zero")
+    if not 0 <= fixed_bytes < float("inf"):
+        raise InputError(f"fixed_bytes={fixed_bytes:g}: expected bytes, at least zero")
+    if asked["bytes"] is not None and fixed_bytes >= asked["bytes"]:
+        raise InputError(f"fixed_bytes={fixed_bytes:g}: expected less than bytes={asked['bytes']:g}")
+    if draws and not draws >= 100:
+        raise InputError(f"draws={draws}: expected 0 (no intervals) or at least 100")
+    for name, values in (("widths", widths), ("formats", post)):
+        if values is not None and not len(values):
+            raise InputError(f"{name}: expected at least one")
+    for bits in widths or ():
+        if not 1 <= bits <= FULL:
+            raise InputError(f"widths={bits:g}: expected 1 to {FULL} bits")
+    if asked["flops"] is None and asked["bytes"] is None:
+        raise InputError("nothing limits N: expected flops, or bytes with tokens")
+    if asked["flops"] is None and asked["serve_tokens"] is not None:
+        raise InputError(f"serve_tokens={asked['serve_tokens']:g}: counts against flops; expected flops with it")
+    if asked["flops"] is None and asked["tokens"] is None:
+        raise InputError(f"bytes={asked['bytes']:g}: nothing limits D; expected flops or tokens with it")
+
+
+def _warnings(best: "Choice", used: "Sequence[Drawn]", parts: Sequence[str]) -> list[str]:
+    lines = list(best.outside)
+    if best.gap.value > SATURATED:
+        lines.append(f"a gap of {best.gap.value:.2g} nats: gaps above {SATURATED:g} no longer follow their law")
+    if parts and not {"P_w", "P_a"} <= set(parts):
+        lines.append(f"the loss law knows {', '.join(parts)} only: training is charged with {FULL} bits throughout")
+    for law in used:
+        fit = law.fit
+        name = fit.law.name
+        edges = [symbol for symbol, edge in fit.at_bound.items() if edge and symbol != "E"]
+        if fit.params.get("E", 1.0) <= 0 or fit.at_bound.get("E"):
+            lines.append(f"{name}: E is at zero, so losses beyond the rows fitted come out too low")
+        elif "E" in fit.params and fit.interval("E")[0] <= 0:
+            lines.append(f"{name}: E is not told apart from zero")
+        if edges:
+            lines.append(f"{name}: at a bound: {', '.join(edges)}")
+        if fit.status in ("unidentified", "not_converged"):
+            lines.append(f"{name}: the fit is {fit.status.replace('_', ' ')}")
+        if fit.status == "published":
+            lines.append(f"{name}: published constants without intervals")
+        elif fit.covariance is None:
+            lines.append(f"{name}: fitted without intervals")
+        elif not fit.bootstrap.trusted:
+            lines.append(f"{name}: its intervals take runs as independent, do not trust their width")
+        if law.kept < KEPT:
+            lines.append(f"{name}: too weakly determined, {law.kept:.0%} of draws are possible: intervals are rough")
+    return lines
+
+
+def _sentence(made: Plan) -> str:
+    best = made.best
+    text = (
+        f"Train N = {_told(best.N)} parameters on D = {_told(best.D)} tokens in {_training(best, made.parts)} and "
+        f"{_serving(best)}; expected loss {_told(best.loss, 4)} nats a token."
+    )
+    if best.critical:
+        text += " Stop there even if the budget allows more: further tokens would harm the quantized model."
+    if made.alternatives:
+        other = made.alternatives[0]
+        text += _against(f"Next best, {_training(other, made.parts)} and {_serving(other)}", other)
+    if made.sixteen and made.sixteen not in (best, *made.alternatives[:1]):
+        text += _against(
+            f"With {FULL} bits throughout{'' if made.sixteen.eligible else ' (not allowed)'}", made.sixteen
+        )
+    return text
+
+
+def _against(title: str, other: "Choice") -> str:
+    doubt = ", not told apart" if other.excess.low <= 0 <= other.excess.high else ""
+    return f" {title}: N = {_told(other.N)}, {_told(other.excess, 2)} nats above that{doubt}."
+
+
+def _training(choice: "Choice", parts: Sequence[str]) -> str:
+    if choice.trained >= FULL:
+        return f"{FULL} bits"
+    words = [PARTS[part] for part in parts]
+    return f"{choice.trained:g} bits ({' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))})"
+
+
+def _serving(choice: "Choice") -> str:
+    return "serve it as trained" if choice.post is None else f"quantize it to {choice.post} afterwards"
+
+
+def _title(way) -> str:
+    return f"{way.trained:g} bits {'as trained' if way.post is None else f'to {way.post}'}"
+
+
+def _told(made: "Estimate", digits: int = 3) -> str:
+    """A number with its interval, if it has one."""
+    ends = "" if made.low != made.low else f" [{made.low:.{digits}g}, {made.high:.{digits}g}]"
+    return f"{made.value:.{digits}g}{ends}"
+
+
+# ---- command line ----
+
+
+def add_parser(commands) -> None:
+    """Register `plan` with argparse's subparsers."""
+    parser = commands.add_parser(
+        "plan",
+        help="the best model for a budget",
+        description="The best N, D, training precision and format after training under ceilings on operations, bytes "
+        "and tokens, with intervals, from FITS.json or from the `paper`'s constants.",
+    )
+    parser.add_argument("fits", metavar="FITS.json|paper")
+    parser.add_argument("--flops", type=float, help="operations of training: 6 N D at 16 bits, less in proportion")
+    parser.add_argument("--bytes", type=float, help="of the served model: N (P + scales) / 8, and --fixed-bytes")
+    parser.add_argument("--tokens", type=float, help="most training tokens")
+    parser.add_argument("--serve-tokens", type=float, metavar="T", help="--flops cover serving these too: 2 N T P / 16")
+    parser.add_argument("--formats", metavar="A,B,...", help="to serve in, e.g. int3,int4,bf16 (bf16: none)")
+    parser.add_argument("--widths", metavar="P,P,...", help="bits in training, e.g. 8,16; default: all from the lowest")
+    parser.add_argument("--group", type=float, help="values that share a 16-bit scale in served formats")
+    parser.add_argument("--fixed-bytes", type=float, default=0.0, help="of what is never quantized, e.g. embeddings")
+    parser.add_argument("--draws", type=int, default=DRAWS, help=f"for intervals, default {DRAWS}; 0: none")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Print the plan that the command line asks for."""
+    from analysis import fits, predict
+
+    names = ("flops", "bytes", "tokens", "serve_tokens", "group", "fixed_bytes", "draws", "seed")
+    made = plan(
+        predict.paper() if chosen.fits == "paper" else fits.read(Path(chosen.fits)).fits,
+        post=None if chosen.formats is None else chosen.formats.split(","),
+        widths=None if chosen.widths is None else [predict.bits_of(text) for text in chosen.widths.split(",")],
+        **{name: getattr(chosen, name) for name in names},
+    )
+    for line in report(made):
+        print(line)
+
+
+def report(made: Plan) -> list[str]:
+    """The plan as lines: the choices as a table, what bears on them, and the sentence last."""
+    shown = [made.best, *made.alternatives[:SHOWN]]
+    if made.sixteen and made.sixteen not in shown:
+        shown.append(made.sixteen)
+    table = [("trained", "served", "N", "D", "loss", "from quantization", "above the best", "bytes", "best in")]
+    for c in shown:
+        cells = [f"{c.trained:g}", c.post or "as trained", _told(c.N), _told(c.D), _told(c.loss, 4)]
+        cells += [_told(c.gap, 2), _told(c.excess, 2), _told(c.bytes)]
+        share = "" if c.best_in != c.best_in else f"{c.best_in:.0%}" if c.eligible else "not allowed"
+        table.append((*cells, share + " *" * bool(c.outside)))
+    sizes = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, sizes, strict=True)).rstrip() for row in table]
+    if any(c.outside for c in shown):
+        lines.append("* outside the rows that a law was fitted on")
+    lines.append(f"bits in training: {_told(made.trained)}; bits of the served weights: {_told(made.served)}")
+    if made.P_star is not None:
+        lines.append(f"P* jointly optimal with N and D, at any budget: {_told(made.P_star)} bits")
+    lines += [f"left out: {what}: {reason}" for what, reason in made.left_out.items()]
+    return [*lines, *(f"warning: {line}" for line in made.warnings), made.sentence]
