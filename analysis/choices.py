@@ -1,9 +1,8 @@
 """Ways to train and to serve a model, each with its best N and D under a budget, and how sure all of that is.
 
-Parameter vectors are drawn from each fit's covariance, on the scales on which parameters are nearly normal, stretched
-by the fit's Student quantile over the normal one: 95% of the draws of one parameter fill its interval. A draw beyond a
-law's bounds is thrown away, as clipping would break the correlation that keeps the fitted losses where they are. Laws
-are drawn independently of each other. The first entry of every array of draws (S + 1,) is the estimate itself.
+Parameter vectors are the bootstrap draws that each fit keeps, so that parameters that are barely told apart stay
+together; what follows from them is stretched afterwards, as far as intervals of the fit are. Laws are drawn
+independently of each other. The first entry of every array of draws (S + 1,) is the estimate itself.
 """
 
 import dataclasses
@@ -12,7 +11,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 from analysis import derived
 from analysis.budgets import Budget, best_model, overhead_bits
@@ -27,7 +25,6 @@ from analysis.predict import GAP_LAW, LOSS_LAWS, LOW_LAWS, bits_of
 UNIFIED = "kumar_unified"  # the gap law for models trained in low precision
 FORMATS = ("int3", "int4", "int5", "int6", "int8")
 LOWEST = 3  # fewest bits in training that are compared, where the fit does not say from where it was fitted
-SPARE = 20  # draws made for each that is needed
 TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 
 
@@ -40,12 +37,18 @@ class Estimate:
     high: float
 
     @classmethod
-    def of(cls, values: np.ndarray, sure: bool) -> "Estimate":
-        """From an estimate and its draws (S + 1,); draws without a value do not count."""
+    def of(cls, values: np.ndarray, sure: bool, reach: float) -> "Estimate":
+        """From an estimate and its draws (S + 1,), whose middle 95% is stretched by `reach` about the estimate, on the
+        log scale where all are positive; draws without a value do not count."""
         value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
         if not sure or not len(draws):
             return cls(value=value, low=np.nan, high=np.nan)
-        low, high = np.quantile(draws, TAILS, method="nearest")  # infinite losses must not turn into NaN
+        ends = np.quantile(draws, TAILS, method="nearest")  # infinite losses must not turn into NaN
+        if min(value, *draws) > 0:
+            with np.errstate(over="ignore"):
+                low, high = value * (ends / value) ** reach
+        else:
+            low, high = value + (ends - value) * reach
         return cls(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
@@ -98,12 +101,12 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A fit's constants by symbol, (S + 1,) each, and the share of draws that were within the law's bounds."""
+    """A fit's constants by symbol, (S + 1,) each, and how far what follows from them has to be stretched."""
 
     fit: Fit
     constants: dict[str, np.ndarray]
     sure: bool
-    kept: float
+    reach: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ class _Solved:
     loss: np.ndarray  # at the N and D of the estimate, (S + 1,)
     gap: np.ndarray
     sure: bool
+    reach: float
     charged: float
     critical: bool
     outside: list[str]
@@ -187,24 +191,15 @@ def ways_of(
 
 
 def drawn(fit: Fit, count: int, seed: int) -> Drawn:
-    """`count` parameter vectors of `fit`, the same for the same seed; copies of the estimate without a covariance."""
+    """`count` parameter vectors of `fit`, the same for the same seed; copies of the estimate where it has no draws."""
     constants = {k: np.full(count + 1, float(v)) for k, v in {**fit.law.constants, **fit.params}.items()}
-    if count == 0 or fit.covariance is None or not np.isfinite(fit.covariance).all():
-        return Drawn(fit=fit, constants=constants, sure=False, kept=1.0)
-    parameters = fit.law.ordered
-    centre = np.array([float(p.forward(fit.params[p.symbol])) for p in parameters])
-    edges = np.sort([[float(p.forward(p.lower)), float(p.forward(p.upper))] for p in parameters], axis=1)
-    stretch = fit.bootstrap.t / float(stats.norm.ppf(TAILS[1]))
-    values, vectors = np.linalg.eigh(fit.covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0)) * stretch
+    if count == 0 or fit.draws is None:
+        return Drawn(fit=fit, constants=constants, sure=False, reach=1.0)
     generator = np.random.default_rng([seed, zlib.crc32(fit.law.name.encode())])
-    moved = centre + generator.standard_normal((SPARE * count, len(centre))) @ root.T
-    inside = ((edges[:, 0] <= moved) & (moved <= edges[:, 1])).all(axis=1)
-    # Too few within: the nearest that there is, said so by `kept`.
-    moved = np.vstack([moved[inside], np.clip(moved[~inside], edges[:, 0], edges[:, 1])])[:count]
-    for j, p in enumerate(parameters):
-        constants[p.symbol][1:] = p.backward(moved[:, j])
-    return Drawn(fit=fit, constants=constants, sure=True, kept=float(inside.mean()))
+    chosen = fit.draws[generator.integers(len(fit.draws), size=count)]
+    for j, symbol in enumerate(fit.law.symbols):
+        constants[symbol][1:] = chosen[:, j]
+    return Drawn(fit=fit, constants=constants, sure=True, reach=fit.bootstrap.reach)
 
 
 def compare(
@@ -254,6 +249,7 @@ def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequ
         loss=np.nan_to_num(total, nan=np.inf, posinf=np.inf),
         gap=np.nan_to_num(added, nan=np.inf, posinf=np.inf),
         sure=all(law.sure for law in used),
+        reach=max(law.reach for law in used),
         charged=charged,
         critical=most * (1 - 1e-6) > D,
         outside=[line for law in used for line in _outside(law.fit, at)],
@@ -268,13 +264,13 @@ def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.nda
         trained=way.trained,
         post=way.post,
         served=way.served,
-        N=Estimate.of(N, s.sure),
-        D=Estimate.of(D, s.sure),
-        loss=Estimate.of(s.loss, s.sure),
-        gap=Estimate.of(s.gap, s.sure),
-        excess=Estimate.of(excess, s.sure and best.sure),
-        bytes=Estimate.of(budget.size(N, served=way.served, overhead=way.overhead), s.sure),
-        flops=Estimate.of(budget.cost(N, D, trained=s.charged, served=way.served), s.sure),
+        N=Estimate.of(N, s.sure, s.reach),
+        D=Estimate.of(D, s.sure, s.reach),
+        loss=Estimate.of(s.loss, s.sure, s.reach),
+        gap=Estimate.of(s.gap, s.sure, s.reach),
+        excess=Estimate.of(excess, s.sure and best.sure, max(s.reach, best.reach)),
+        bytes=Estimate.of(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
+        flops=Estimate.of(budget.cost(N, D, trained=s.charged, served=way.served), s.sure, s.reach),
         best_in=float((first == place).mean()) if sure else np.nan,
         eligible=way.eligible,
         critical=s.critical,

@@ -102,7 +102,9 @@ def entry(fit: Fit) -> dict:
             "matrix": None if fit.covariance is None else fit.covariance.tolist(),
         },
     }
-    return _rounded(made)
+    made = _rounded(made)
+    made["draws"] = None if fit.draws is None else [[float(f"{v:.6g}") for v in draw] for draw in fit.draws.tolist()]
+    return made
 
 
 def _restore(stored: dict) -> Fit:
@@ -125,6 +127,7 @@ def _restore(stored: dict) -> Fit:
         params=params,
         intervals=intervals,
         covariance=None if matrix is None else np.array(matrix, float),
+        draws=None if stored["draws"] is None else np.array(stored["draws"], float),
         bootstrap=Bootstrap(**stored["bootstrap"]),
         noise=GapNoise(**stored["noise"]) if stored["noise"] else None,
         at_bound={symbol: stored["params"][symbol]["at_bound"] for symbol in params},
@@ -141,6 +144,7 @@ def published(law_name: str) -> Fit:
         params=law.published,
         intervals={},
         covariance=None,
+        draws=None,
         bootstrap=Bootstrap(kind="none", clusters=0, draws=0, seed=0, t=0.0, trusted=False),
         objective="published",
         huber_delta=None,

@@ -30,6 +30,8 @@ class Fit:
     intervals: dict[str, Interval]
     covariance: np.ndarray | None
     """(P, P) of the transformed parameters in the law's order, or None without a bootstrap."""
+    draws: np.ndarray | None
+    """(S, P) refitted parameters in the law's order and in natural units, or None without a bootstrap."""
     bootstrap: Bootstrap
     objective: str
     huber_delta: float | None
@@ -67,11 +69,12 @@ class Fit:
         return self.law.predict(self.params, frame)
 
     def predict_se(self, frame: pd.DataFrame) -> np.ndarray:
-        """Standard error (n,) of the prediction in nats, from the covariance by the delta method; NaN without one."""
-        if self.covariance is None:
+        """Standard error (n,) of the prediction in nats, from the predictions of the draws; NaN without any."""
+        if self.draws is None:
             return np.full(len(frame), np.nan)
-        slopes = self.law.gradient(self.params, frame)[1]
-        return np.sqrt(np.maximum(np.einsum("np,pq,nq->n", slopes, self.covariance, slopes), 0.0))
+        symbols = self.law.symbols
+        found = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
+        return np.nanstd(found, axis=0, ddof=1) * self.bootstrap.stretch
 
     def to_json(self) -> dict:
         """This fit as its entry in FITS.json."""
@@ -101,6 +104,7 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         params=fitted.params,
         intervals=spread.intervals,
         covariance=spread.covariance,
+        draws=spread.draws,
         bootstrap=spread.bootstrap,
         objective=problem.describe(),
         huber_delta=problem.delta if np.isfinite(problem.delta) else None,

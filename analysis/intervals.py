@@ -22,6 +22,7 @@ from analysis.objective import Problem
 from analysis.solver import minimise
 
 LEAST_CLUSTERS = 4
+KEPT = 200  # draws that are kept with a fit
 LEVEL = 0.95
 REWEIGHTINGS = 2  # rounds in which a draw's own predictions set the standard deviations of gaps
 
@@ -42,6 +43,16 @@ class Bootstrap:
     t: float
     trusted: bool
 
+    @property
+    def stretch(self) -> float:
+        """By how much the scatter of draws of so few clusters understates the standard error; NaN without draws."""
+        return float(np.sqrt((self.clusters + 1) / (self.clusters - 2))) if self.draws else float("nan")
+
+    @property
+    def reach(self) -> float:
+        """Half the width of an interval over that of the middle 95% of the draws."""
+        return self.stretch * self.t / float(stats.norm.ppf(0.5 + self.level / 2))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
@@ -59,6 +70,9 @@ class Spread:
     bootstrap: Bootstrap
     intervals: dict[str, Interval]
     covariance: np.ndarray | None
+    draws: np.ndarray | None
+    """(<= KEPT, P) refitted parameters in natural units, as they were found: not stretched. What follows from a fit is
+    computed for each of them: a covariance cannot say how parameters that are barely told apart go together."""
     warnings: list[str]
 
 
@@ -71,7 +85,7 @@ def bootstrap(
     if draws == 0 or k < LEAST_CLUSTERS:
         made = Bootstrap(kind="none", clusters=k, draws=0, seed=seed, t=0.0, trusted=False)
         warnings = [f"no intervals: only {k} {kind} to draw from, needs at least {LEAST_CLUSTERS}"] if draws else []
-        return Spread(bootstrap=made, intervals={}, covariance=None, warnings=warnings)
+        return Spread(bootstrap=made, intervals={}, covariance=None, draws=None, warnings=warnings)
     values = problem.outside(_refit(problem, point, _weights(labels, draws, seed), frame, noise))
     best = problem.outside(point[None])[0]
     t = float(stats.t.ppf(0.5 + LEVEL / 2, k - 2))
@@ -89,6 +103,7 @@ def bootstrap(
             p.symbol: _interval(p, moved[:, j], float(best[j]), stretch, t) for j, p in enumerate(problem.law.ordered)
         },
         covariance=np.cov(moved[finite], rowvar=False) * stretch**2 if finite.sum() > 1 else None,
+        draws=values[:KEPT],
         warnings=warnings,
     )
 

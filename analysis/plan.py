@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # these load numpy and scipy, which --help has no use for
 DRAWS = 500
 FULL = 16
 SATURATED = 0.5  # nats of gap beyond which gaps no longer follow their law
-KEPT = 0.8  # share of draws within a law's bounds below which its covariance is no good description of it
 SHOWN = 6  # alternatives that are printed
 PARTS = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 
@@ -84,7 +83,7 @@ def plan(
     gap_laws, left_out = found.gap_laws(fits, post)
     serving = bytes is not None or serve_tokens is not None
     ways = found.ways_of(law, parts, post=post, widths=widths, group=group, serving=serving, gaps=gap_laws)
-    if all(fit.covariance is None for fit in (law, *gap_laws.values())):
+    if all(fit.draws is None for fit in (law, *gap_laws.values())):
         draws = 0
     loss, gaps = found.drawn(law, draws, seed), {low: found.drawn(fit, draws, seed) for low, fit in gap_laws.items()}
     made, first, impossible = found.compare(ways, Budget(**limits, fixed_bytes=fixed_bytes), loss, gaps, parts)
@@ -96,7 +95,7 @@ def plan(
 
     def over_draws(name: str) -> "Estimate":
         values = np.array([getattr(c, name) for c in made])
-        return found.Estimate.of(np.concatenate([values[:1], values[first]]), sure)
+        return found.Estimate.of(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
 
     alone = set(limits) == {"flops"} and {"P_w", "P_a"} <= set(parts)
     used = [loss, *(gap for low, gap in gaps.items() if any(w.post and (w.trained < FULL) == low for w in ways))]
@@ -106,7 +105,7 @@ def plan(
         sixteen=next((c for c in made if c.trained >= FULL and c.post is None), None),
         trained=over_draws("trained"),
         served=over_draws("served"),
-        P_star=found.Estimate.of(best_bits(loss.constants), loss.sure) if alone else None,
+        P_star=found.Estimate.of(best_bits(loss.constants), loss.sure, loss.reach) if alone else None,
         parts=parts,
         left_out=left_out,
         warnings=_warnings(best, used, parts),
@@ -159,12 +158,10 @@ def _warnings(best: "Choice", used: "Sequence[Drawn]", parts: Sequence[str]) -> 
             lines.append(f"{name}: the fit is {fit.status.replace('_', ' ')}")
         if fit.status == "published":
             lines.append(f"{name}: published constants without intervals")
-        elif fit.covariance is None:
+        elif fit.draws is None:
             lines.append(f"{name}: fitted without intervals")
         elif not fit.bootstrap.trusted:
             lines.append(f"{name}: its intervals take runs as independent, do not trust their width")
-        if law.kept < KEPT:
-            lines.append(f"{name}: too weakly determined, {law.kept:.0%} of draws are possible: intervals are rough")
     return lines
 
 

@@ -86,3 +86,16 @@ def test_prediction_errors_come_from_the_covariance(tables):
     assert relative[1] > 1.5 * relative[0]
     slope = np.log(100) * found.intervals["gamma_D"].se
     assert relative[1] == pytest.approx(np.hypot(relative[0], slope), rel=0.5)
+
+
+def test_prediction_errors_where_parameters_are_barely_told_apart(tables):
+    """E and A trade off along a curve here: their covariance would say several times what the draws scatter."""
+    sizes, tokens = (23_600, 30_000, 40_000), (1e6, 2e6, 4e6)
+    found = analysis.fit("chinchilla", tables.simulate(sizes=sizes, tokens=tokens, post=()), bootstrap=200)
+    frame = pd.DataFrame({"N": [30_000.0], "D": [2e6]})
+    error = found.predict_se(frame)[0]
+    slopes = found.law.gradient(found.params, frame)[1]
+    assert error < 0.02 * found.predict(frame)[0]
+    refitted = [found.law.predict(dict(zip(found.law.symbols, d, strict=True)), frame)[0] for d in found.draws]
+    assert error == pytest.approx(np.std(refitted, ddof=1) * found.bootstrap.stretch)
+    assert np.sqrt(slopes[0] @ found.covariance @ slopes[0]) > error
