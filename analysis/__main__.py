@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis laws | fit | figures | predict | plan`.
+"""The command line: `python -m analysis laws | fit | compare | figures | predict | plan`.
 
 Nothing heavier than argparse is imported before a command runs, so that `--help` is quick. Bad input is one line on
 stderr and status 1.
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from analysis import plan
+from analysis import compare, plan
 from analysis.errors import InputError
 
 PROG = "python -m analysis"
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("weights", "activations", "kv"):
         predict.add_argument(f"--{name}", metavar="FORMAT", default="bf16", help=f"{name} in training (default bf16)")
     predict.set_defaults(run=_predict)
+    compare.add_parser(commands)
     plan.add_parser(commands)
     return parser
 

@@ -19,6 +19,7 @@ from analysis.fitting import Fit
 from analysis.intervals import Bootstrap, Interval
 from analysis.laws import LAWS, named
 from analysis.noise import GapNoise
+from analysis.options import Options
 
 SCHEMA = 1
 DIGITS = 8
@@ -91,6 +92,7 @@ def entry(fit: Fit) -> dict:
             }
             for p in fit.law.ordered
         },
+        "options": dataclasses.asdict(fit.options),
         "constants": dict(fit.law.constants),
         "schemes": list(fit.law.categories),
         **{name: getattr(fit, name) for name in PLAIN},
@@ -122,8 +124,10 @@ def _restore(stored: dict) -> Fit:
     plain = {
         name: _number(value) if (value := stored[name]) is None and name != "huber_delta" else value for name in PLAIN
     }
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["options"].items()}
     return Fit(
         law=law,
+        options=Options(**options),
         params=params,
         intervals=intervals,
         covariance=None if matrix is None else np.array(matrix, float),
@@ -141,6 +145,7 @@ def published(law_name: str) -> Fit:
     law = LAWS[law_name]
     return Fit(
         law=law,
+        options=Options(bootstrap=0),
         params=law.published,
         intervals={},
         covariance=None,

@@ -38,6 +38,7 @@ class Fit:
     value: float
     """The objective at the optimum."""
     noise: GapNoise | None
+    options: Options
     rows: int
     filter: str
     left_out: dict[str, int]
@@ -110,6 +111,7 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         huber_delta=problem.delta if np.isfinite(problem.delta) else None,
         value=float(fitted.solution.values.min()),
         noise=fitted.noise,
+        options=chosen,
         rows=len(fitted.frame),
         filter=chosen.filter or "",
         left_out=selection.left_out | fitted.left_out,

@@ -46,7 +46,7 @@ class _Sieve:
 
     def keep(self, mask: np.ndarray, reason: str) -> None:
         if not mask.all():
-            self.left_out[reason] = int((~mask).sum())
+            self.left_out[reason] = self.left_out.get(reason, 0) + int((~mask).sum())
             self.frame = self.frame[mask]
 
 

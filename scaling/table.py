@@ -215,6 +215,7 @@ def _precision_columns(run: Run) -> dict[str, Any]:
     )
     # What an activation or a cached vector shares its scale with: its row of a matmul input, or all rows of a batch.
     inputs = [(run.data.batch_tokens, columns, 1) for _, columns, _ in _matrices(run)]
+    sigma2_a, group_a = over_matrices(inputs, stored["a"].format, stored["a"].granularity, stored["a"].scale_rule)
     cached = [(run.data.batch_tokens * run.model.n_heads, run.model.head_dim, 1)]
     gradients = [precision.format(part) for part in ("dx_gradients", "dw_gradients")]
     backward = precision.quantized_backward()
@@ -227,10 +228,9 @@ def _precision_columns(run: Run) -> dict[str, Any]:
         **{f"scale_rule_{letter}": s.scale_rule for letter, s in stored.items()},
         "sigma2_w": sigma2_w,
         "group_w": group_w,
-        **{
-            f"sigma2_{letter}": over_matrices(rows, s.format, s.granularity, s.scale_rule)[0]
-            for letter, s, rows in (("a", stored["a"], inputs), ("kv", stored["kv"], cached))
-        },
+        "sigma2_a": sigma2_a,
+        "group_a": group_a,
+        "sigma2_kv": over_matrices(cached, stored["kv"].format, stored["kv"].granularity, stored["kv"].scale_rule)[0],
         "granularity_backward": precision.granularity_backward if backward else None,
         "scale_rule_backward": precision.scale_rule_backward if backward else None,
         "estimator": precision.estimator,

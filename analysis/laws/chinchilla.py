@@ -18,7 +18,7 @@ def loss_columns(theta, size_log, tokens_log, *, tied: bool) -> Columns:
     alpha = theta["alpha"]
     name, beta = ("alpha", alpha) if tied else ("beta", theta["beta"])
     ones = np.ones_like(alpha)
-    logs = {"A": -alpha * size_log, "B": -beta * tokens_log, "E": 0.0 * ones * tokens_log}
+    logs = {"A": -alpha * size_log, "B": -beta * tokens_log, "E": np.zeros_like(ones * tokens_log)}
     return Columns(logs=logs, slopes={("A", "alpha"): -ones * size_log, ("B", name): -ones * tokens_log})
 
 

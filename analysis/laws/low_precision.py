@@ -11,6 +11,8 @@ The added loss shares its exponents of N and D with the terms of the loss withou
 which the paper has too, cannot be told from A where all runs share it.
 """
 
+import functools
+
 import numpy as np
 
 from analysis.law import Columns, Law, Parameter
@@ -35,32 +37,33 @@ SUN = {
 NEVER = 1e-12  # sigma2 below which nothing counts as quantized
 
 
-def _chen_columns(theta, x) -> Columns:
-    group = np.log(np.log2(x["group_w"]))
+def _chen_columns(theta, x, group: str) -> Columns:
+    depth = np.log(np.log2(x[group]))
     tokens, size = np.log(x["D"]), np.log(x["N"])
     ones = np.ones_like(theta["gamma_G"])
-    log = theta["gamma_D"] * tokens - theta["gamma_N"] * size + theta["gamma_G"] * group
-    slopes = {("k", "gamma_D"): ones * tokens, ("k", "gamma_N"): -ones * size, ("k", "gamma_G"): ones * group}
+    log = theta["gamma_D"] * tokens - theta["gamma_N"] * size + theta["gamma_G"] * depth
+    slopes = {("k", "gamma_D"): ones * tokens, ("k", "gamma_N"): -ones * size, ("k", "gamma_G"): ones * depth}
     return Columns(logs={"k": log}, slopes=slopes)
 
 
-def _chen(name: str) -> Law:
+def _chen(name: str, parts: tuple[str, ...], group: str) -> Law:
     published = CHEN[name]
     return Law(
         name=f"chen_{name}",
         equation="gap_qat = k D^gamma_D (log2 G)^gamma_G / N^gamma_N, G values a scale",
         source=f"Chen et al. 2025, Eq. 7 and its table, {name.upper()} (arXiv 2505.14302)",
         response="gap_qat",
-        variables=("N", "D", "group_w"),
+        variables=("N", "D", group),
         parameters=(
             *gap_parameters(published, front="k"),
             Parameter(
                 symbol="gamma_G", unit="1", lower=-5.0, upper=5.0, starts=(0.0, 1.0), published=published["gamma_G"]
             ),
         ),
-        columns=_chen_columns,
-        distinct={"N": 2, "D": 2, "group_w": 2},
+        columns=functools.partial(_chen_columns, group=group),
+        distinct={"N": 2, "D": 2, group: 2},
         quantized_training=True,
+        accounts=parts,
     )
 
 
@@ -95,7 +98,9 @@ def _panferov_columns(theta, x) -> Columns:
 
 
 LAWS = (
-    *(_chen(name) for name in CHEN),
+    _chen("w4a4", ("P_w", "P_a"), "group_w"),
+    _chen("w4a16", ("P_w",), "group_w"),
+    _chen("w16a4", ("P_a",), "group_a"),
     Law(
         name="sun",
         equation="L = A N^-alpha + B D^-beta + E + kappa D^beta/N^alpha log2(G) / [(E_w + 1/2)^delta (M_w + 1/2)^nu]",

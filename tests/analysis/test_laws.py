@@ -18,6 +18,7 @@ FRAME = {
     "E_w": np.array([2.0, 4.0, 8.0]),
     "M_w": np.array([1.0, 3.0, 7.0]),
     "group_w": np.array([16.0, 32.0, 96.0]),
+    "group_a": np.array([16.0, 32.0, 96.0]),
     "sigma2_w": np.array([0.05, 0.01, 0.0]),
     "sigma2_a": np.array([0.02, 0.003, 1e-5]),
     "sigma2_post": np.array([0.06, 0.01, 5e-4]),
