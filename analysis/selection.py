@@ -20,7 +20,7 @@ PARTS = ("P_w", "P_a", "P_kv")
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
 AFTER = ("ptq", "granularity_post", "scale_rule", "family")
 SWITCHES = ("act_order", "clip")
-OPTIONS = ("format_post_a", "format_post_kv", "calib_tokens")
+OPTIONS = ("format_post_a", "granularity_post_a", "format_post_kv", "granularity_post_kv", "calib_tokens")
 DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
 MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")
 RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over

@@ -252,6 +252,14 @@ class Run:
                         check_width(width, parse(name), granularity, rule)
                     except InputError as fault:
                         raise InputError(f"ptq.granularities[{i}]={granularity} for {name}: {fault}") from None
+        for part, found in (("activations", inputs), ("kv", heads)):
+            granularity = getattr(self.ptq, f"granularity_{part}") or getattr(self.precision, f"granularity_{part}")
+            for i, name in enumerate(getattr(self.ptq, part) if self.ptq.methods else ()):
+                for width in found if name != "trained" else ():
+                    try:
+                        check_width(width, parse(name), granularity, "auto")
+                    except InputError as fault:
+                        raise InputError(f"ptq.{part}[{i}]={name}: {fault}") from None
 
     @property
     def steps(self) -> int:

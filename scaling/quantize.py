@@ -57,6 +57,8 @@ def fake_quantize(
         InputError: no such format, granularity, rule, rounding or estimator; a block that does not divide the last
             axis; x is not floating point.
     """
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"fake_quantize: x is a {type(x).__name__}; it has to be a torch.Tensor")
     if not x.is_floating_point():
         raise InputError(f"fake_quantize: x has dtype {x.dtype}; it has to be floating point")
     quantizer = Quantizer([parse(fmt)], granularity, scale_rule, rounding, estimator, x.device)
@@ -67,7 +69,7 @@ def fake_quantize(
 
 def check_granularity(granularity: str, *rows: str) -> None:
     """Raise InputError unless `granularity` is tensor, block<k>, or one of the names that `rows` have here."""
-    if granularity not in ("tensor", *rows) and not re.fullmatch(r"block[1-9]\d*", granularity):
+    if granularity not in ("tensor", *rows) and not re.fullmatch(r"block[1-9]\d*", str(granularity)):
         known = ", ".join(("tensor", *rows))
         raise InputError(f"{granularity}: no such granularity; use {known}, or block<k> such as block16")
 

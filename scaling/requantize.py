@@ -64,7 +64,11 @@ def add_rows(job: PTQJob) -> dict[str, str]:
         except InputError as fault:
             failures[folder.run.run_id] = str(fault)
     rows = sum(len(m.settings) for m in models)
-    note(f"{job.study}: {len(folders)} finished runs, {len(models)} models to quantize, {rows} rows to add")
+    asked = settings_of(folders[0].run)
+    why = "" if rows or failures else "; all are there already" if asked else "; no method or no format was asked for"
+    note(f"{job.study}: {len(folders)} finished runs, {len(models)} models to quantize, {rows} rows to add{why}")
+    if not rows:
+        return failures
     total = sum(len(m.settings) * m.folder.run.data.eval_windows * m.folder.run.data.sequence_length for m in models)
     done, changed = 0, {}
     with Progress(f"{job.study}: evaluating", total) as progress:

@@ -64,7 +64,7 @@ def check_rule(rule: str, fmt: Format) -> str:
     Raises:
         InputError: no such rule, or not one for this format.
     """
-    rule = fmt.scale_rule if rule == "auto" else rule
+    rule = fmt.scale_rule if rule == "auto" else str(rule)
     known = rule in ("absmax", "pow2_floor", "pow2_ceil", "pow2_nearest", "mse", "gaussian", "absmean")
     if not known and _percentile(rule) is None:
         scale_format = _scale_format(rule)

@@ -102,8 +102,7 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
         for row in quantizations:
             if row["tokens_seen"] == tokens:
                 stored = Storage(parse(row["format_post"]), row["granularity_post"], row["scale_rule"])
-                values = {k: v for k, v in row.items() if k != "setting"}
-                yield {**constant, **values, **_stored(folder, stored), **_post(folder.run, stored)}
+                yield {**constant, **row, **_stored(folder, stored), **_post(folder.run, stored)}
 
 
 def _stored(folder: _Folder, setting: Storage) -> dict[str, Any]:
@@ -164,6 +163,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "weight_decay": decay,
         "tau": run.data.batch_tokens / (rate * decay) if decay else None,
         **_precision_columns(run),
+        "setting": None,
         "ptq": None,
         "P_post": None,
         "format_post": None,
@@ -173,6 +173,8 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "P_post_kv": None,
         "format_post_a": None,
         "format_post_kv": None,
+        "granularity_post_a": None,
+        "granularity_post_kv": None,
         "act_order": None,
         "clip": None,
         "calib_tokens": None,

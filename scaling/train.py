@@ -57,7 +57,7 @@ def _train_one(config: DictConfig) -> None:
     run = build_run(plain_config(config))
     folder = RunFolder(run)
     if folder.state() == "done":
-        note(f"{run.run_id} is done already")
+        note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")
     elif failed := train([run]):
         raise UnfinishedError(failed[run.run_id])
     losses = folder.result()["evaluations"]

@@ -47,8 +47,8 @@ def awq(
     """
     chosen = parse(fmt)
     check_format(chosen.name, chosen.hadamard)
-    if grid < 1:
-        raise InputError(f"grid={grid}: must be at least 1")
+    if not isinstance(grid, int) or grid < 1:
+        raise InputError(f"grid={grid}: must be a whole number, at least 1")
     quantizer = Quantizer([chosen], granularity, scale_rule, device=weight.device)
     w = checked(weight)
     found = statistics(checked_inputs(inputs, w)[None])

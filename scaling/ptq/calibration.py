@@ -13,6 +13,7 @@ import torch
 
 from scaling.config import Run
 from scaling.data import Batches, Corpus
+from scaling.errors import InputError
 from scaling.model import EAGER, Weights, hidden
 from scaling.precision import StackPrecision
 from scaling.ptq.layers import Statistics, working_dtype
@@ -32,7 +33,17 @@ class Calibration:
 
 
 def windows_of(run: Run, corpus: Corpus) -> np.ndarray:
-    """The calibration windows of a run, (n, T + 1) int64."""
+    """The calibration windows of a run, (n, T + 1) int64.
+
+    Raises:
+        InputError: the corpus has fewer tokens.
+    """
+    unique = corpus.unique_tokens(run.data.sequence_length)
+    if run.ptq.calibration_tokens > unique:
+        raise InputError(
+            f"ptq.calibration_tokens={run.ptq.calibration_tokens}: {corpus.name} has {unique} unique training tokens; "
+            "use at most that"
+        )
     count = -(-run.ptq.calibration_tokens // run.data.sequence_length)
     return Batches(corpus, run.data.sequence_length, count, ORDER).at(0)
 

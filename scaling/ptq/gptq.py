@@ -68,7 +68,7 @@ def gptq(
     quantizer = Quantizer([parse(fmt)], granularity, scale_rule, device=weight.device)
     w = checked(weight)
     hessian, _ = statistics(checked_inputs(inputs, w)[None])
-    if not damping > 0:
+    if not isinstance(damping, int | float) or not damping > 0:
         raise InputError(f"damping={damping}: must be above 0")
     if not hessian.any():
         raise InputError("inputs: all zero; there is nothing to calibrate on")

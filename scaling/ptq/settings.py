@@ -4,7 +4,7 @@ import dataclasses
 from itertools import product
 from typing import Any
 
-from scaling.config import PTQConfig, Run
+from scaling.config import Run
 from scaling.formats import Format, parse
 from scaling.precision import Precision
 from scaling.scales import check_rule
@@ -23,6 +23,7 @@ class Setting:
     kv: str | None
     """Format of keys and values; None: as in training."""
     granularity_activations: str | None
+    """In effect; None where the part stays as in training."""
     granularity_kv: str | None
     calibration_tokens: int | None
     act_order: bool | None
@@ -49,10 +50,9 @@ class Setting:
         """What the quantized model computes in, its weights apart, which are plain numbers by then."""
         changes = {"weights": "bf16"}
         if self.activations is not None:
-            changes |= {"activations": self.activations}
-            changes |= {"granularity_activations": self.granularity_activations or trained.granularity_activations}
+            changes |= {"activations": self.activations, "granularity_activations": self.granularity_activations}
         if self.kv is not None:
-            changes |= {"kv": self.kv, "granularity_kv": self.granularity_kv or trained.granularity_kv}
+            changes |= {"kv": self.kv, "granularity_kv": self.granularity_kv}
         return dataclasses.replace(trained, **changes)
 
     def columns(self) -> dict[str, Any]:
@@ -67,6 +67,8 @@ class Setting:
             "P_post_kv": parse(self.kv).bits if self.kv else None,
             "format_post_a": self.activations,
             "format_post_kv": self.kv,
+            "granularity_post_a": self.granularity_activations,
+            "granularity_post_kv": self.granularity_kv,
             "act_order": self.act_order,
             "clip": self.clip,
         }
@@ -74,6 +76,11 @@ class Setting:
 
 def _with(name: str | None, granularity: str | None) -> str | None:
     return name if name is None or granularity is None else f"{name}:{granularity}"
+
+
+def _granularity(name: str | None, asked: str) -> str | None:
+    """The granularity in effect; None where a part stays as in training."""
+    return None if name is None else parse(name).granularity(asked)
 
 
 def settings_of(run: Run) -> list[Setting]:
@@ -84,15 +91,14 @@ def settings_of(run: Run) -> list[Setting]:
         config.methods, config.granularities, config.scale_rules, config.activations, config.kv, config.formats
     )
     for method, granularity, rule, activations, kv, name in combinations:
-        setting = _setting(config, method, granularity, rule, activations, kv, parse(name))
+        setting = _setting(run, method, granularity, rule, activations, kv, parse(name))
         found.setdefault(setting.key, setting)
     return list(found.values())
 
 
-def _setting(
-    config: PTQConfig, method: str, granularity: str, rule: str, activations: str, kv: str, fmt: Format
-) -> Setting:
+def _setting(run: Run, method: str, granularity: str, rule: str, activations: str, kv: str, fmt: Format) -> Setting:
     activations, kv = (None if name == "trained" else name for name in (activations, kv))
+    config, trained = run.ptq, run.precision
     by_gptq, by_awq = method == "gptq", method == "awq"
     return Setting(
         method=method,
@@ -101,8 +107,10 @@ def _setting(
         scale_rule=check_rule(rule, fmt),
         activations=activations,
         kv=kv,
-        granularity_activations=config.granularity_activations if activations else None,
-        granularity_kv=config.granularity_kv if kv else None,
+        granularity_activations=_granularity(
+            activations, config.granularity_activations or trained.granularity_activations
+        ),
+        granularity_kv=_granularity(kv, config.granularity_kv or trained.granularity_kv),
         calibration_tokens=config.calibration_tokens if by_gptq or by_awq else None,
         act_order=config.act_order if by_gptq else None,
         damping=config.damping if by_gptq else None,

@@ -165,3 +165,30 @@ def test_help_lists_what_can_be_asked():
     done = subprocess.run([sys.executable, "-m", "scaling.ptq", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "ptq: all, awq" in done.stdout and "calibration_tokens" in done.stdout
+
+
+def test_rows_of_each_granularity_can_be_told_apart(make_run, quantize, tmp_path):
+    import pandas as pd
+
+    folder = RunFolder(make_run("ptq=none"))
+    train_stack([folder.run])
+    for granularity in ("tensor", "token"):
+        asked = ["ptq.activations=[int4]", f"ptq.granularity_activations={granularity}"]
+        assert quantize("ptq.formats=[int4]", *asked)[0] == 0
+    collect(folder.path.parent, tmp_path / "runs.csv")
+    rows = pd.read_csv(tmp_path / "runs.csv").dropna(subset="ptq").set_index("granularity_post_a")
+    assert set(rows.index) == {"tensor", "token"} and rows.setting.nunique() == 2
+    assert rows.gap["tensor"] != rows.gap["token"]
+
+
+def test_nothing_to_do_is_said(make_run, quantize):
+    train_stack([make_run("ptq=none")])
+    assert "0 rows to add; no method or no format was asked for" in quantize("ptq=none")[2]
+    assert quantize("ptq.formats=[int4]")[0] == 0
+    assert "0 rows to add; all are there already" in quantize("ptq.formats=[int4]")[2]
+
+
+def test_calibration_beyond_the_corpus_is_refused(make_run, quantize):
+    train_stack([make_run("ptq=none")])
+    status, _, err = quantize("ptq=gptq", "ptq.formats=[int4]", "ptq.calibration_tokens=1e9")
+    assert status == 1 and "ptq.calibration_tokens=1000000000: " in err and "unique training tokens" in err

@@ -86,5 +86,5 @@ def test_what_cannot_be_done_is_said(layer):
     weight, inputs = layer
     with pytest.raises(InputError, match="int4-hadamard: awq scales channels, which a rotation mixes"):
         awq(weight, inputs, "int4-hadamard")
-    with pytest.raises(InputError, match="grid=0: must be at least 1"):
+    with pytest.raises(InputError, match="grid=0: must be a whole number, at least 1"):
         awq(weight, inputs, "int4", grid=0)
