@@ -89,6 +89,8 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
         sieve.keep(sieve.frame["gap_qat"].notna().to_numpy(bool), "without a gap to an unquantized run")
     _ends_of_runs(sieve)
     if law.quantized_training:
+        if law.response == "gap":
+            _more_bits_in_training(law, sieve)
         law = _trained_in_low_precision(law, sieve)
     else:
         _trained_in_full_precision(sieve)
@@ -155,6 +157,16 @@ def _trained_in_low_precision(law: Law, sieve: _Sieve) -> Law:
             f"widths in one of {', '.join(asked)}"
         )
     return law.without(constant)
+
+
+def _more_bits_in_training(law: Law, sieve: _Sieve) -> None:
+    """Eq. 9 of Kumar et al. assumes that training had more bits than are left: models whose weights were trained for
+    fewer do lose something."""
+    post = table.numbers(sieve.frame, "P_post", positive=True)
+    for part in (p for p in PARTS if p in law.variables and p in sieve.frame):
+        width = table.numbers(sieve.frame, part, positive=True)
+        sieve.keep(width > post, f"{part} in training not above P_post")
+        post = post[width > post]
 
 
 def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:

@@ -40,6 +40,9 @@ RC = {
     "svg.hashsalt": "analysis",
 }
 MARKERS = "osD^vPX"
+DASHES = (0, (4, 2))
+CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours without an order (Okabe and Ito), told apart by colour-blind readers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

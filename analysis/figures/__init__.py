@@ -5,10 +5,37 @@
 
 from collections.abc import Callable
 
-from analysis.figures import degradation, weight_precision
+from analysis.figures import (
+    capacity,
+    degradation,
+    float_formats,
+    gap_heatmap,
+    granularity,
+    inference_optimum,
+    isoloss,
+    matched,
+    optimal_precision,
+    part_sweeps,
+    predicted_gap,
+    predicted_loss,
+    quantizers,
+    weight_precision,
+)
 from analysis.style import Drawn
 
 FIGURES: dict[str, Callable[..., Drawn]] = {
     "degradation": degradation.draw,
     "weight_precision": weight_precision.draw,
+    "capacity": capacity.draw,
+    "isoloss": isoloss.draw,
+    "predicted_loss": predicted_loss.draw,
+    "predicted_gap": predicted_gap.draw,
+    "gap_heatmap": gap_heatmap.draw,
+    "quantizers": quantizers.draw,
+    "granularity": granularity.draw,
+    "part_sweeps": part_sweeps.draw,
+    "matched": matched.draw,
+    "optimal_precision": optimal_precision.draw,
+    "inference_optimum": inference_optimum.draw,
+    "float_formats": float_formats.draw,
 }

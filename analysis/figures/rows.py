@@ -1,0 +1,145 @@
+"""Rows and curves that several figures share: runs in low precision, what that cost each, laws with their bands."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.fitting import Fit
+from analysis.law import FULL_BITS
+from analysis.laws import LAWS
+from analysis.laws.kumar import PARTS
+from analysis.noise import gap_errors
+from analysis.options import Options
+from analysis.selection import belonging
+from analysis.table import numbers
+
+NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
+SYMBOLS = {"P_w": "$P_w$", "P_a": "$P_a$", "P_kv": r"$P_\mathrm{kv}$"}
+LOSS_FITS = ("kumar_neff", "kumar_neff_tied")  # the first that was fitted
+LOWEST = 1e-4  # nats; gaps below are noise, and would take half of a logarithmic axis
+TAILS = (2.5, 97.5)
+CELL = ("N", "D", "seed_init", "seed_data", "corpus", "schedule", "lr_peak", "lr_end", "batch_tokens", "weight_decay")
+ANY = {
+    name: dataclasses.replace(LAWS[name], distinct=dict.fromkeys(PARTS, 1)) for name in ("kumar_neff", "kumar_unified")
+}
+
+
+def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
+    """Ends of runs that were not quantized after training, with P_w, P_a and P_kv (16 where the table has none).
+
+    Of each part's ways to be in low precision (family of formats, granularity, scale rule, estimator, rounding) the
+    most frequent is kept, unless `one_way` is off.
+    """
+    full = {part: FULL_BITS for part in PARTS if part not in frame}
+    rows = belonging(ANY["kumar_neff"], frame.assign(**full)).frame
+    numbers(rows, "loss", positive=True)
+    for part in PARTS if one_way else ():
+        rows = one_way_of(rows, part)
+    return rows
+
+
+def alone(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Rows whose other parts are at 16 bits."""
+    return rows[(rows[[p for p in PARTS if p != part]] >= FULL_BITS).all(axis=1)]
+
+
+def tied(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose parts all have one width."""
+    return rows[(rows["P_w"] == rows["P_a"]) & (rows["P_w"] == rows["P_kv"])]
+
+
+def low(rows: pd.DataFrame) -> pd.Series:
+    """Which rows were trained with some part below 16 bits."""
+    return (rows[list(PARTS)] < FULL_BITS).any(axis=1)
+
+
+def qat_gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    """The low-precision ones of `rows` with gap_qat and gap_qat_se in nats (NaN where unknown).
+
+    The table's gap_qat, and where it has none the loss minus that of the unquantized runs of the same N, D, seeds and
+    recipe; rows without either are left out.
+    """
+    below = low(rows)
+    cell = [c for c in CELL if c in rows]
+    base = rows[~below].groupby(cell, dropna=False)["loss"].mean().rename("base").reset_index()
+    found = rows[below].merge(base, on=cell, how="left")
+    own = found["gap_qat"] if "gap_qat" in found else pd.Series(np.nan, index=found.index)
+    error = found["gap_qat_se"] if "gap_qat_se" in found else pd.Series(np.nan, index=found.index)
+    found = found.assign(gap_qat=own.fillna(found["loss"] - found["base"]), gap_qat_se=error)
+    return found[np.isfinite(found["gap_qat"])]
+
+
+def quantized(frame: pd.DataFrame, law: str) -> pd.DataFrame:
+    """Rows that the gap law `law` speaks of, with gap_se (0 where unknown): one quantizer at one setting.
+
+    Raises:
+        InputError: there is none, or a gap that is not a number.
+    """
+    if law in ANY:
+        frame = frame.assign(**{part: FULL_BITS for part in PARTS if part not in frame})
+    found = belonging(ANY.get(law, LAWS[law]), frame).frame
+    if found.empty:
+        raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
+    for column in ("P_post", "gap"):
+        numbers(found, column)
+    return found.assign(gap_se=gap_errors(found)).reset_index(drop=True)
+
+
+def was_fitted(rows: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
+    """Which gaps the default options fit: those in the range of bits whose predicted gap is not too large."""
+    default = Options()
+    return rows["P_post"].between(*default.bits).to_numpy() & (predicted < default.gap_below)
+
+
+def constants(fit: Fit) -> dict[str, float]:
+    return {**fit.law.constants, **fit.params}
+
+
+def band(fit: Fit, curve: Callable[[Mapping], np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The 95% band of a curve (n,) that follows from the constants, from the fit's draws; None where it has none."""
+    if fit.draws is None:
+        return None
+    moved = {symbol: fit.draws[:, [j]] for j, symbol in enumerate(fit.law.symbols)}
+    with np.errstate(all="ignore"):
+        centre, values = curve(constants(fit)), curve({**fit.law.constants, **moved})
+        # Draws without a value (no effective parameters) count as the lowest there is.
+        ends = np.percentile(np.where(np.isnan(values), -np.inf, values), TAILS, axis=0, method="nearest")
+        low, high = np.where(np.isnan(centre), ends, centre + fit.bootstrap.reach * (ends - centre))
+    return low, high
+
+
+def first_of(fits: Mapping[str, Fit], names: tuple[str, ...]) -> Fit | None:
+    return next((fits[name] for name in names if name in fits), None)
+
+
+def most_frequent(values: pd.Series):
+    """The commonest value, the smallest of several."""
+    counts = values.value_counts()
+    return min(counts.index, key=lambda v: (-counts[v], v))
+
+
+def r2(actual, predicted) -> float:
+    """1 - SS_residual / SS_total; NaN with fewer than three points or without variation."""
+    actual, predicted = np.asarray(actual, float), np.asarray(predicted, float)
+    total = float(np.sum((actual - actual.mean()) ** 2)) if len(actual) > 2 else 0.0
+    return 1 - float(np.sum((actual - predicted) ** 2)) / total if total > 0 else float("nan")
+
+
+def family(text: object) -> str:
+    """A format's name without its bits: int4 -> int, e4m3 -> em."""
+    return re.sub(r"\d+", "", str(text))
+
+
+def one_way_of(rows: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Of the rows with this part below 16 bits, those in the most frequent way."""
+    letter = part.removeprefix("P_")
+    held = [f"format_{letter}", f"granularity_{letter}", f"scale_rule_{letter}", "estimator", "rounding"]
+    held, below = [c for c in held if c in rows], rows[part] < FULL_BITS
+    if not held or not below.any():
+        return rows
+    ways = rows[held].map(family).agg(" ".join, axis=1)
+    return rows[~below | (ways == most_frequent(ways[below]))]
