@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sweep collect figures bench clean
+.PHONY: help setup demo test lint sweep collect figures bench coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ figures: setup ## fit the laws and redraw the figures of study S from its commit
 
 bench: setup ## measure speed: training steps and quantization, each against others side by side
 	$(RUN) -m bench
+
+coverage: setup ## simulate studies and count how often the 95% intervals of fits hold the truth (about 10 minutes)
+	OMP_NUM_THREADS=1 $(RUN) -m analysis.coverage
 
 clean: ## delete the environment and the tokenized corpora (runs and results stay)
 	rm -rf $(VENV) cache

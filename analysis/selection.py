@@ -59,6 +59,8 @@ def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selec
     """
     found = belonging(law, frame)
     sieve = _Sieve(found.frame)
+    if law.response == "gap" and law.quantized_training:
+        _more_bits_in_training(found.law, sieve)
     if law.response == "gap" and len(sieve.frame):
         width = table.numbers(sieve.frame, "P_post", positive=True)
         sieve.keep((width >= bits[0]) & (width <= bits[1]), f"P_post outside {bits[0]:g} to {bits[1]:g} bits")
@@ -89,8 +91,6 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
         sieve.keep(sieve.frame["gap_qat"].notna().to_numpy(bool), "without a gap to an unquantized run")
     _ends_of_runs(sieve)
     if law.quantized_training:
-        if law.response == "gap":
-            _more_bits_in_training(law, sieve)
         law = _trained_in_low_precision(law, sieve)
     else:
         _trained_in_full_precision(sieve)

@@ -65,7 +65,8 @@ def _rows(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
         if part in rows and part not in fit.law.variables:
             rows = rows[rows[part] >= FULL_BITS]
     rows = rows.assign(predicted=fit.predict(rows))
-    rows = rows[np.isfinite(rows["predicted"])]
+    # Zero is what the unified law says of models trained in no more bits than are left, for which it is not meant.
+    rows = rows[np.isfinite(rows["predicted"]) & (rows["predicted"] > 0)]
     return rows.assign(fitted=shared.was_fitted(rows, rows["predicted"].to_numpy()))
 
 

@@ -1,6 +1,4 @@
-"""Fits: planted laws come back, published fits come back, and what was left out is told."""
-
-from pathlib import Path
+"""Fits: planted laws come back, and what was left out is told."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +6,6 @@ import pytest
 
 import analysis
 from analysis.errors import InputError
-
-CHINCHILLA = Path(__file__).parents[3] / "shared" / "data" / "chinchilla" / "chinchilla.csv"
 
 
 @pytest.mark.parametrize("name", ["chinchilla", "kumar_ptq"])
@@ -166,18 +162,3 @@ def test_bad_options_are_one_line(options, line, tables):
     with pytest.raises(InputError) as fault:
         analysis.fit("chinchilla", tables.simulate(post=()), **options)
     assert str(fault.value).startswith(line)
-
-
-@pytest.mark.skipif(not CHINCHILLA.exists(), reason="the public table is not here")
-def test_chinchilla_points_give_the_published_fit():
-    frame = pd.read_csv(CHINCHILLA)
-    found = analysis.fit("chinchilla", frame[frame["used_in_epoch_fit"]], bootstrap=400)
-    assert found.rows == 240
-    assert found.huber_delta == 1e-3
-    assert found.value == pytest.approx(0.00101827403, rel=1e-7)
-    expected = {"A": 477.84, "B": 2143.86, "E": 1.81724, "alpha": 0.34731, "beta": 0.36718}
-    assert found.params == pytest.approx(expected, rel=5e-4)
-    assert found.starts_at_optimum == found.starts
-    for symbol, ends in {"A": (285, 744), "E": (1.769, 1.871), "alpha": (0.317, 0.373), "beta": (0.331, 0.415)}.items():
-        ours = found.interval(symbol)
-        assert ours == pytest.approx(ends, abs=0.35 * (ends[1] - ends[0])), symbol
