@@ -12,8 +12,8 @@ all runs share (second Legendre polynomial over the range of ln D). Both have an
 loss above E.
 
 Other intervals of the same fits stand beside the project's (`clusters`): `percentile` of the same draws, without the
-correction for few clusters; `runs` and `rows` drawn as if they were independent; and `jackknife`, where each chain is
-left out in turn, which does not understate what few chains of high leverage do (CR3 of Bell and McCaffrey 2002).
+correction for few clusters; `runs` and `rows` drawn as if they were independent; and two jackknives, where each chain
+(`without a chain`) or each size (`without a size`, on the ladder) is left out in turn.
 """
 
 import argparse
@@ -50,7 +50,7 @@ RUN, BIT, WINDOW, CHAIN = 0.08, 0.04, 0.02, 0.10
 SEEDS_OF_LOSS = 0.005
 LACK_OF_GAP, LACK_OF_LOSS = 0.03, 0.01
 GOAL = (0.93, 0.97)
-METHODS = ("clusters", "percentile", "runs", "rows", "jackknife")
+ENOUGH = 4  # sizes, of which one can be left out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,10 @@ def _methods(fitted: Fitted, *, draws: int, seed: int) -> Iterator[tuple[str, di
     yield "runs", spread(fitted.frame.drop(columns="cluster")).intervals
     if law.response == "gap":  # a loss law has one row a run
         yield "rows", spread(fitted.frame.drop(columns=["cluster", "run_id"])).intervals
-    yield "jackknife", jackknife(fitted)
+    yield "without a chain", jackknife(fitted, units(fitted.frame)[1])
+    sizes = pd.factorize(fitted.frame["N"])[0]
+    if sizes.max() + 1 >= ENOUGH:
+        yield "without a size", jackknife(fitted, sizes)
 
 
 def percentile(parameter: Parameter, interval: Interval, estimate: float, made: Bootstrap) -> Interval:
@@ -191,12 +194,11 @@ def percentile(parameter: Parameter, interval: Interval, estimate: float, made: 
     return Interval(low=back(interval.low), high=back(interval.high), se=interval.se)
 
 
-def jackknife(fitted: Fitted) -> dict[str, Interval]:
-    """Intervals from refits without each of the k clusters: variance (k - 1)/k times their sum of squares about the
-    mean, on the transformed scale of the parameters, and Student's t with k - 2 degrees of freedom. The weights of gaps
-    stay those of the whole table."""
-    problem, labels = fitted.problem, units(fitted.frame)[1]
-    k = int(labels.max()) + 1
+def jackknife(fitted: Fitted, labels: np.ndarray) -> dict[str, Interval]:
+    """Intervals from refits without each of the k units that `labels` (n,) numbers: variance (k - 1)/k times their sum
+    of squares about the mean, on the transformed scale of the parameters, and Student's t with k - 2 degrees of
+    freedom. The weights of gaps stay those of the whole table."""
+    problem, k = fitted.problem, int(labels.max()) + 1
     left = dataclasses.replace(problem, weights=(labels != np.arange(k)[:, None]).astype(float))
     starts, box = np.tile(fitted.best, (k, 1)), problem.box()
     values = problem.outside(minimise(left.evaluate, starts, *box, floats_each=left.floats_each).points)
@@ -243,13 +245,13 @@ def _record(found: Sequence[Asked]) -> dict[str, object]:
 
 READING = """## How to read it
 
-- `chance` has no lack of fit. Where `clusters` is below 93 there and `jackknife` is not, few chains matter much: those
-  of the smallest size set the exponents of N (gamma_N, alpha, and A and E with it), and reweighting chains understates
-  what such a chain does to the fit. gamma_D, gamma_post, beta and B, which every chain tells, do not suffer from it.
-- `size` is shared by the chains of one size: there are as many independent deviations as sizes, not as chains.
-- `curve` is shared by all runs, so no draw is without it: intervals are conditional on the form of the law. It matters
-  to beta, B and E, which a curvature in ln D is mistaken for.
-- A gap scatters by 13% and the law lacks 3% of it, so chance decides. A loss scatters by .5%, about what is lacking.
+- `chance` has no lack of fit. Where `clusters` is below the goal there and `without a chain` is not, a parameter rests
+  on few chains: gamma_N and C_T on those of the smallest size, alpha, A and E on hardly more sizes than they are
+  parameters. Reweighting such a chain understates what it does to the fit, leaving it out does not.
+- `size` is shared by the chains of one size, so that sizes are independent and chains are not. It matters to the loss
+  law, which lacks as much as its losses scatter; a gap scatters by 13% and the law lacks 3% of it.
+- `curve` is shared by all runs, so that no interval made from them knows of it: all are conditional on the form of the
+  law. It matters to beta, B and E, which a curvature in ln D is mistaken for.
 """
 
 
@@ -273,9 +275,9 @@ numbers, bias, sd and width.
 
 {_grid(ours, "case")}
 """
-    for design in frame["design"].unique():
-        chance = frame[(frame["design"] == design) & (frame["noise"] == "chance")]
-        text += f"\n## All methods: {design}, chance\n\n{_grid(chance, 'method')}\n"
+    ends = frame["noise"].isin([NOISES[0].name, NOISES[-1].name])
+    for case in frame.loc[ends, "case"].unique():
+        text += f"\n## All methods: {case}\n\n{_grid(frame[frame['case'] == case], 'method')}\n"
     return f"{text}\n{READING}"
 
 

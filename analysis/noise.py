@@ -19,7 +19,13 @@ LEAST_REPLICATES = 3  # degrees of freedom below which the scatter between seeds
 CELL = ("N", "D", "P_w", "P_a", "P_kv", "corpus", "schedule", "lr_peak", "lr_end", "warmup_tokens", "decay_tokens")
 CELL += ("batch_tokens", "weight_decay", "granularity_w", "granularity_a", "granularity_kv", "format_w", "format_a")
 CELL += ("format_kv", "format_q", "format_emb", "format_head", "backward", "scale_rule_w", "scale_rule_a")
-CELL += ("scale_rule_kv", "estimator", "rounding", "rounding_backward")  # rows alike in all of these are replicates
+CELL += (
+    "scheme",
+    "scale_rule_kv",
+    "estimator",
+    "rounding",
+    "rounding_backward",
+)  # rows alike in all of these are replicates
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,8 @@ def estimate(gap: np.ndarray, prediction: np.ndarray, gap_se: np.ndarray, parame
 def seed_sd(frame: pd.DataFrame) -> float | None:
     """Pooled standard deviation of ln(loss) between runs that differ in their seeds alone; None with fewer than
     three degrees of freedom."""
-    if "seed_init" not in frame and "seed_data" not in frame:
+    seeds = [c for c in ("seed_init", "seed_data") if c in frame]
+    if not any(frame[c].nunique() > 1 for c in seeds):
         return None
     cell = [c for c in CELL if c in frame]
     logs = np.log(frame["loss"].astype(float)).groupby([frame[c] for c in cell], dropna=False)

@@ -115,8 +115,8 @@ def test_one_study_asks_for_what_a_fit_gives():
         assert {s: (one.low, one.high) for s, one in ours.items()} == {s: fit.interval(s) for s in fit.params}
         assert (fit.bootstrap.kind, fit.bootstrap.clusters) == ("clusters", 6)
     methods = {law: {one.method for one in found if one.law == law} for law in ("kumar_ptq", "chinchilla")}
-    assert methods["kumar_ptq"] == set(coverage.METHODS)
-    assert methods["chinchilla"] == set(coverage.METHODS) - {"rows"}
+    assert methods["kumar_ptq"] == {"clusters", "percentile", "runs", "rows", "without a chain"}
+    assert methods["chinchilla"] == methods["kumar_ptq"] - {"rows"}
     assert len(found) == 4 * 5 + 5 * 4
 
 
@@ -158,10 +158,18 @@ def test_jackknife_leaves_each_chain_out(fitted):
         logs.append(np.log(part.outside(point)[0, -1]))
     se = np.sqrt(0.9 * np.sum((np.array(logs) - np.mean(logs)) ** 2))
     half = stats.t.ppf(0.975, 8) * se
-    made = coverage.jackknife(fitted)["C_T"]
+    made = coverage.jackknife(fitted, labels)["C_T"]
     centre = np.log(fitted.params["C_T"])
     assert (np.log(made.low), np.log(made.high)) == pytest.approx((centre - half, centre + half), rel=1e-5)
     assert made.se == pytest.approx(se * fitted.params["C_T"], rel=1e-5)
+
+
+def test_sizes_are_left_out_where_there_are_enough(fitted):
+    made = dict(coverage._methods(fitted, draws=5, seed=0))
+    assert list(made) == ["clusters", "percentile", "runs", "rows", "without a chain", "without a size"]
+    labels = fitted.frame["N"].rank(method="dense").to_numpy(int) - 1
+    assert made["without a size"] == coverage.jackknife(fitted, labels)
+    assert made["without a size"] != made["without a chain"]
 
 
 def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
@@ -181,7 +189,13 @@ def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
         assert float(r["coverage"]) == pytest.approx(share, abs=1e-4)
         assert float(r["mc_se"]) == pytest.approx(np.sqrt(share * (1 - share) / 2), abs=1e-4)
     page = (out / "README.md").read_text()
-    for text in ("--studies 2 --seed 0 --draws 20", "commit ", "2 studies gave no fit", "| gamma_D |", "jackknife"):
+    for text in (
+        "--studies 2 --seed 0 --draws 20",
+        "commit ",
+        "2 studies gave no fit",
+        "| gamma_D |",
+        "without a chain",
+    ):
         assert text in page
     before = (out / "coverage.csv").read_bytes()
     assert coverage.main(["--studies", "2", "--draws", "20", "--out", str(out)]) == 0
