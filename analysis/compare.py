@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from analysis.selection import Selection
 
 SCHEMA = 1
-DIGITS = 8
 ALIKE = 6  # digits of the RMSE in which laws that are one law for this table agree
 RESPONSES = ("loss", "gap", "gap_qat")
 
@@ -91,7 +90,9 @@ class Comparison:
             for r in self.rankings
         ]
         plain = {"holdout": self.holdout, "seed": self.seed, "filter": self.filter, "rows": self.rows}
-        return _rounded({**plain, "rankings": rankings, "skipped": self.skipped})
+        from analysis.fits import rounded
+
+        return rounded({**plain, "rankings": rankings, "skipped": self.skipped})
 
 
 def compare(
@@ -333,13 +334,3 @@ def run(chosen: argparse.Namespace) -> None:
     print(text(made))
     if chosen.out:
         print(f"comparison: {chosen.out}")
-
-
-def _rounded(value):
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value

@@ -104,7 +104,7 @@ def entry(fit: Fit) -> dict:
             "matrix": None if fit.covariance is None else fit.covariance.tolist(),
         },
     }
-    made = _rounded(made)
+    made = rounded(made)
     made["draws"] = None if fit.draws is None else [[float(f"{v:.6g}") for v in draw] for draw in fit.draws.tolist()]
     return made
 
@@ -176,11 +176,12 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _rounded(value):
+def rounded(value):
+    """JSON values with eight significant digits; NaN and infinity as null."""
     if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
+        return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(v) for v in value]
+        return [rounded(v) for v in value]
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value
