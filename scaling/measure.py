@@ -43,9 +43,8 @@ def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens
     """Evaluate one model (1, out, in) as trained and under every setting of `run.ptq`, on the same windows."""
     base = _losses(run, weights, [run.precision], windows)[0]
     found = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
-    loss, _ = clustered_mean(base, windows.documents)
     kept = {"documents": windows.documents, evaluation_name(tokens_seen): base}
-    return Measurement(loss, found.rows, kept | found.windows)
+    return dataclasses.replace(found, windows=kept | found.windows)
 
 
 def measure_quantized(

@@ -11,13 +11,13 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.errors import InputError
+from analysis.figures.rows import LOWEST
 from analysis.fitting import Fit
 from analysis.laws import LAWS
 from analysis.options import Options
 from analysis.selection import belonging
 from analysis.table import numbers
 
-LOWEST = 1e-4  # nats; gaps below are noise, and would take half of a logarithmic axis
 UNQUANTIZED = (0, (4, 2))  # dashes
 SYMBOLS = {"gamma_D": r"$\gamma_D$", "gamma_N": r"$\gamma_N$", "gamma_post": r"$\gamma_\mathrm{post}$"}
 HIGHEST = 1.15  # top panels end this far above the 3-bit losses: 2 bits would press all others into one line

@@ -190,15 +190,15 @@ class _Scales:
         self.parts = layers * parts
 
     @staticmethod
-    def _rows(value: torch.Tensor | None, rows: int) -> torch.Tensor | None:
+    def _rows(value: torch.Tensor, rows: int) -> torch.Tensor:
         """One entry a row; bounds that are the same for all rows stay as they are."""
-        if value is None or value.shape[1] in (1, rows):
+        if value.shape[1] in (1, rows):
             return value
         return value.repeat_interleave(rows // value.shape[1], dim=1)
 
     @staticmethod
-    def _by_block(value: torch.Tensor | None, layers: int, rows: int, blocks: int) -> torch.Tensor | None:
-        if value is None or value.shape[1] == 1:
+    def _by_block(value: torch.Tensor, layers: int, rows: int, blocks: int) -> torch.Tensor:
+        if value.shape[1] == 1:
             return value
         return value.view(len(value), layers, rows, blocks)
 
@@ -210,7 +210,7 @@ class _Scales:
             return self.fixed
         if self.order is not None:
             at = (self.order[:, j] // block).view(1, layers, 1, 1).expand(count, layers, rows, 1)
-            return Scale(*(v if v is None or v.dim() == 3 else v.gather(3, at).view(count, -1, 1) for v in self.blocks))
+            return Scale(*(v if v.dim() == 3 else v.gather(3, at).view(count, -1, 1) for v in self.blocks))
         if j % block == 0:
             values = rest[..., :block].float().reshape(count, layers * rows, -1)
             scale = self.quantizer.scaler(values, parts=self.parts, unit=self.unit)
