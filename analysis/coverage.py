@@ -1,19 +1,13 @@
 """How often a 95% interval covers the truth: `python -m analysis.coverage [--studies 400] [--seed 0] [--out FOLDER]`.
 
-Studies are simulated from planted laws, fitted as `analysis.fit` fits them, and each parameter's interval is asked
-whether it holds the planted value. Two designs: the ladder (five sizes) and a small one (three sizes), each with six D
-and two seeds, so 10 and 6 chains of runs that share (N, seed).
+Studies are simulated from planted laws (`simulation` says with what scatter), fitted as `analysis.fit` fits them, and
+each parameter's interval is asked whether it holds the planted value. Two designs: the ladder (five sizes) and a small
+one (three sizes), each with six D and two seeds, so 10 and 6 chains of runs that share (N, seed). A prediction beyond
+the table (twice the largest N, four times the largest D, 4 bits) is asked like a parameter.
 
-What scatters, measured on pilots. Gaps: a run effect of 8%, a bit effect of 4%, evaluation windows of .02 sqrt(delta)
-nats, a chain effect of 10%. Losses: .5% between seeds, here half of its variance from the chain and half from the run
-(how it divides is assumed). What the law lacks is drawn anew for each study, so that the planted law is right on
-average: `size`, an amount by which all runs of a size are off, whatever their seed; `curve`, a curvature in ln D that
-all runs share (second Legendre polynomial over the range of ln D). Both have an sd of 3% of the gap, and of 1% of the
-loss above E.
-
-Other intervals of the same fits stand beside the project's (`clusters`): `percentile` of the same draws, without the
-correction for few clusters; `runs` and `rows` drawn as if they were independent; and two jackknives, where each chain
-(`without a chain`) or each size (`without a size`, on the ladder) is left out in turn.
+Other intervals of the same fits stand beside the project's (`ours`): jackknives that leave out `chains`, `sizes`,
+`runs` or `rows` in turn, of which the first or the second are ours; and, from draws that weigh chains, the
+`percentile` of the draws and the same `stretched` for how few chains there are.
 """
 
 import argparse
@@ -32,103 +26,25 @@ from scipy import stats
 
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.intervals import LEVEL, Bootstrap, Interval, bootstrap, units
-from analysis.law import Parameter
+from analysis.fitting import Fit, fit
+from analysis.intervals import LEVEL, Groups, Interval, clusters, jackknife, leave_out, of_draws, quantile
 from analysis.laws import LAWS
 from analysis.options import Options
 from analysis.selection import select
-from analysis.solver import minimise
+from analysis.simulation import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
 from analysis.stages import Fitted, fit_rows
 
 PROG = "python -m analysis.coverage"
 DRAWS = 200
-GAP = {"C_T": 0.6, "gamma_D": 0.5, "gamma_N": 0.35, "gamma_post": 0.6}  # .34 nats at 3 bits, N = 24k, D = 8M
-LOSS = {"A": 17.0, "B": 575.0, "E": 0.8, "alpha": 0.35, "beta": 0.45}  # 1.75 nats there
 TRUTH = {"kumar_ptq": GAP, "chinchilla": LOSS}
-BITS = (3, 4, 5, 6)
-RUN, BIT, WINDOW, CHAIN = 0.08, 0.04, 0.02, 0.10
-SEEDS_OF_LOSS = 0.005
-LACK_OF_GAP, LACK_OF_LOSS = 0.03, 0.01
 GOAL = (0.93, 0.97)
 ENOUGH = 4  # sizes, of which one can be left out
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Design:
-    """Which runs a study trains: all of sizes (parameters) x tokens x seeds."""
-
-    name: str
-    sizes: tuple[int, ...]
-    tokens: tuple[float, ...] = tuple(2e6 * 2**i for i in range(6))
-    seeds: int = 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Noise:
-    """What is simulated beside chance; sds relative to those of the module's docstring."""
-
-    name: str
-    size: float = 0.0
-    curve: float = 0.0
-
-
-DESIGNS = (
-    Design(name="ladder", sizes=(23_600, 82_900, 201_000, 378_000, 664_000)),
-    Design(name="small", sizes=(23_600, 82_900, 201_000)),
-)
-NOISES = (
-    Noise(name="chance"),
-    Noise(name="size", size=1.0),
-    Noise(name="curve", curve=1.0),
-    Noise(name="both", size=1.0, curve=1.0),
-)
-
-
-def simulate(design: Design, noise: Noise, draw: np.random.Generator) -> pd.DataFrame:
-    """One study's tidy table: a row for each run, and one for each of its widths after training."""
-    octaves = np.log(design.tokens)
-    place = 2 * (octaves - octaves[0]) / (octaves[-1] - octaves[0]) - 1
-    bend = (3 * place**2 - 1) / 2
-    bend_gap, bend_loss = noise.curve * draw.standard_normal(2)
-    rows = []
-    for size in design.sizes:
-        size_gap, size_loss = noise.size * draw.standard_normal(2)
-        for seed in range(design.seeds):
-            chain_gap, chain_loss = draw.standard_normal(2)
-            for tokens, curve in zip(design.tokens, bend, strict=True):
-                run_gap, run_loss = draw.standard_normal(2)
-                lack = 1 + LACK_OF_LOSS * (size_loss + bend_loss * curve)
-                seen = SEEDS_OF_LOSS * (chain_loss + run_loss) / np.sqrt(2)
-                base = {
-                    "run_id": f"n{size}-d{tokens:.0f}-s{seed}",
-                    "cluster": f"n{size}-s{seed}",
-                    "seed_init": seed,
-                    "N": size,
-                    "D": tokens,
-                    "loss": (LOSS["E"] + lack * _above(size, tokens)) * (1 + seen),
-                }
-                rows.append(base)
-                lack = 1 + LACK_OF_GAP * (size_gap + bend_gap * curve)
-                factor = lack * (1 + CHAIN * chain_gap) * (1 + RUN * run_gap)
-                for bits in BITS:
-                    exact = _gap(size, tokens, bits)
-                    se = WINDOW * np.sqrt(exact)
-                    gap = exact * factor * (1 + BIT * draw.standard_normal()) + se * draw.standard_normal()
-                    rows.append(base | {"P_post": bits, "gap": gap, "gap_se": se, "loss": base["loss"] + gap})
-    return pd.DataFrame(rows)
-
-
-def _above(size, tokens):
-    return LOSS["A"] * size ** -LOSS["alpha"] + LOSS["B"] * tokens ** -LOSS["beta"]
-
-
-def _gap(size, tokens, bits):
-    return GAP["C_T"] * tokens ** GAP["gamma_D"] / size ** GAP["gamma_N"] * np.exp(-bits / GAP["gamma_post"])
+PREDICTION = "prediction"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One interval of one study. `method` is a key of METHODS."""
+    """One interval of one study. `parameter` may be `prediction`."""
 
     design: str
     noise: str
@@ -149,67 +65,57 @@ def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> I
     place = [d.name for d in DESIGNS].index(design.name), [n.name for n in NOISES].index(noise.name)
     frame = simulate(design, noise, np.random.default_rng([seed, study, *place]))
     for name in TRUTH:
-        found = select(LAWS[name], frame, bits=(min(BITS), max(BITS)))
-        fitted = fit_rows(found.law, found.frame, Options())
+        bits = min(BITS), max(BITS)
+        made = fit(name, frame, bits=bits, bootstrap=draws, seed=study)
         known = {"design": design.name, "noise": noise.name, "law": name}
-        for method, intervals in _methods(fitted, draws=draws, seed=study):
+        at = beyond(design)
+        low, high = _predicted(made, at)
+        value = float(made.predict(at)[0])
+        yield Asked(**known, method="ours", parameter=PREDICTION, estimate=value, low=low, high=high)
+        found = select(LAWS[name], frame, bits=bits)
+        for method, intervals in _methods(made, fit_rows(found.law, found.frame, Options())):
             for symbol, interval in intervals.items():
-                at = {"estimate": fitted.params[symbol], "low": interval.low, "high": interval.high}
-                yield Asked(**known, method=method, parameter=symbol, **at)
+                ends = {"low": interval.low, "high": interval.high}
+                yield Asked(**known, method=method, parameter=symbol, estimate=made.params[symbol], **ends)
 
 
-def _methods(fitted: Fitted, *, draws: int, seed: int) -> Iterator[tuple[str, dict[str, Interval]]]:
-    def spread(frame: pd.DataFrame):
-        return bootstrap(fitted.problem, fitted.best, frame, draws=draws, seed=seed, noise=fitted.noise)
-
-    ours, law = spread(fitted.frame), fitted.problem.law
-    yield "clusters", ours.intervals
-    yield (
-        "percentile",
-        {
-            p.symbol: percentile(p, ours.intervals[p.symbol], fitted.params[p.symbol], ours.bootstrap)
-            for p in law.ordered
-        },
-    )
-    yield "runs", spread(fitted.frame.drop(columns="cluster")).intervals
-    if law.response == "gap":  # a loss law has one row a run
-        yield "rows", spread(fitted.frame.drop(columns=["cluster", "run_id"])).intervals
-    yield "without a chain", jackknife(fitted, units(fitted.frame)[1])
-    sizes = pd.factorize(fitted.frame["N"])[0]
-    if sizes.max() + 1 >= ENOUGH:
-        yield "without a size", jackknife(fitted, sizes)
+def beyond(design: Design) -> pd.DataFrame:
+    """One row outside the table."""
+    return pd.DataFrame({"N": [2.0 * max(design.sizes)], "D": [4 * max(design.tokens)], "P_post": [4.0]})
 
 
-def percentile(parameter: Parameter, interval: Interval, estimate: float, made: Bootstrap) -> Interval:
-    """The quantiles of the draws that `interval` was stretched from. An end that was cut at a bound stays there."""
-    factor = made.t / stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt((made.clusters + 1) / (made.clusters - 2))
-    centre = parameter.forward(estimate)
-    if not np.isfinite(centre):  # an estimate of zero is not stretched
-        return interval
-
-    def back(end: float) -> float:
-        cut = end in (parameter.lower, parameter.upper)
-        return end if cut else float(parameter.backward(centre + (parameter.forward(end) - centre) / factor))
-
-    return Interval(low=back(interval.low), high=back(interval.high), se=interval.se)
+def _predicted(made: Fit, at: pd.DataFrame) -> tuple[float, float]:
+    """On the log scale, as gaps are predicted."""
+    value, half = float(made.predict(at)[0]), float(made.predict_se(at)[0]) * made.bootstrap.t
+    return value * np.exp(-half / value), value * np.exp(half / value)
 
 
-def jackknife(fitted: Fitted, labels: np.ndarray) -> dict[str, Interval]:
-    """Intervals from refits without each of the k units that `labels` (n,) numbers: variance (k - 1)/k times their sum
-    of squares about the mean, on the transformed scale of the parameters, and Student's t with k - 2 degrees of
-    freedom. The weights of gaps stay those of the whole table."""
-    problem, k = fitted.problem, int(labels.max()) + 1
-    left = dataclasses.replace(problem, weights=(labels != np.arange(k)[:, None]).astype(float))
-    starts, box = np.tile(fitted.best, (k, 1)), problem.box()
-    values = problem.outside(minimise(left.evaluate, starts, *box, floats_each=left.floats_each).points)
-    t, made = stats.t.ppf(0.5 + LEVEL / 2, k - 2), {}
-    for j, p in enumerate(problem.law.ordered):
-        moved = p.forward(values[:, j])
-        se = float(np.sqrt((k - 1) / k * np.sum((moved - moved.mean()) ** 2)))
-        centre, edges = p.forward(fitted.params[p.symbol]), np.sort(p.forward(np.array([p.lower, p.upper])))
-        low, high = np.sort(p.backward(np.clip([centre - t * se, centre + t * se], *edges)))
-        made[p.symbol] = Interval(low=float(low), high=float(high), se=se * abs(p.slope(fitted.params[p.symbol])))
-    return made
+def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interval]]]:
+    yield "ours", made.intervals
+    frame = fitted.frame
+
+    def without(groups: Groups) -> dict[str, Interval]:
+        left = leave_out(fitted.problem, fitted.best, groups.labels)
+        return jackknife(fitted.problem, fitted.best, left, groups.kind)
+
+    yield "chains", without(clusters(frame))
+    sizes = Groups(kind="sizes", labels=pd.factorize(frame["N"])[0])
+    if sizes.count >= ENOUGH:
+        yield "sizes", without(sizes)
+    yield "runs", without(clusters(frame.drop(columns="cluster")))
+    if fitted.problem.law.response == "gap":  # a loss law has one row a run
+        yield "rows", without(clusters(frame.drop(columns=["cluster", "run_id"])))
+    k = made.bootstrap.clusters
+    stretched = dataclasses.replace(made.bootstrap, t=quantile(k - 2), stretch=np.sqrt((k + 1) / (k - 2)))
+    plain = dataclasses.replace(made.bootstrap, t=stats.norm.ppf(0.5 + LEVEL / 2), stretch=1.0)
+    for method, reach in (("percentile", plain), ("stretched", stretched)):
+        yield (
+            method,
+            {
+                p.symbol: of_draws(p, made.params[p.symbol], made.draws[:, j], reach)
+                for j, p in enumerate(fitted.problem.law.ordered)
+            },
+        )
 
 
 def tally(asked: Sequence[Asked]) -> list[dict[str, object]]:
@@ -222,7 +128,7 @@ def tally(asked: Sequence[Asked]) -> list[dict[str, object]]:
 
 def _record(found: Sequence[Asked]) -> dict[str, object]:
     one, n = found[0], len(found)
-    truth = TRUTH[one.law][one.parameter]
+    truth = _truth(one)
     covered = sum(each.low <= truth <= each.high for each in found)
     share = covered / n
     estimates = np.array([each.estimate for each in found])
@@ -243,15 +149,24 @@ def _record(found: Sequence[Asked]) -> dict[str, object]:
     }
 
 
+def _truth(one: Asked) -> float:
+    planted = TRUTH[one.law]
+    if one.parameter != PREDICTION:
+        return planted[one.parameter]
+    (design,) = (d for d in DESIGNS if d.name == one.design)
+    return float(LAWS[one.law].predict(planted, beyond(design))[0])
+
+
 READING = """## How to read it
 
-- `chance` has no lack of fit. Where `clusters` is below the goal there and `without a chain` is not, a parameter rests
+- `chance` has no lack of fit. Draws of weighed chains (`stretched`) fall below the goal there where a parameter rests
   on few chains: gamma_N and C_T on those of the smallest size, alpha, A and E on hardly more sizes than they are
   parameters. Reweighting such a chain understates what it does to the fit, leaving it out does not.
-- `size` is shared by the chains of one size, so that sizes are independent and chains are not. It matters to the loss
-  law, which lacks as much as its losses scatter; a gap scatters by 13% and the law lacks 3% of it.
+- `size` is shared by the chains of one size, so that sizes are independent and chains are not. `ours` leaves out sizes
+  on the ladder. Three sizes cannot tell it: on the small design the intervals of alpha, A and E are too narrow where
+  the law lacks as much as its losses scatter. A gap scatters by 13% and the law lacks 3% of it.
 - `curve` is shared by all runs, so that no interval made from them knows of it: all are conditional on the form of the
-  law. It matters to beta, B and E, which a curvature in ln D is mistaken for.
+  law. It matters to beta and B, which a curvature in ln D is mistaken for; `python -m analysis slopes` looks for it.
 """
 
 
@@ -259,19 +174,19 @@ def report(records: Sequence[dict], *, command: str, seconds: float, failed: int
     """README.md of the study, in Markdown."""
     frame = pd.DataFrame(records)
     frame["case"] = frame["design"] + ", " + frame["noise"]
-    ours = frame[frame["method"] == "clusters"]
+    ours = frame[frame["method"] == "ours"]
     inside, most = ours["coverage"].between(*GOAL).sum(), 100 * ours["mc_se"].max()
     text = f"""# Coverage of the 95% intervals
 
 In how many of 100 simulated studies an interval holds the planted value. What is simulated and what the methods are is
-said at the top of `analysis/coverage.py`. `coverage.csv` has all methods in all cases, the standard errors of these
-numbers, bias, sd and width.
+said at the top of `analysis/coverage.py` and of `analysis/simulation.py`. `coverage.csv` has all methods in all cases,
+the standard errors of these numbers, bias, sd and width.
 
 - command: `{command}`, commit {_commit()}, {seconds:.0f} s
 - {ours["studies"].min()} studies a case, standard error at most {most:.1f}; {failed} studies gave no fit
 - goal, 93 to 97: met by {inside} of the {len(ours)} numbers of the first table
 
-## `clusters`, this project's intervals, by design and noise
+## `ours`, this project's intervals, by design and noise
 
 {_grid(ours, "case")}
 """

@@ -1,6 +1,6 @@
 """FITS.json: fitted laws in a file that says everything about how they were made.
 
-    {"schema": 1, "table": {"name", "sha256", "rows"}, "fits": {law: entry}, "skipped": {law: why it was not fitted}}
+    {"schema": 2, "table": {"name", "sha256", "rows"}, "fits": {law: entry}, "skipped": {law: why it was not fitted}}
 
 Numbers carry eight significant digits and nothing else varies (no times, no paths), so that refitting the same table
 gives the same bytes. NaN and infinity are written as null.
@@ -21,7 +21,7 @@ from analysis.laws import LAWS, named
 from analysis.noise import GapNoise
 from analysis.options import Options
 
-SCHEMA = 1
+SCHEMA = 2
 DIGITS = 8
 PLAIN = ("objective", "huber_delta", "value", "rows", "filter", "left_out", "starts", "starts_at_optimum", "status")
 PLAIN += ("condition", "active_share", "r2", "r2_within", "rmse", "warnings")  # written as they are
@@ -99,10 +99,6 @@ def entry(fit: Fit) -> dict:
         "ranges": {name: list(ends) for name, ends in fit.ranges.items()},
         "noise": dataclasses.asdict(fit.noise) if fit.noise else None,
         "bootstrap": dataclasses.asdict(fit.bootstrap),
-        "covariance": {
-            "scales": {p.symbol: p.transform for p in fit.law.ordered},
-            "matrix": None if fit.covariance is None else fit.covariance.tolist(),
-        },
     }
     made = rounded(made)
     made["draws"] = None if fit.draws is None else [[float(f"{v:.6g}") for v in draw] for draw in fit.draws.tolist()]
@@ -120,7 +116,6 @@ def _restore(stored: dict) -> Fit:
         for symbol in params
         if stored["bootstrap"]["draws"]
     }
-    matrix = stored["covariance"]["matrix"]
     plain = {
         name: _number(value) if (value := stored[name]) is None and name != "huber_delta" else value for name in PLAIN
     }
@@ -130,9 +125,8 @@ def _restore(stored: dict) -> Fit:
         options=Options(**options),
         params=params,
         intervals=intervals,
-        covariance=None if matrix is None else np.array(matrix, float),
         draws=None if stored["draws"] is None else np.array(stored["draws"], float),
-        bootstrap=Bootstrap(**stored["bootstrap"]),
+        bootstrap=Bootstrap(**{k: _number(v) if v is None else v for k, v in stored["bootstrap"].items()}),
         noise=GapNoise(**stored["noise"]) if stored["noise"] else None,
         at_bound={symbol: stored["params"][symbol]["at_bound"] for symbol in params},
         ranges={name: (ends[0], ends[1]) for name, ends in stored["ranges"].items()},
@@ -148,9 +142,8 @@ def published(law_name: str) -> Fit:
         options=Options(bootstrap=0),
         params=law.published,
         intervals={},
-        covariance=None,
         draws=None,
-        bootstrap=Bootstrap(kind="none", clusters=0, draws=0, seed=0, t=0.0, trusted=False),
+        bootstrap=Bootstrap.none(),
         objective="published",
         huber_delta=None,
         value=math.nan,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis import diagnosis, table
 from analysis.errors import InputError
-from analysis.intervals import Bootstrap, Interval, bootstrap
+from analysis.intervals import Bootstrap, Interval, spread
 from analysis.law import Law
 from analysis.laws import named
 from analysis.noise import GapNoise
@@ -28,10 +28,8 @@ class Fit:
     law: Law
     params: dict[str, float]
     intervals: dict[str, Interval]
-    covariance: np.ndarray | None
-    """(P, P) of the transformed parameters in the law's order, or None without a bootstrap."""
     draws: np.ndarray | None
-    """(S, P) refitted parameters in the law's order and in natural units, or None without a bootstrap."""
+    """(S, P) refitted parameters in the law's order and in natural units, or None without intervals."""
     bootstrap: Bootstrap
     objective: str
     huber_delta: float | None
@@ -98,15 +96,14 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     fitted = fit_rows(law, selection.frame, chosen)
     progress(f"{law.name}: {chosen.bootstrap} bootstrap draws")
     problem = fitted.problem
-    spread = bootstrap(problem, fitted.best, fitted.frame, draws=chosen.bootstrap, seed=chosen.seed, noise=fitted.noise)
+    about = spread(problem, fitted.best, fitted.frame, draws=chosen.bootstrap, seed=chosen.seed, noise=fitted.noise)
     found = diagnosis.diagnose(fitted)
     return Fit(
         law=law,
         params=fitted.params,
-        intervals=spread.intervals,
-        covariance=spread.covariance,
-        draws=spread.draws,
-        bootstrap=spread.bootstrap,
+        intervals=about.intervals,
+        draws=about.draws,
+        bootstrap=about.bootstrap,
         objective=problem.describe(),
         huber_delta=problem.delta if np.isfinite(problem.delta) else None,
         value=float(fitted.solution.values.min()),
@@ -116,6 +113,6 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         filter=chosen.filter or "",
         left_out=selection.left_out | fitted.left_out,
         ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
-        warnings=selection.warnings + found.warnings + spread.warnings,
+        warnings=selection.warnings + found.warnings + about.warnings,
         **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "warnings"},
     )

@@ -1,13 +1,23 @@
-"""Intervals by bootstrap of clusters, corrected for how few there are.
+"""Intervals by leaving groups of runs out, and draws for what follows from a fit.
 
-Runs of one (N, seed) chain share their luck, so chains and not rows are what is drawn. Each draw weighs the clusters
-by independent exponential variates (the Bayesian bootstrap): with four clusters of two model sizes, drawing whole
-clusters with replacement would lose one size in every eighth draw, and with it the exponent of N. All draws are
-refitted from the optimum, side by side.
+Runs of one (N, seed) chain share their luck, and all runs of one size share what a law lacks at that size. So the
+interval of a parameter is a jackknife: the law is refitted without each group in turn, groups being the sizes where
+there are at least four of them and none holds most rows, else the chains. Its standard error is read against
+Student's t with one degree of freedom less than sizes, two less than chains (`coverage` measures how often that holds
+the truth; reweighting a group understates what it does to a fit that hangs on few groups, leaving it out does not).
 
-With k clusters the scatter of draws understates the error, so it is stretched by sqrt((k + 1) / (k - 2)) and read
-against Student's t with k - 2 degrees of freedom. Three clusters or fewer say nothing about their own scatter: then
-runs are drawn as if they were independent, and the interval is marked as not to be trusted.
+What follows from several parameters together is computed for each of a number of draws: refits of copies in which
+chains are weighed by independent exponential variates (the Bayesian bootstrap; drawing whole chains with replacement
+would lose one of two sizes in every eighth draw of four chains, and with it the exponent of N). Draws keep parameters
+together that are barely told apart, but scatter too little. By how much, the jackknife says of the predictions for the
+table's own rows: that factor, their median, stretches whatever is computed from draws.
+
+Of more than thirty chains none weighs much, and a jackknife of an objective that is nearly a sum of absolute values
+(Huber's with a small delta) does not converge to anything: there the draws make the intervals of parameters too,
+stretched by sqrt((k + 1) / (k - 2)) and read against Student's t with k - 2 degrees of freedom.
+
+Three chains or fewer say nothing about their own scatter: then runs are taken as if they were independent, and the
+interval is marked as not to be trusted.
 """
 
 import dataclasses
@@ -22,31 +32,80 @@ from analysis.objective import Problem
 from analysis.solver import minimise
 
 LEAST_CLUSTERS = 4
+LEAST_SIZES = 4
+MOST_GROUPS = 30  # that are left out in turn
 KEPT = 200  # draws that are kept with a fit
 LEVEL = 0.95
 REWEIGHTINGS = 2  # rounds in which a draw's own predictions set the standard deviations of gaps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bootstrap:
-    """How intervals were made. `kind` is what was drawn: clusters, runs, rows, or none for no intervals.
+class Groups:
+    """Rows that stand or fall together: `labels` (n,) numbers each row's group from zero, `kind` says what a group is.
 
-    `t` is Student's quantile by which a standard error is multiplied, 0 without intervals. `trusted` is false where
-    runs of one cluster were taken as independent, so that the interval is likely too narrow.
+    Not `trusted` where runs of one chain are taken as independent, so that intervals are likely too narrow.
+    """
+
+    kind: str
+    labels: np.ndarray
+    trusted: bool = True
+
+    @property
+    def count(self) -> int:
+        return int(self.labels.max()) + 1
+
+    @property
+    def degrees(self) -> int:
+        """Of freedom of a jackknife over all of them."""
+        return degrees(self.kind, self.count)
+
+
+def degrees(kind: str, count: int) -> int:
+    """Degrees of freedom of a jackknife over so many groups. Chains are not quite independent of each other."""
+    return max(1, count - (1 if kind == "sizes" else 2))
+
+
+def quantile(freedom: int) -> float:
+    """Student's t that a standard error is multiplied by."""
+    return float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bootstrap:
+    """How intervals were made.
+
+    `kind` is what was drawn: clusters, runs, rows, or none for no intervals, `clusters` how many there are; `left_out`
+    what was left out in turn (none: the draws are all there is) and `groups` how many of those. `t` is Student's
+    quantile by which a standard error is multiplied, 0 without intervals; `stretch` by how much the scatter of draws
+    understates it. `trusted` is false where runs of one cluster were taken as independent, so that the interval is
+    likely too narrow.
     """
 
     kind: str
     clusters: int
+    left_out: str
+    groups: int
     draws: int
     seed: int
     level: float = LEVEL
     t: float
+    stretch: float
     trusted: bool
 
-    @property
-    def stretch(self) -> float:
-        """By how much the scatter of draws of so few clusters understates the standard error; NaN without draws."""
-        return float(np.sqrt((self.clusters + 1) / (self.clusters - 2))) if self.draws else float("nan")
+    @classmethod
+    def none(cls, *, clusters: int = 0, seed: int = 0) -> "Bootstrap":
+        """Without intervals."""
+        return cls(
+            kind="none",
+            clusters=clusters,
+            left_out="none",
+            groups=0,
+            draws=0,
+            seed=seed,
+            t=0.0,
+            stretch=float("nan"),
+            trusted=False,
+        )
 
     @property
     def reach(self) -> float:
@@ -65,61 +124,168 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Intervals by symbol, and the covariance (P, P) of the transformed parameters in the law's order."""
+    """Intervals by symbol, and the refits that speak of everything else."""
 
     bootstrap: Bootstrap
     intervals: dict[str, Interval]
-    covariance: np.ndarray | None
     draws: np.ndarray | None
     """(<= KEPT, P) refitted parameters in natural units, as they were found: not stretched. What follows from a fit is
     computed for each of them: a covariance cannot say how parameters that are barely told apart go together."""
     warnings: list[str]
 
 
-def bootstrap(
+def spread(
     problem: Problem, point: np.ndarray, frame: pd.DataFrame, *, draws: int, seed: int, noise: GapNoise | None
 ) -> Spread:
-    """Refit `draws` reweighted copies of `problem` from its optimum `point` (P,)."""
-    kind, labels, trusted = units(frame)
-    k = int(labels.max()) + 1
-    if draws == 0 or k < LEAST_CLUSTERS:
-        made = Bootstrap(kind="none", clusters=k, draws=0, seed=seed, t=0.0, trusted=False)
-        warnings = [f"no intervals: only {k} {kind} to draw from, needs at least {LEAST_CLUSTERS}"] if draws else []
-        return Spread(bootstrap=made, intervals={}, covariance=None, draws=None, warnings=warnings)
-    values = problem.outside(_refit(problem, point, _weights(labels, draws, seed), frame, noise))
-    best = problem.outside(point[None])[0]
-    t = float(stats.t.ppf(0.5 + LEVEL / 2, k - 2))
-    stretch = float(np.sqrt((k + 1) / (k - 2)))
-    moved = np.column_stack([p.forward(values[:, j]) for j, p in enumerate(problem.law.ordered)])
-    finite = np.isfinite(moved).all(axis=1)  # a coefficient of zero has no logarithm
-    warnings = []
-    if not trusted:
-        warnings.append(
-            f"fewer than {LEAST_CLUSTERS} clusters: intervals take {k} runs as independent, do not trust their width"
-        )
-    return Spread(
-        bootstrap=Bootstrap(kind=kind, clusters=k, draws=draws, seed=seed, t=t, trusted=trusted),
-        intervals={
-            p.symbol: _interval(p, moved[:, j], float(best[j]), stretch, t) for j, p in enumerate(problem.law.ordered)
-        },
-        covariance=np.cov(moved[finite], rowvar=False) * stretch**2 if finite.sum() > 1 else None,
-        draws=values[:KEPT],
-        warnings=warnings,
+    """Refit `problem` from its optimum `point` (P,) without each group, and `draws` reweighted copies of it."""
+    chains, left_out = clusters(frame), groups(frame)
+    if draws == 0 or chains.count < LEAST_CLUSTERS:
+        lines = [f"no intervals: only {chains.count} {chains.kind} to draw from, needs at least {LEAST_CLUSTERS}"]
+        made = Bootstrap.none(clusters=chains.count, seed=seed)
+        return Spread(bootstrap=made, intervals={}, draws=None, warnings=lines if draws else [])
+    drawn = _refit(problem, point, _weights(chains.labels, draws, seed), frame, noise)
+    values, best = problem.outside(drawn), problem.outside(point[None])[0]
+    made = Bootstrap(
+        kind=chains.kind,
+        clusters=chains.count,
+        left_out="none",
+        groups=0,
+        draws=draws,
+        seed=seed,
+        t=quantile(degrees(chains.kind, chains.count)),
+        stretch=_least_stretch(chains.count),
+        trusted=chains.trusted,
     )
+    if left_out.count <= MOST_GROUPS:
+        without = leave_out(problem, point, left_out.labels)
+        intervals = jackknife(problem, point, without, left_out.kind)
+        made = dataclasses.replace(
+            made,
+            left_out=left_out.kind,
+            groups=left_out.count,
+            t=quantile(left_out.degrees),
+            stretch=_stretch(problem, without, drawn, chains.count),
+        )
+    else:
+        ordered = enumerate(problem.law.ordered)
+        intervals = {p.symbol: of_draws(p, float(best[j]), values[:, j], made) for j, p in ordered}
+    lines = []
+    if not chains.trusted:
+        lines.append(
+            f"fewer than {LEAST_CLUSTERS} clusters: intervals take {chains.count} runs as independent, do not trust "
+            "their width"
+        )
+    return Spread(bootstrap=made, intervals=intervals, draws=values[:KEPT], warnings=lines)
 
 
-def units(frame: pd.DataFrame) -> tuple[str, np.ndarray, bool]:
-    """What to draw: its kind, the number (n,) of each row's unit, and whether units are independent."""
+def clusters(frame: pd.DataFrame) -> Groups:
+    """The chains of a table: its clusters, or its runs or rows where it names none or too few."""
     named = [c for c in ("cluster", "run_id") if c in frame and frame[c].notna().all()]
     if not named:
-        return "rows", np.arange(len(frame)), True
+        return Groups(kind="rows", labels=np.arange(len(frame)))
     labels = pd.factorize(frame[named[0]])[0]
     # A table without clusters does not say that its runs share anything.
     if named[0] == "run_id":
-        return "runs", labels, True
+        return Groups(kind="runs", labels=labels)
     if labels.max() + 1 < LEAST_CLUSTERS and "run_id" in named:
-        return "runs", pd.factorize(frame["run_id"])[0], False
-    return "clusters", labels, True
+        return Groups(kind="runs", labels=pd.factorize(frame["run_id"])[0], trusted=False)
+    return Groups(kind="clusters", labels=labels)
+
+
+def groups(frame: pd.DataFrame) -> Groups:
+    """What a jackknife leaves out in turn: sizes where there are enough of them, else chains."""
+    chains = clusters(frame)
+    if chains.kind != "clusters":
+        return chains
+    sizes, counts = np.unique(frame["N"], return_counts=True)
+    if LEAST_SIZES <= len(sizes) < chains.count and 2 * counts.max() <= len(frame):
+        return Groups(kind="sizes", labels=np.searchsorted(sizes, frame["N"]))
+    return chains
+
+
+def leave_out(problem: Problem, point: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Optima (k, P) without each of the k groups. Standard deviations of gaps stay those of the whole table."""
+    k = int(labels.max()) + 1
+    left = dataclasses.replace(problem, weights=(labels != np.arange(k)[:, None]).astype(float))
+    return minimise(left.evaluate, np.tile(point, (k, 1)), *problem.box(), floats_each=left.floats_each).points
+
+
+def jackknife(problem: Problem, point: np.ndarray, without: np.ndarray, kind: str) -> dict[str, Interval]:
+    """Intervals by symbol from the optima `without` (k, P) each group of this `kind`.
+
+    The variance is (k - 1) / k times the sum of squares about their mean, k the groups that tell a parameter: without
+    the others it does not move.
+    """
+    best, values, made = problem.outside(point[None])[0], problem.outside(without), {}
+    for j, p in enumerate(problem.law.ordered):
+        told = ~np.isclose(values[:, j], best[j], rtol=1e-9, atol=0.0)
+        if told.sum() < 2:
+            told[:] = True
+        made[p.symbol] = _interval(p, float(best[j]), values[told, j], quantile(degrees(kind, int(told.sum()))))
+    return made
+
+
+def _interval(p: Parameter, value: float, values: np.ndarray, t: float) -> Interval:
+    scale = _Scale.of(p, value, values)
+    se = float(_scatter(scale.moved))
+    return scale.interval(scale.centre - t * se, scale.centre + t * se, se)
+
+
+def of_draws(p: Parameter, value: float, values: np.ndarray, made: Bootstrap) -> Interval:
+    """From draws (S,) of a parameter: their middle 95%, stretched about the estimate `value`."""
+    scale = _Scale.of(p, value, values)
+    # "nearest": a draw at infinity must not turn the quantile next to it into NaN.
+    tails = np.quantile(scale.moved, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], method="nearest")
+    low, high = scale.centre + (tails - scale.centre) * made.reach
+    return scale.interval(low, high, float(np.std(scale.moved, ddof=1) * made.stretch))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Scale:
+    """Where an interval is made: on the scale on which the parameter is nearly normal, or on its own where a value of
+    zero has no place there."""
+
+    parameter: Parameter
+    own: bool
+    value: float
+    centre: float
+    moved: np.ndarray
+
+    @classmethod
+    def of(cls, p: Parameter, value: float, values: np.ndarray) -> "_Scale":
+        with np.errstate(divide="ignore", over="ignore"):
+            centre, moved = float(p.forward(value)), p.forward(values)
+        if np.isfinite(centre) and np.isfinite(moved).all():
+            return cls(parameter=p, own=False, value=value, centre=centre, moved=moved)
+        return cls(parameter=p, own=True, value=value, centre=value, moved=values)
+
+    def interval(self, low: float, high: float, se: float) -> Interval:
+        p, edges = self.parameter, np.array([self.parameter.lower, self.parameter.upper])
+        with np.errstate(divide="ignore", over="ignore"):
+            ends = np.clip([low, high], *np.sort(edges if self.own else p.forward(edges)))
+            low, high = np.sort(ends if self.own else p.backward(ends))
+        se = se if self.own else float(se * abs(p.slope(np.array(self.value))))
+        return Interval(low=float(low), high=float(high), se=se)
+
+
+def _scatter(values: np.ndarray) -> float:
+    """The jackknife's standard error from k values along the first axis."""
+    k = len(values)
+    return np.sqrt((k - 1) / k * np.sum((values - values.mean(axis=0)) ** 2, axis=0))
+
+
+def _stretch(problem: Problem, without: np.ndarray, drawn: np.ndarray, count: int) -> float:
+    """The jackknife's standard error of a prediction over the draws' scatter: the median over rows."""
+    least = _least_stretch(count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = _scatter(problem.predict(without)) / np.std(problem.predict(drawn), axis=0, ddof=1)
+    ratio = ratio[np.isfinite(ratio)]
+    return float(max(least, np.median(ratio))) if len(ratio) else least
+
+
+def _least_stretch(count: int) -> float:
+    """By how much draws with exponential weights of k clusters understate a standard error at least."""
+    return float(np.sqrt((count + 1) / (count - 2)))
 
 
 def _weights(labels: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -140,17 +306,6 @@ def _refit(problem, point, weights, frame, noise) -> np.ndarray:
     return points
 
 
-def _interval(parameter: Parameter, moved: np.ndarray, value: float, stretch: float, t: float) -> Interval:
-    """Quantiles of the draws `moved` (transformed), stretched about the estimate `value` (natural)."""
-    centre = float(parameter.forward(value))
-    # "nearest": a draw at minus infinity must not turn the quantile next to it into NaN.
-    tails = np.quantile(moved, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], method="nearest")
-    if not np.isfinite(centre):  # the estimate is zero: no scale to stretch on
-        return Interval(low=0.0, high=float(parameter.backward(tails[1])), se=float("nan"))
-    factor = stretch * t / float(stats.norm.ppf(0.5 + LEVEL / 2))
-    with np.errstate(over="ignore", divide="ignore"):
-        edges = np.sort(parameter.forward(np.array([parameter.lower, parameter.upper])))
-        low, high = np.sort(parameter.backward(np.clip(centre + (tails - centre) * factor, *edges)))
-    finite = moved[np.isfinite(moved)]
-    se = float(np.std(finite, ddof=1) * stretch * abs(parameter.slope(np.array(value)))) if len(finite) > 1 else np.nan
-    return Interval(low=float(low), high=float(high), se=se)
+def units(frame):  # until its callers take `groups`
+    found = clusters(frame)
+    return found.kind, found.labels, found.trusted

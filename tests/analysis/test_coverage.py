@@ -2,18 +2,17 @@
 right, and it is the same for the same seed."""
 
 import csv
-import dataclasses
 
 import numpy as np
 import pytest
 
 import analysis
-from analysis import coverage
-from analysis.coverage import DESIGNS, GAP, LOSS, NOISES, Asked, Design, Noise, ask, simulate, tally
-from analysis.intervals import Interval, _refit, _weights, units
+from analysis import coverage, simulation
+from analysis.coverage import Asked, ask, tally
 from analysis.laws import LAWS
 from analysis.options import Options
 from analysis.selection import select
+from analysis.simulation import DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
 from analysis.stages import fit_rows
 
 LADDER, SMALL = DESIGNS
@@ -60,7 +59,7 @@ def test_chance_has_the_stated_sizes():
 
 def test_lack_of_fit_is_shared(monkeypatch):
     for name in ("RUN", "BIT", "WINDOW", "CHAIN", "SEEDS_OF_LOSS"):
-        monkeypatch.setattr(coverage, name, 0.0)
+        monkeypatch.setattr(simulation, name, 0.0)
     gaps, _ = residuals(Noise(name="x", size=1.0))
     np.testing.assert_allclose(gaps, np.broadcast_to(gaps[:, :, :1, :1], gaps.shape), atol=1e-12)
     assert gaps[:, :, 0, 0].std() == pytest.approx(0.03, rel=0.15)
@@ -75,7 +74,7 @@ def test_lack_of_fit_is_shared(monkeypatch):
 
 
 def test_counts_by_hand():
-    def asked(low, high, estimate, parameter="gamma_D", method="clusters"):
+    def asked(low, high, estimate, parameter="gamma_D", method="ours"):
         known = {"design": "ladder", "noise": "chance", "law": "kumar_ptq"}
         return Asked(**known, method=method, parameter=parameter, estimate=estimate, low=low, high=high)
 
@@ -88,13 +87,17 @@ def test_counts_by_hand():
             asked(nan, nan, 0.35),  # no interval covers nothing
             asked(0.1, 0.2, 0.15, parameter="gamma_N"),
             asked(0.1, 0.9, 0.5, method="rows"),
+            asked(0.05, 0.2, 0.1, parameter="prediction"),
         ]
     )
     assert [(r["parameter"], r["method"], r["studies"], r["covered"]) for r in found] == [
-        ("gamma_D", "clusters", 4, 2),
-        ("gamma_N", "clusters", 1, 0),
+        ("gamma_D", "ours", 4, 2),
+        ("gamma_N", "ours", 1, 0),
         ("gamma_D", "rows", 1, 1),
+        ("prediction", "ours", 1, 1),
     ]
+    # .6 (256M)^.5 (1.328M)^-.35 exp(-4 / .6), by hand
+    assert found[-1]["truth"] == pytest.approx(0.0879, rel=1e-3)
     first = found[0]
     assert (first["coverage"], first["mc_se"], first["truth"]) == (0.5, 0.25, 0.5)
     assert first["bias"] == pytest.approx(0.0) and first["sd"] == pytest.approx(
@@ -110,66 +113,33 @@ def test_one_study_asks_for_what_a_fit_gives():
     frame = simulate(SMALL, NOISES[3], np.random.default_rng([seed, number, 1, 3]))
     for law in ("kumar_ptq", "chinchilla"):
         fit = analysis.fit(law, frame, bootstrap=30, seed=number)
-        ours = {one.parameter: one for one in found if (one.law, one.method) == (law, "clusters")}
+        ours = {one.parameter: one for one in found if (one.law, one.method) == (law, "ours")}
+        predicted = ours.pop("prediction")
         assert {s: one.estimate for s, one in ours.items()} == fit.params
         assert {s: (one.low, one.high) for s, one in ours.items()} == {s: fit.interval(s) for s in fit.params}
+        assert predicted.low < predicted.estimate < predicted.high
         assert (fit.bootstrap.kind, fit.bootstrap.clusters) == ("clusters", 6)
+        chains = {one.parameter: one for one in found if (one.law, one.method) == (law, "chains")}
+        assert {s: (one.low, one.high) for s, one in chains.items()} == {s: fit.interval(s) for s in fit.params}
     methods = {law: {one.method for one in found if one.law == law} for law in ("kumar_ptq", "chinchilla")}
-    assert methods["kumar_ptq"] == {"clusters", "percentile", "runs", "rows", "without a chain"}
+    assert methods["kumar_ptq"] == {"ours", "chains", "runs", "rows", "percentile", "stretched"}
     assert methods["chinchilla"] == methods["kumar_ptq"] - {"rows"}
-    assert len(found) == 4 * 5 + 5 * 4
+    assert len(found) == 4 * 6 + 5 * 5 + 2
 
 
-@pytest.fixture(scope="module")
-def fitted():
-    found = select(LAWS["kumar_ptq"], study(LADDER), bits=(3, 6))
-    return fit_rows(found.law, found.frame, Options())
-
-
-def test_percentiles_are_those_of_the_draws(fitted):
-    spread = coverage.bootstrap(fitted.problem, fitted.best, fitted.frame, draws=40, seed=5, noise=fitted.noise)
-    weights = _weights(units(fitted.frame)[1], 40, 5)
-    values = fitted.problem.outside(_refit(fitted.problem, fitted.best, weights, fitted.frame, fitted.noise))
-    for j, p in enumerate(fitted.problem.law.ordered):
-        made = coverage.percentile(p, spread.intervals[p.symbol], fitted.params[p.symbol], spread.bootstrap)
-        expected = np.quantile(values[:, j], [0.025, 0.975], method="nearest")
-        assert (made.low, made.high) == pytest.approx(tuple(expected), rel=1e-9), p.symbol
-    p = dataclasses.replace(LAWS["chinchilla"].ordered[-1])
-    cut = coverage.percentile(p, Interval(low=0.0, high=2.0, se=0.5), 1.0, spread.bootstrap)
-    assert cut.low == 0 and 1 < cut.high < 2
-
-
-def test_jackknife_leaves_each_chain_out(fitted):
-    """Against fits of the tables without a chain, on the same standard deviations."""
-    from scipy import stats
-
-    labels = units(fitted.frame)[1]
-    logs = []
-    for k in range(10):
-        keep = labels != k
-        part = dataclasses.replace(
-            fitted.problem,
-            x={name: values[keep] for name, values in fitted.problem.x.items()},
-            y=fitted.problem.y[keep],
-            sd=fitted.problem.sd[keep],
+def test_sizes_are_left_out_where_there_are_enough():
+    frame = study(LADDER)
+    selection = select(LAWS["kumar_ptq"], frame, bits=(3, 6))
+    made = dict(
+        coverage._methods(
+            analysis.fit("kumar_ptq", frame, bootstrap=5), fit_rows(selection.law, selection.frame, Options())
         )
-        start = part.inside(fitted.params)[None]
-        point = coverage.minimise(part.evaluate, start, *part.box(), floats_each=part.floats_each).points
-        logs.append(np.log(part.outside(point)[0, -1]))
-    se = np.sqrt(0.9 * np.sum((np.array(logs) - np.mean(logs)) ** 2))
-    half = stats.t.ppf(0.975, 8) * se
-    made = coverage.jackknife(fitted, labels)["C_T"]
-    centre = np.log(fitted.params["C_T"])
-    assert (np.log(made.low), np.log(made.high)) == pytest.approx((centre - half, centre + half), rel=1e-5)
-    assert made.se == pytest.approx(se * fitted.params["C_T"], rel=1e-5)
-
-
-def test_sizes_are_left_out_where_there_are_enough(fitted):
-    made = dict(coverage._methods(fitted, draws=5, seed=0))
-    assert list(made) == ["clusters", "percentile", "runs", "rows", "without a chain", "without a size"]
-    labels = fitted.frame["N"].rank(method="dense").to_numpy(int) - 1
-    assert made["without a size"] == coverage.jackknife(fitted, labels)
-    assert made["without a size"] != made["without a chain"]
+    )
+    assert list(made) == ["ours", "chains", "sizes", "runs", "rows", "percentile", "stretched"]
+    for symbol, interval in made["sizes"].items():
+        ours = made["ours"][symbol]
+        assert (interval.low, interval.high) == pytest.approx((ours.low, ours.high), rel=1e-6)
+        assert interval != made["chains"][symbol]
 
 
 def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
@@ -194,7 +164,7 @@ def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
         "commit ",
         "2 studies gave no fit",
         "| gamma_D |",
-        "without a chain",
+        "| chains |",
     ):
         assert text in page
     before = (out / "coverage.csv").read_bytes()

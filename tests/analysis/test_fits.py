@@ -63,7 +63,7 @@ def test_published_constants_have_the_same_form(tmp_path):
     "damage",
     [
         lambda text: text[: len(text) // 2],
-        lambda text: text.replace('"schema": 1', '"schema": 99'),
+        lambda text: text.replace('"schema": 2', '"schema": 99'),
         lambda text: text.replace('"gamma_D"', '"gamma_Q"'),
         lambda text: text.replace('"law": "kumar_ptq"', '"law": "kumar_pqt"'),
         lambda text: "[]",

@@ -1,21 +1,62 @@
-"""Intervals: what is drawn, that copies of rows add nothing, that few clusters are told, that the truth is covered."""
+"""Intervals: what is left out and drawn, against fits of the remaining rows, and that the truth is covered."""
+
+import dataclasses
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import analysis
-from analysis.intervals import units
+from analysis.intervals import clusters, groups, jackknife, leave_out
+from analysis.laws import LAWS
+from analysis.options import Options
+from analysis.selection import select
+from analysis.simulation import DESIGNS, NOISES, simulate
+from analysis.solver import minimise
+from analysis.stages import fit_rows
+
+LADDER = DESIGNS[0]
 
 
 def test_what_is_drawn():
     frame = pd.DataFrame({"N": range(12), "run_id": list("aabbccddeeff"), "cluster": list("ppppqqqqrrrr")})
-    kind, labels, trusted = units(frame)
-    assert (kind, trusted, labels.max()) == ("runs", False, 5)
-    kind, labels, trusted = units(frame.assign(cluster=list("pppqqqrrrsss")))
-    assert (kind, trusted, labels.tolist()) == ("clusters", True, [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3)
-    assert units(frame.drop(columns="cluster"))[0::2] == ("runs", True)
-    assert units(frame[["N"]])[0::2] == ("rows", True)
+    found = clusters(frame)
+    assert (found.kind, found.trusted, found.count) == ("runs", False, 6)
+    found = clusters(frame.assign(cluster=list("pppqqqrrrsss")))
+    assert (found.kind, found.trusted, found.labels.tolist()) == (
+        "clusters",
+        True,
+        [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3,
+    )
+    found = clusters(frame.drop(columns="cluster"))
+    assert (found.kind, found.trusted) == ("runs", True)
+    assert clusters(frame[["N"]]).kind == "rows"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind", "count", "degrees"),
+    [
+        ((4, 3, 2, 1), "sizes", 4, 3),
+        ((4, 4, 2, 2), "clusters", 6, 4),  # three sizes
+        ((4, 4, 4, 4), "clusters", 6, 4),  # one size
+        ((9, 8, 7, 6, 5, 4), "clusters", 6, 4),  # a size is a chain: what is left out is the same
+    ],
+)
+def test_what_is_left_out(sizes, kind, count, degrees):
+    """Sizes where there are four or more and they hold more than one chain each; else chains."""
+    chains = 6
+    frame = pd.DataFrame({"cluster": np.repeat(range(chains), 2), "run_id": range(2 * chains)})
+    frame["N"] = [float(sizes[c % len(sizes)]) for c in frame["cluster"]]
+    found = groups(frame)
+    assert (found.kind, found.count, found.degrees) == (kind, count, degrees)
+    assert (frame.groupby(found.labels)["N"].nunique() == 1).all()
+
+
+def test_a_size_that_holds_most_rows_is_not_left_out():
+    frame = pd.DataFrame({"cluster": range(20), "N": [1.0] * 11 + [2.0] * 3 + [3.0] * 3 + [4.0] * 3})
+    assert groups(frame).kind == "clusters"
+    assert groups(frame.iloc[2:]).kind == "sizes"
 
 
 def test_few_clusters_are_not_trusted(tables):
@@ -41,11 +82,103 @@ def test_copies_of_rows_within_a_cluster_add_no_certainty(tables):
     assert widths[1] == pytest.approx(widths[0], rel=0.1)
 
 
-def test_same_seed_same_interval(tables):
+def test_same_seed_same_draws(tables):
+    """The interval of a parameter hangs on no seed, that of a prediction on the draws."""
     frame = tables.simulate()
-    one, same, other = (analysis.fit("kumar_ptq", frame, bootstrap=50, seed=s).interval("gamma_N") for s in (1, 1, 2))
-    assert one == same
-    assert one != other
+    at = pd.DataFrame({"N": [1e5], "D": [1e8], "P_post": [4.0]})
+    one, same, other = (analysis.fit("kumar_ptq", frame, bootstrap=50, seed=s) for s in (1, 1, 2))
+    assert one.interval("gamma_N") == same.interval("gamma_N") == other.interval("gamma_N")
+    assert one.predict_se(at) == same.predict_se(at) != other.predict_se(at)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    found = select(LAWS["kumar_ptq"], simulate(LADDER, NOISES[0], np.random.default_rng(0)), bits=(3, 6))
+    return fit_rows(found.law, found.frame, Options())
+
+
+@pytest.mark.parametrize("kind", ["clusters", "sizes"])
+def test_each_group_is_left_out(fitted, kind):
+    """Against fits of the tables without a group, on the same standard deviations."""
+    frame = fitted.frame
+    made = clusters(frame) if kind == "clusters" else groups(frame)
+    assert made.kind == kind
+    logs = []
+    for k in range(made.count):
+        keep = made.labels != k
+        part = dataclasses.replace(
+            fitted.problem,
+            x={name: values[keep] for name, values in fitted.problem.x.items()},
+            y=fitted.problem.y[keep],
+            sd=fitted.problem.sd[keep],
+        )
+        start = part.inside(fitted.params)[None]
+        point = minimise(part.evaluate, start, *part.box(), floats_each=part.floats_each).points
+        logs.append(np.log(part.outside(point)[0, -1]))
+    k = {"clusters": 10, "sizes": 5}[kind]
+    se = np.sqrt((k - 1) / k * np.sum((np.array(logs) - np.mean(logs)) ** 2))
+    half = stats.t.ppf(0.975, {"clusters": 8, "sizes": 4}[kind]) * se
+    without = leave_out(fitted.problem, fitted.best, made.labels)
+    found = jackknife(fitted.problem, fitted.best, without, kind)["C_T"]
+    centre = np.log(fitted.params["C_T"])
+    assert (np.log(found.low), np.log(found.high)) == pytest.approx((centre - half, centre + half), rel=1e-5)
+    assert found.se == pytest.approx(se * fitted.params["C_T"], rel=1e-5)
+
+
+def test_a_group_without_word_on_a_parameter_does_not_count(fitted):
+    """Five groups of which only three move a parameter are three groups for it."""
+    point, k = fitted.best, 5
+    place = fitted.problem.law.symbols.index("gamma_D")
+    without = np.tile(point, (k, 1))
+    without[:3, place] += [0.01, -0.02, 0.03]
+    found = jackknife(fitted.problem, point, without, "sizes")["gamma_D"]
+    se = np.sqrt(2 / 3 * np.sum((np.array([0.01, -0.02, 0.03]) - 0.02 / 3) ** 2))
+    assert found.se == pytest.approx(se, rel=1e-6)
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 2) * se, rel=1e-6)
+
+
+def test_a_coefficient_that_vanishes_without_a_group_has_a_finite_interval(tables):
+    """E is zero in some refits: its logarithm would make the interval NaN or everything."""
+    frame = tables.simulate(post=(), noise=3.0, seed=3)
+    found = select(LAWS["chinchilla"], frame, bits=(3, 6))
+    made = fit_rows(found.law, found.frame, Options())
+    without = np.tile(made.best, (4, 1))
+    place = made.problem.law.symbols.index("E")
+    without[:2, place] = 0.0
+    without[2:, place] *= 1.5
+    interval = jackknife(made.problem, made.best, without, "clusters")["E"]
+    assert interval.low == 0
+    assert made.params["E"] < interval.high < 50 * max(made.params["E"], 0.1)
+
+
+def test_intervals_of_many_groups_are_those_of_the_draws():
+    """Sixty runs without clusters: quantiles of the draws, stretched about the estimate on the parameter's scale."""
+    frame = simulate(LADDER, NOISES[0], np.random.default_rng(0)).drop(columns="cluster")
+    found = analysis.fit("kumar_ptq", frame, bootstrap=100, seed=5)
+    k = 60
+    assert (found.bootstrap.kind, found.bootstrap.clusters, found.bootstrap.left_out) == ("runs", k, "none")
+    reach = np.sqrt((k + 1) / (k - 2)) * stats.t.ppf(0.975, k - 2) / stats.norm.ppf(0.975)
+    assert found.bootstrap.reach == pytest.approx(reach)
+    for j, p in enumerate(found.law.ordered):
+        ends = p.forward(np.quantile(found.draws[:, j], [0.025, 0.975], method="nearest"))
+        centre = p.forward(found.params[p.symbol])
+        stretched = np.sort(p.backward(centre + reach * (ends - centre)))
+        assert found.interval(p.symbol) == pytest.approx(tuple(stretched), rel=1e-6), p.symbol
+
+
+def test_draws_are_stretched_to_the_jackknife(tables):
+    """On the rows of the table: half of the predictions' standard errors are above the jackknife's, half below."""
+    frame = simulate(LADDER, NOISES[1], np.random.default_rng(4))
+    found = analysis.fit("kumar_ptq", frame, bootstrap=200)
+    assert (found.bootstrap.kind, found.bootstrap.clusters) == ("clusters", 10)
+    assert (found.bootstrap.left_out, found.bootstrap.groups) == ("sizes", 5)
+    assert found.bootstrap.t == pytest.approx(stats.t.ppf(0.975, 4))
+    selection = select(LAWS["kumar_ptq"], frame, bits=(3, 6))
+    fitted = fit_rows(selection.law, selection.frame, Options())
+    without = leave_out(fitted.problem, fitted.best, groups(fitted.frame).labels)
+    predicted = fitted.problem.predict(without)
+    jack = np.sqrt(4 / 5 * np.sum((predicted - predicted.mean(axis=0)) ** 2, axis=0))
+    assert np.median(found.predict_se(fitted.frame) / jack) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_noise_free_intervals_have_no_width(tables):
@@ -77,7 +210,7 @@ def test_intervals_cover_the_truth(tables):
     assert hits >= 49
 
 
-def test_prediction_errors_come_from_the_covariance(tables):
+def test_prediction_errors_grow_beyond_the_table(tables):
     """At the middle of the table a prediction is far surer than at 100 times the tokens."""
     found = analysis.fit("kumar_ptq", tables.simulate(), bootstrap=200)
     frame = pd.DataFrame({"N": [82_900.0] * 2, "D": [3e6, 3e8], "P_post": [4.0] * 2})
@@ -89,13 +222,11 @@ def test_prediction_errors_come_from_the_covariance(tables):
 
 
 def test_prediction_errors_where_parameters_are_barely_told_apart(tables):
-    """E and A trade off along a curve here: their covariance would say several times what the draws scatter."""
+    """E and A trade off along a curve here: errors of parameters say nothing of the prediction."""
     sizes, tokens = (23_600, 30_000, 40_000), (1e6, 2e6, 4e6)
     found = analysis.fit("chinchilla", tables.simulate(sizes=sizes, tokens=tokens, post=()), bootstrap=200)
     frame = pd.DataFrame({"N": [30_000.0], "D": [2e6]})
     error = found.predict_se(frame)[0]
-    slopes = found.law.gradient(found.params, frame)[1]
     assert error < 0.02 * found.predict(frame)[0]
     refitted = [found.law.predict(dict(zip(found.law.symbols, d, strict=True)), frame)[0] for d in found.draws]
     assert error == pytest.approx(np.std(refitted, ddof=1) * found.bootstrap.stretch)
-    assert np.sqrt(slopes[0] @ found.covariance @ slopes[0]) > error
