@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis laws | fit | compare | figures | predict | plan`.
+"""The command line: `python -m analysis laws | fit | profile | slopes | compare | figures | predict | plan`.
 
 Nothing heavier than argparse is imported before a command runs, so that `--help` is quick. Bad input is one line on
 stderr and status 1.
@@ -9,11 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from analysis import compare, plan
+from analysis import compare, fit_command, plan, profile_command, slopes_command
 from analysis.errors import InputError
 
 PROG = "python -m analysis"
-DRAWS = 1000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,43 +35,15 @@ def _parser() -> argparse.ArgumentParser:
     laws = commands.add_parser("laws", help="list the laws", description="List the laws, their parameters and sources.")
     laws.set_defaults(run=_laws)
 
-    fit = commands.add_parser(
-        "fit",
-        help="fit one law to a table",
-        description="Fit LAW to TABLE.csv (columns N, D, loss and what LAW needs).",
-    )
-    fit.add_argument("law", metavar="LAW", help="a name from `laws`")
-    fit.add_argument("table", metavar="TABLE.csv", type=Path)
-    fit.add_argument(
-        "--out", metavar="FITS.json", type=Path, required=True, help="fits of the same table are kept in it"
-    )
-    fit.add_argument("--objective", default="huber", help="huber (default) or squares, of ln(prediction / loss)")
-    fit.add_argument(
-        "--huber-delta", type=float, help="in log loss; default 1.345 x the scatter between seeds, else 1e-3"
-    )
-    fit.add_argument(
-        "--bits",
-        type=float,
-        nargs=2,
-        default=(3, 6),
-        metavar=("LOW", "HIGH"),
-        help="P_post that a gap law is fitted on",
-    )
-    fit.add_argument(
-        "--gap-below", type=float, default=0.5, metavar="NATS", help="largest predicted gap that is fitted"
-    )
-    fit.add_argument("--filter", metavar="EXPR", help="rows to use, e.g. \"N > 1e5 and ptq == 'rtn'\"")
-    _draws(fit)
-    fit.set_defaults(run=_fit)
-
+    fit_command.add_parser(commands)
     figures = commands.add_parser(
         "figures",
         help="fit all laws of a study and draw its figures",
-        description="From results/STUDY/runs.csv make results/STUDY/fits.json (if stale) and results/STUDY/figures/.",
+        description="From results/STUDY/runs.csv make fits.json (if stale), slopes.csv and figures/ beside it.",
     )
     figures.add_argument("study", metavar="STUDY")
     figures.add_argument("--results", metavar="FOLDER", type=Path, default=Path("results"))
-    _draws(figures)
+    fit_command.add_draws(figures)
     figures.set_defaults(run=_figures)
 
     predict = commands.add_parser(
@@ -85,20 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("weights", "activations", "kv"):
         predict.add_argument(f"--{name}", metavar="FORMAT", default="bf16", help=f"{name} in training (default bf16)")
     predict.set_defaults(run=_predict)
-    compare.add_parser(commands)
-    plan.add_parser(commands)
+    for module in (profile_command, slopes_command, compare, plan):
+        module.add_parser(commands)
     return parser
-
-
-def _draws(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bootstrap", type=int, default=DRAWS, metavar="DRAWS", help=f"default {DRAWS}; 0: no intervals"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _laws(_: argparse.Namespace) -> None:
@@ -111,60 +71,12 @@ def _laws(_: argparse.Namespace) -> None:
             print(f"    {p.symbol:<10} {p.unit}{known}")
 
 
-def _fit(chosen: argparse.Namespace) -> None:
-    from analysis import fits, table
-    from analysis.fitting import fit
-
-    frame = table.load(chosen.table)
-    made = fit(
-        chosen.law,
-        frame,
-        progress=_progress,
-        objective=chosen.objective,
-        huber_delta=chosen.huber_delta,
-        bits=tuple(chosen.bits),
-        gap_below=chosen.gap_below,
-        filter=chosen.filter,
-        bootstrap=chosen.bootstrap,
-        seed=chosen.seed,
-    )
-    sha = table.digest(chosen.table)
-    others = {}
-    if chosen.out.exists():
-        stored = fits.read(chosen.out)
-        if stored.sha256 != sha:
-            raise InputError(
-                f"{chosen.out}: holds fits of another table ({stored.name}); choose another --out or delete it"
-            )
-        others = stored.fits
-    fits.write(
-        chosen.out,
-        fits.Fits(name=chosen.table.name, sha256=sha, rows=len(frame), fits=others | {made.law.name: made}),
-    )
-    _show(made)
-    print(f"fit: {chosen.out}")
-
-
-def _show(fit) -> None:
-    print(f"{fit.law.name}: {fit.law.equation}")
-    print(
-        f"  {fit.rows} rows, R2 {fit.r2:.4f}, status {fit.status}, {fit.starts_at_optimum} of {fit.starts} starts agree"
-    )
-    for symbol, value in fit.params.items():
-        low, high = fit.interval(symbol)
-        print(f"  {symbol:<10} {value:.5g}" + (f"  [{low:.5g}, {high:.5g}]" if low == low else ""))
-    for reason, count in fit.left_out.items():
-        print(f"  left out: {count} rows, {reason}")
-    for warning in fit.warnings:
-        print(f"  warning: {warning}")
-
-
 def _figures(chosen: argparse.Namespace) -> None:
     from analysis.options import Options
     from analysis.study import make
 
     Options(bootstrap=chosen.bootstrap)  # refuse bad values before anything is read
-    made = make(chosen.results / chosen.study, draws=chosen.bootstrap, seed=chosen.seed, progress=_progress)
+    made = make(chosen.results / chosen.study, draws=chosen.bootstrap, seed=chosen.seed, progress=fit_command.progress)
     for name, reason in made.skipped.items():
         print(f"skipped {name}: {reason}")
     for fit in made.fits.fits.values():
@@ -175,6 +87,9 @@ def _figures(chosen: argparse.Namespace) -> None:
             print(f"figure: {path}")
     print(f"fits: {made.stored}")
     print(f"table: {made.table}")
+    if made.slopes:
+        print(f"slopes: {made.slopes}")
+        print(made.verdict)
     if fit := made.fits.fits.get("kumar_ptq"):
         low, high = fit.interval("gamma_D")
         interval = f"[{low:.3f}, {high:.3f}]" if low == low else "(no interval: too few runs)"

@@ -1,8 +1,9 @@
 """Ways to train and to serve a model, each with its best N and D under a budget, and how sure all of that is.
 
 Parameter vectors are the bootstrap draws that each fit keeps, so that parameters that are barely told apart stay
-together; what follows from them is stretched afterwards, as far as intervals of the fit are. Laws are drawn
-independently of each other. The first entry of every array of draws (S + 1,) is the estimate itself.
+together; what follows from them is stretched afterwards, as far as intervals of the fit are, and what hangs on two fits
+as far as those of the one that is stretched more. Laws are drawn independently of each other. The first entry of every
+array of draws (S + 1,) is the estimate itself.
 """
 
 import dataclasses
@@ -13,16 +14,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analysis import derived
+from analysis.answers import gap_law, outside
 from analysis.budgets import Budget, best_model, overhead_bits
 from analysis.derived import Optimum
 from analysis.errors import InputError
 from analysis.fitting import Fit
 from analysis.intervals import LEVEL
 from analysis.law import FULL_BITS
-from analysis.laws.kumar import PARTS
-from analysis.predict import GAP_LAW, LOSS_LAWS, LOW_LAWS, bits_of
+from analysis.predict import bits_of
 
-UNIFIED = "kumar_unified"  # the gap law for models trained in low precision
+BELOW = f"quantization after training below {FULL_BITS:g} bits"
 FORMATS = ("int3", "int4", "int5", "int6", "int8")
 LOWEST = 3  # fewest bits in training that are compared, where the fit does not say from where it was fitted
 TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
@@ -43,13 +44,17 @@ class Estimate:
         value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
         if not sure or not len(draws):
             return cls(value=value, low=np.nan, high=np.nan)
-        ends = np.quantile(draws, TAILS, method="nearest")  # infinite losses must not turn into NaN
-        if min(value, *draws) > 0:
-            with np.errstate(over="ignore"):
-                low, high = value * (ends / value) ** reach
-        else:
-            low, high = value + (ends - value) * reach
+        # Infinite losses must not turn into NaN.
+        low, high = np.quantile(stretched(np.append(value, draws), reach)[1:], TAILS, method="nearest")
         return cls(value=value, low=min(float(low), value), high=max(float(high), value))
+
+
+def stretched(values: np.ndarray, reach: float) -> np.ndarray:
+    """Draws (S + 1,) moved away from the estimate, which is the first, on the log scale where all are positive."""
+    with np.errstate(over="ignore"):
+        if np.min(values) > 0:
+            return values[0] * (values / values[0]) ** reach
+        return values[0] + (values - values[0]) * reach
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +119,8 @@ class _Solved:
     way: Way
     optimum: Optimum  # of each draw, (S + 1,)
     loss: np.ndarray  # at the N and D of the estimate, (S + 1,)
-    gap: np.ndarray
+    told: np.ndarray  # ... with the share of each law stretched as its own intervals are
+    gap: np.ndarray  # likewise
     sure: bool
     reach: float
     charged: float
@@ -122,41 +128,30 @@ class _Solved:
     outside: list[str]
 
 
-def loss_law(fits: Mapping[str, Fit], widths: Sequence[float] | None) -> tuple[Fit, tuple[str, ...]]:
-    """The law of the loss, one for all training widths, and the precision columns that it knows.
-
-    Raises:
-        InputError: there is none, or none for low precision where `widths` ask for it.
-    """
-    known = {name: tuple(p for p in PARTS if p in fits[name].law.variables) for name in LOSS_LAWS if name in fits}
-    low = [name for name in LOW_LAWS if known.get(name)] if widths is None or min(widths) < FULL_BITS else []
-    if low:  # where laws know different parts, the one that knows most: it can say what low precision saves
-        name = max(low, key=lambda n: len(known[n]))
-        return fits[name], known[name]
-    if widths is not None and min(widths) < FULL_BITS:
-        missing, wanted = f"widths={min(widths):g}: no law for training below {FULL_BITS:g} bits", LOW_LAWS
-    elif known:
-        return fits[next(iter(known))], ()
-    else:
-        missing, wanted = "no law for a loss", LOSS_LAWS
-    raise InputError(f"{missing} among {', '.join(fits)}; fit one of {', '.join(wanted)}")
-
-
-def gap_laws(fits: Mapping[str, Fit], post: Sequence[str] | None) -> tuple[dict[bool, Fit], dict[str, str]]:
-    """The gap law for models trained in low precision (True) and in 16 bits (False), and the reason where one lacks.
+def gap_laws(
+    fits: Mapping[str, Fit], parts: Sequence[str], post: Sequence[str] | None
+) -> tuple[dict[bool, Fit], dict[str, str]]:
+    """The gap law for models trained with `parts` in low precision (True) and in 16 bits (False), and the reason where
+    one lacks that is needed for `post`.
 
     Raises:
         InputError: there is none although `post` asks for formats below 16 bits.
     """
-    plain = fits.get(GAP_LAW, fits.get(UNIFIED))
-    if plain is None:
-        missing = f"no {GAP_LAW} among {', '.join(fits)}; fit it on a table with quantized models"
-        if any(bits_of(name) < FULL_BITS for name in post or ()):
-            raise InputError(f"formats={','.join(post)}: {missing}")
-        return {}, {"formats after training": missing}
-    if UNIFIED in fits:
-        return {False: plain, True: fits[UNIFIED]}, {}
-    return {False: plain}, {"formats after training below 16 bits": f"no {UNIFIED} among {', '.join(fits)}"}
+    asked = [name for name in (FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
+    if not asked:
+        return {}, {}
+    try:
+        found = {False: gap_law(fits)}
+    except InputError as fault:
+        if post is not None:
+            raise InputError(f"formats={','.join(post)}: {fault}") from None
+        return {}, {"quantization after training": str(fault)}
+    if not parts:
+        return found, {}
+    try:
+        return found | {True: gap_law(fits, dict.fromkeys(parts, math.nan))}, {}  # whatever the bits
+    except InputError as fault:
+        return found, {BELOW: str(fault)}
 
 
 def ways_of(
@@ -170,24 +165,35 @@ def ways_of(
     gaps: Mapping[bool, Fit],
 ) -> list[Way]:
     """Every training width served as trained, and with each format after it that has fewer bits and a gap law. 16 bits
-    as trained are always there to be compared with. Without `post`, formats are tried where `serving` is limited."""
+    as trained are always there to be compared with. Where nothing is named, what saves something is tried: formats
+    where `serving` is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
+    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if serving else ())}
     if widths is None:
         lowest = max((law.ranges[p][0] for p in parts if p in law.ranges), default=LOWEST)
-        widths = [*range(math.ceil(lowest), int(FULL_BITS)), FULL_BITS] if parts else [FULL_BITS]
-    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if serving else ())}
+        smaller = "P_w" in parts and min(formats.values(), default=FULL_BITS) < FULL_BITS
+        saving = saves_operations(parts) or smaller
+        widths = [*range(math.ceil(lowest), int(FULL_BITS)), FULL_BITS] if saving else [FULL_BITS]
     ways = []
     for trained in sorted({*map(float, widths), FULL_BITS}):
         weights = trained if "P_w" in parts else FULL_BITS
         eligible = trained in widths and (post is None or weights in formats.values())
         if eligible or trained == FULL_BITS:
-            ways.append(Way(trained=trained, post=None, served=weights, eligible=eligible))
+            # What is served as trained is served in a format all the same, the one of its bits with the least scales.
+            names = [name for name, bits in formats.items() if bits == weights] if post else [f"int{weights:g}"]
+            scales = 0.0 if weights >= FULL_BITS else min(overhead_bits(name, group=group) for name in names)
+            ways.append(Way(trained=trained, post=None, served=weights, overhead=scales, eligible=eligible))
         if trained not in widths or (trained < FULL_BITS) not in gaps:
             continue
         for name, bits in formats.items():
-            if bits < weights:
+            if bits < min(weights, trained):
                 overhead = overhead_bits(name, group=group)
                 ways.append(Way(trained=trained, post=name, served=bits, overhead=overhead))
     return ways
+
+
+def saves_operations(parts: Sequence[str]) -> bool:
+    """Whether training below 16 bits is charged less: weights and activations are multiplied with each other."""
+    return {"P_w", "P_a"} <= set(parts)
 
 
 def drawn(fit: Fit, count: int, seed: int) -> Drawn:
@@ -220,7 +226,7 @@ def compare(
     eligible = [s for s in solved if s.way.eligible]
     if not eligible:
         return [], np.zeros(0, int), left_out
-    losses = np.stack([np.nan_to_num(s.optimum.loss[1:], nan=np.inf, posinf=np.inf) for s in eligible])
+    losses = np.stack([_finite_or_inf(s.optimum.loss[1:]) for s in eligible])
     first = losses.argmin(axis=0)
     sure = all(s.sure for s in eligible) and len(first) > 0
     return [_choice(s, i, solved[0], budget, first, sure) for i, s in enumerate(solved)], first, left_out
@@ -229,7 +235,7 @@ def compare(
 def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequence[str]) -> _Solved | str:
     c, g = loss.constants, None if gap is None else gap.constants
     widths = dict.fromkeys(parts, way.trained)
-    charged = way.trained if {"P_w", "P_a"} <= set(parts) else FULL_BITS
+    charged = way.trained if saves_operations(parts) else FULL_BITS
     if np.isnan(derived.effective_share(c, widths)).flat[0]:
         edge = float(derived.infeasible_below(c).flat[0])
         return f"{loss.fit.law.name} leaves no effective parameters at {edge:.3g} bits and below"
@@ -238,22 +244,29 @@ def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequ
     if np.isnan(found.loss[0]):
         return "the budget has no room for one parameter and one token"
     N, D = float(found.N[0]), float(found.D[0])
-    added = np.zeros_like(found.loss) if g is None else derived.gap(g, N, D, bits, widths)
-    total = derived.training_loss(c, N, D, widths) + added
+    trained = _finite_or_inf(derived.training_loss(c, N, D, widths))
+    added = np.zeros_like(trained) if g is None else _finite_or_inf(derived.gap(g, N, D, bits, widths))
+    gap_told = added if gap is None else stretched(added, gap.reach)
     at = {"N": N, "D": D, **widths} | ({} if bits is None else {"P_post": bits})
     used = [loss] if gap is None else [loss, gap]
     most = float(budget.most_tokens(N, trained=charged, served=way.served))
     return _Solved(
         way=way,
         optimum=found,
-        loss=np.nan_to_num(total, nan=np.inf, posinf=np.inf),
-        gap=np.nan_to_num(added, nan=np.inf, posinf=np.inf),
+        loss=trained + added,
+        told=stretched(trained, loss.reach) + gap_told,
+        gap=gap_told,
         sure=all(law.sure for law in used),
         reach=max(law.reach for law in used),
         charged=charged,
         critical=most * (1 - 1e-6) > D,
-        outside=[line for law in used for line in _outside(law.fit, at)],
+        outside=[line for law in used for line in outside(law.fit, at)],
     )
+
+
+def _finite_or_inf(values: np.ndarray) -> np.ndarray:
+    """Losses of draws: one without a value has no effective parameters, which no loss is large enough for."""
+    return np.nan_to_num(values, nan=np.inf, posinf=np.inf)
 
 
 def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.ndarray, sure: bool) -> Choice:
@@ -266,8 +279,8 @@ def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.nda
         served=way.served,
         N=Estimate.of(N, s.sure, s.reach),
         D=Estimate.of(D, s.sure, s.reach),
-        loss=Estimate.of(s.loss, s.sure, s.reach),
-        gap=Estimate.of(s.gap, s.sure, s.reach),
+        loss=Estimate.of(s.told, s.sure, 1.0),
+        gap=Estimate.of(s.gap, s.sure, 1.0),
         excess=Estimate.of(excess, s.sure and best.sure, max(s.reach, best.reach)),
         bytes=Estimate.of(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
         flops=Estimate.of(budget.cost(N, D, trained=s.charged, served=way.served), s.sure, s.reach),
@@ -276,11 +289,3 @@ def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.nda
         critical=s.critical,
         outside=s.outside,
     )
-
-
-def _outside(fit: Fit, at: dict[str, float]) -> list[str]:
-    return [
-        f"{fit.law.name} was fitted on {name} from {low:.4g} to {high:.4g}, the plan asks at {at[name]:.4g}"
-        for name, (low, high) in fit.ranges.items()
-        if name in at and not low <= at[name] <= high
-    ]

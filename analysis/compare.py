@@ -3,8 +3,7 @@
 A comparison is only one of laws if the rows are the same, in the fit and in the score. So each ranking is of the laws
 that can use one set of rows: the rows of some law, or what several have in common. A law that describes training in low
 precision and one that does not share no such set that both can be fitted on, and are ranked apart; a law may be in more
-than one ranking. Gap laws hold for small gaps, and which gaps are small is what each of them predicts: fitted to all
-rows of the ranking, they all have to predict less than `gap_below` for a row to be in it.
+than one ranking. `ranking` makes one of them.
 
 Nothing heavier than argparse is imported before something is compared.
 """
@@ -12,7 +11,6 @@ Nothing heavier than argparse is imported before something is compared.
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,52 +21,11 @@ from analysis.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.holdout import Measures, Trained
     from analysis.law import Law
-    from analysis.options import Options
-    from analysis.selection import Selection
+    from analysis.ranking import Ranking
 
 SCHEMA = 1
-ALIKE = 6  # digits of the RMSE in which laws that are one law for this table agree
 RESPONSES = ("loss", "gap", "gap_qat")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """One law in a ranking. `rank` is None where a held-out row has no prediction: `notes` say which and why.
-
-    `status` is the worst of its fits. `upset` is the share of draws of clusters in which it beats the first of the
-    ranking, NaN for that one itself and with fewer than four clusters.
-    """
-
-    law: str
-    rank: int | None
-    parameters: int
-    status: str
-    measures: "Measures"
-    upset: float
-    fits: "list[Trained]"
-    notes: list[str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Ranking:
-    """Laws of one response on one set of rows, the best first.
-
-    `excluded`: why other laws of this response are not here. `left_out`: why other rows are not. `predictions`: the
-    held-out rows with their fold, the response and what each law foretold, in nats; index: that of the table.
-    """
-
-    response: str
-    rows: int
-    groups: str
-    folds: list[tuple[str, int, int]]
-    """Label, rows fitted, rows foretold."""
-    scores: list[Score]
-    excluded: dict[str, str]
-    left_out: dict[str, int]
-    warnings: list[str]
-    predictions: "pd.DataFrame"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +36,7 @@ class Comparison:
     seed: int
     filter: str
     rows: int
-    rankings: list[Ranking]
+    rankings: "list[Ranking]"
     skipped: dict[str, str]
 
     def to_json(self) -> dict:
@@ -118,7 +75,8 @@ def compare(
     from analysis.holdout import check, shared_rows, sorted_rows
     from analysis.laws import LAWS, named
     from analysis.options import Options
-    from analysis.selection import select
+    from analysis.ranking import rank
+    from analysis.selection import Selection, select
 
     check(holdout, seed=seed, folds=folds)
     if response is not None and response not in RESPONSES:
@@ -140,7 +98,7 @@ def compare(
         why, ranked = {}, set()
         for shared, members in shared_rows({law.name: law for law in asked}, alone, rows, chosen):
             try:
-                ranking = _rank(rows, kind, shared, members, alone, (holdout, seed, folds), chosen, progress)
+                ranking = rank(rows, kind, shared, members, alone, (holdout, seed, folds), chosen, progress)
             except InputError as fault:
                 why |= dict.fromkeys(members, str(fault))
                 continue
@@ -160,96 +118,6 @@ def compare(
         rankings=rankings,
         skipped=dict(sorted(skipped.items())),
     )
-
-
-def _rank(rows, kind, shared, members, alone, how, options: "Options", progress) -> Ranking:
-    """The ranking of `members` on the rows labelled `shared`, held out as `how` (name, seed, folds) says."""
-    import numpy as np
-
-    from analysis.holdout import foretell, groups, small_gaps, split
-
-    kept, excluded = (shared, {}) if kind == "loss" else small_gaps(members, options)
-    if not kept:
-        raise InputError("; ".join(dict.fromkeys(excluded.values())) or "no row has a small gap for every law")
-    frame = rows[rows.index.isin(kept)]
-    folds = split(frame, how[0], seed=how[1], folds=how[2])
-    # Rows are already those of small gaps: no law may leave out others of its own.
-    plain = dataclasses.replace(options, gap_below=math.inf)
-    told, fits = {}, {}
-    for law in sorted(members.keys() - excluded.keys()):
-        progress(f"{kind}: {law} on {len(frame)} rows, {len(folds)} held-out part{'s' if len(folds) > 1 else ''}")
-        own = members[law].frame
-        told[law], fits[law] = foretell(members[law].law, own[own.index.isin(kept)], folds, plain)
-        if all(trained.reason for trained in fits[law]):
-            excluded[law] = fits[law][0].reason
-            del told[law]
-    if not told:
-        raise InputError("; ".join(dict.fromkeys(excluded.values())))
-    for law in alone.keys() - members.keys():
-        used = len(shared & set(alone[law].frame.index))
-        only = used < len(shared)
-        excluded[law] = f"describes only {used} of these rows" if only else "cannot be fitted on these rows alone"
-    name, label = groups(frame)
-    held = np.logical_or.reduce([fold.test for fold in folds])
-    scores = _scores(frame, kind, members, told, fits, held, label, how[1])
-    nearest = min((alone[law] for law in members), key=lambda selection: len(selection.frame))
-    left_out = nearest.left_out | {
-        "not used by every law here": len(nearest.frame) - len(shared),
-        f"gap of {options.gap_below:g} nats or more predicted by a law here": len(shared) - len(kept),
-    }
-    part = np.full(len(frame), "", object)
-    for fold in folds:
-        part[fold.test] = fold.label
-    columns = {"fold": part, kind: frame[kind], **{score.law: told[score.law] for score in scores}}
-    return Ranking(
-        response=kind,
-        rows=len(frame),
-        groups=name,
-        folds=[(fold.label, int(fold.train.sum()), int(fold.test.sum())) for fold in folds],
-        scores=scores,
-        excluded=dict(sorted(excluded.items())),
-        left_out={reason: count for reason, count in left_out.items() if count},
-        warnings=list(dict.fromkeys(w for law in sorted(told) for w in members[law].warnings)),
-        predictions=frame[["N", "D"]].assign(**columns)[held],
-    )
-
-
-def _scores(frame, kind, members, told, fits, held, label, seed: int) -> list[Score]:
-    from analysis.holdout import WORST, measures, upsets
-
-    found = {law: measures(frame, kind, prediction, held) for law, prediction in told.items()}
-    whole = {law: m.predicted == m.rows for law, m in found.items()}
-
-    def place(law: str):
-        error = found[law].rmse
-        rounded = float(f"{error:.{ALIKE - 1}e}") if math.isfinite(error) else math.inf
-        return not whole[law], rounded, len(members[law].law.parameters), law
-
-    order = sorted(found, key=place)
-    errors = {law: (told[law] - frame[kind].to_numpy(float))[held] for law in order}
-    made = []
-    for rank, law in enumerate(order, start=1):
-        missing = found[law].rows - found[law].predicted
-        notes = [f"no prediction for {missing} of {found[law].rows} held-out rows: not ranked"] if missing else []
-        for reason in dict.fromkeys(trained.reason for trained in fits[law] if trained.reason):
-            first, *more = [label for trained in fits[law] if trained.reason == reason for label in trained.labels]
-            notes.append(f"{first}{f' and {len(more)} more' if more else ''}: {reason.removeprefix(f'{law}: ')}")
-        twins = [name for name in order[: rank - 1] if place(name)[:2] == place(law)[:2] and whole[law]]
-        notes += [f"foretells the same as {twins[0]}"] if twins else []
-        rival = rank > 1 and whole[law]
-        made.append(
-            Score(
-                law=law,
-                rank=rank if whole[law] else None,
-                parameters=len(members[law].law.parameters),
-                status=max((trained.status for trained in fits[law]), key=WORST.index),
-                measures=found[law],
-                upset=upsets(errors[order[0]], errors[law], label[held], seed) if rival else math.nan,
-                fits=fits[law],
-                notes=notes,
-            )
-        )
-    return made
 
 
 def text(made: Comparison) -> str:

@@ -10,10 +10,11 @@ from analysis.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends without an exception.
+    """A temporary path beside `path`, which takes its place when the block, which does nothing but write there, ends
+    without an exception.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the folder cannot be made or written to, the disk is full, or `path` is a folder.
     """
     # The suffix stays last: matplotlib chooses the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -25,5 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be written ({fault.strerror or fault}); nothing was changed") from None
     finally:
         temporary.unlink(missing_ok=True)

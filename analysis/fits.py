@@ -94,6 +94,7 @@ def entry(fit: Fit) -> dict:
         },
         "options": dataclasses.asdict(fit.options),
         "constants": dict(fit.law.constants),
+        "held": dict(fit.law.held),
         "schemes": list(fit.law.categories),
         **{name: getattr(fit, name) for name in PLAIN},
         "ranges": {name: list(ends) for name, ends in fit.ranges.items()},
@@ -109,7 +110,7 @@ def _restore(stored: dict) -> Fit:
     law = named(stored["law"])
     if law.for_schemes is not None:
         law = law.for_schemes(tuple(stored["schemes"]))
-    law = law.without({p.part for p in law.parameters if p.part and p.symbol not in stored["params"]})
+    law = law.without({part: float(bits) for part, bits in stored["held"].items()})
     params = {p.symbol: float(stored["params"][p.symbol]["value"]) for p in law.ordered}
     intervals = {
         symbol: Interval(**{end: _number(stored["params"][symbol][end]) for end in ("low", "high", "se")})

@@ -18,7 +18,8 @@ from analysis.laws import named
 from analysis.noise import GapNoise
 from analysis.options import Options
 from analysis.selection import select
-from analysis.stages import fit_rows
+from analysis.stages import Fitted, fit_rows
+from analysis.valley import Valley
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,10 +99,11 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     problem = fitted.problem
     about = spread(problem, fitted.best, fitted.frame, draws=chosen.bootstrap, seed=chosen.seed, noise=fitted.noise)
     found = diagnosis.diagnose(fitted)
+    intervals = about.intervals | {s: _above_zero(fitted, s) for s, i in about.intervals.items() if i.high == 0}
     return Fit(
         law=law,
         params=fitted.params,
-        intervals=about.intervals,
+        intervals=intervals,
         draws=about.draws,
         bootstrap=about.bootstrap,
         objective=problem.describe(),
@@ -116,3 +118,10 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         warnings=selection.warnings + found.warnings + about.warnings,
         **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "warnings"},
     )
+
+
+def _above_zero(fitted: Fitted, symbol: str) -> Interval:
+    """The interval of a coefficient that is zero whatever is left out: refits do not tell how much it could be, the
+    rise of the objective does."""
+    low, high = Valley(fitted, symbol).interval(fitted.frame)
+    return Interval(low=low, high=high, se=np.nan)

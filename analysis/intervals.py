@@ -108,6 +108,18 @@ class Bootstrap:
         )
 
     @property
+    def freedom(self) -> int:
+        """Degrees of freedom of `t`."""
+        return degrees(self.left_out, self.groups) if self.groups else degrees(self.kind, self.clusters)
+
+    def describe(self) -> str:
+        """How intervals were made, in words."""
+        if not self.draws:
+            return "none"
+        how = f"each of {self.groups} {self.left_out} left out" if self.groups else f"{self.clusters} {self.kind} drawn"
+        return f"{how}, Student's t with {self.freedom} degrees of freedom"
+
+    @property
     def reach(self) -> float:
         """Half the width of an interval over that of the middle 95% of the draws."""
         return self.stretch * self.t / float(stats.norm.ppf(0.5 + self.level / 2))
@@ -304,8 +316,3 @@ def _refit(problem, point, weights, frame, noise) -> np.ndarray:
             trial.evaluate, points, lower, upper, floats_each=trial.floats_each, iterations=60, tolerance=1e-8
         ).points
     return points
-
-
-def units(frame):  # until its callers take `groups`
-    found = clusters(frame)
-    return found.kind, found.labels, found.trusted

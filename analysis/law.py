@@ -14,11 +14,13 @@ Shapes: S parameter sets at once (starts or bootstrap draws), n rows. theta arri
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 
+from analysis.errors import InputError
 from analysis.variables import column
 
 FULL_BITS = 16.0  # the width that the table gives to what is not quantized
@@ -96,12 +98,15 @@ class Law:
     accounts: tuple[str, ...] = ("P_w", "P_a", "P_kv")
     """Of these, the parts whose low precision in training it describes; runs with others in low precision do not
     belong to it."""
+    held: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Precision columns that `without` has taken out, and the bits at which all runs of the law have them."""
     constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Parameters of the equation that are fixed, not fitted."""
     categories: tuple[str, ...] = ()
     """Values of the variable `scheme`, which is told to `columns` as 1, 2, ... in this order."""
     for_schemes: Callable[[tuple[str, ...]], "Law"] | None = None
-    """Makes the law for other schemes, the unquantized one first."""
+    """Makes the law for other schemes, the unquantized one first. What is changed in a law afterwards, `with_schemes`
+    carries over."""
 
     @property
     def nonlinear(self) -> tuple[Parameter, ...]:
@@ -124,14 +129,42 @@ class Law:
     def published(self) -> dict[str, float]:
         return {p.symbol: p.published for p in self.parameters if p.published is not None}
 
-    def without(self, parts: set[str]) -> "Law":
-        """The law for a table in which these precision columns are 16 bits throughout: their factor is constant and
-        cannot be told from the coefficient in front, so it is taken as one."""
+    def without(self, parts: Iterable[str] | Mapping[str, float]) -> "Law":
+        """The law for a table in which these precision columns have one width throughout, 16 bits unless `parts` says
+        which: their factor is constant and cannot be told from the coefficient in front, so it is taken as one. Runs at
+        other widths do not belong to it (`held`)."""
+        bits = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, FULL_BITS)
         return dataclasses.replace(
             self,
-            parameters=tuple(p for p in self.parameters if p.part not in parts),
-            variables=tuple(v for v in self.variables if v not in parts),
-            distinct={k: v for k, v in self.distinct.items() if k not in parts},
+            parameters=tuple(p for p in self.parameters if p.part not in bits),
+            variables=tuple(v for v in self.variables if v not in bits),
+            distinct={k: v for k, v in self.distinct.items() if k not in bits},
+            held={**self.held, **bits},
+        )
+
+    def with_schemes(self, schemes: tuple[str, ...]) -> "Law":
+        """The law for these schemes, the unquantized one first: as `for_schemes` makes it, with all that was changed in
+        this one since it was made for its own schemes.
+
+        Raises:
+            InputError: its columns were changed, and `for_schemes` makes others.
+        """
+        if (self.categories[:1], set(self.categories)) == (schemes[:1], set(schemes)):
+            return self
+        made, before = self.for_schemes(schemes), self.for_schemes(self.categories)
+        if _source(self.columns) is not _source(made.columns):
+            raise InputError(
+                f"{self.name}: its columns were changed for the schemes {', '.join(self.categories)}, but the table "
+                f"has {', '.join(schemes)}; make the change in what for_schemes returns, too"
+            )
+        mine, old = ({p.symbol: p for p in law.parameters} for law in (self, before))
+        kept = [mine.get(p.symbol, p) for p in made.parameters if p.symbol in mine or p.symbol not in old]
+        added = [p for p in self.parameters if p.symbol not in old]
+        return dataclasses.replace(
+            self,
+            parameters=(*kept, *(p for p in added if p not in kept)),
+            columns=made.columns,
+            categories=made.categories,
         )
 
     def inputs(self, frame: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,3 +200,10 @@ class Law:
                         slopes[:, j] += value * column * columns.slopes[p.symbol, r.symbol][0] * turn
         feasible = np.isfinite(total)
         return np.where(feasible, total, np.nan), np.where(feasible[:, None], slopes, np.nan)
+
+
+def _source(function: Callable) -> object:
+    """What tells functions apart that were made in different places, but not those made for other schemes."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__code__", function)

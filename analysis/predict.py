@@ -1,15 +1,17 @@
 """A prediction from fitted laws or published constants: N, D and formats in, loss with its interval out.
 
-The loss of training comes from a loss law, what quantization after training adds from a gap law, and their errors are
-taken as independent. An interval of a gap is made on its logarithm, so that it stays above zero.
+The loss of training comes from a loss law, what quantization after training adds from a gap law (`answers` says which),
+and their errors are taken as independent. An interval of a gap is made on its logarithm, so that it stays above zero.
 """
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
+from analysis.answers import gap_law, loss_law, outside
 from analysis.errors import InputError
 from analysis.fits import published
 from analysis.fitting import Fit
@@ -17,9 +19,6 @@ from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 
 PAPER = ("kumar_neff_tied", "kumar_ptq")  # the laws whose published constants are one paper's
-GAP_LAW = "kumar_ptq"
-LOW_LAWS = ("kumar_neff", "kumar_neff_tied")  # in the order in which they are preferred
-LOSS_LAWS = ("chinchilla", "chinchilla_tied", *LOW_LAWS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,9 @@ def bits_of(text: str) -> float:
     return min(bits, FULL_BITS)
 
 
-def predict(fits: dict[str, Fit], *, N: float, D: float, widths: dict[str, float], post: float | None) -> Prediction:
+def predict(
+    fits: Mapping[str, Fit], *, N: float, D: float, widths: Mapping[str, float], post: float | None
+) -> Prediction:
     """Loss at N parameters and D tokens, trained at `widths` (P_w, P_a, P_kv; absent: 16), quantized to `post` bits.
 
     Raises:
@@ -75,39 +76,31 @@ def predict(fits: dict[str, Fit], *, N: float, D: float, widths: dict[str, float
         if not 0 < value < np.inf:
             raise InputError(f"{symbol}={value:g}: expected a number above zero")
     low = {part: bits for part, bits in widths.items() if bits < FULL_BITS}
-    if low and post is not None:
-        raise InputError(f"post: {GAP_LAW} holds for models trained in 16 bits; ask for {', '.join(low)} or for post")
-    frame = pd.DataFrame({"N": [N], "D": [D], **{part: [widths.get(part, FULL_BITS)] for part in PARTS}})
-    fit = _loss_law(fits, low)
-    loss = _term(fit, frame)
+    asked = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
+    at = {"N": N, "D": D, **{part: widths.get(part, FULL_BITS) for part in PARTS}}
+    fit = loss_law(fits, low)
+    loss = _term(fit, at)
     if np.isnan(loss.value):
-        asked = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
         raise InputError(f"{asked}: {fit.law.name} leaves no effective parameters there, f(P) <= 0; ask for more bits")
-    if post is None:
-        return Prediction(loss=loss, gap=None, total=loss, warnings=_far(fit, frame))
-    if GAP_LAW not in fits:
-        raise InputError(f"post: no {GAP_LAW} among {', '.join(fits)}; fit it on a table with quantized models")
-    frame = frame.assign(P_post=post)
-    gap = _term(fits[GAP_LAW], frame)
+    if post is None or post >= FULL_BITS:
+        return Prediction(loss=loss, gap=None, total=loss, warnings=outside(fit, at))
+    if low and post >= min(low.values()):
+        raise InputError(f"post={post:g}: not below {asked} in training; no law knows what that adds")
+    try:
+        after = gap_law(fits, low)
+    except InputError as fault:
+        raise InputError(f"post: {fault}") from None
+    at["P_post"] = post
+    gap = _term(after, at)
     value = loss.value + gap.value
     down = np.hypot(loss.value - loss.low, gap.value - gap.low)
     up = np.hypot(loss.high - loss.value, gap.high - gap.value)
     total = Term(law=f"{loss.law} + {gap.law}", value=value, low=float(value - down), high=float(value + up))
-    return Prediction(loss=loss, gap=gap, total=total, warnings=_far(fit, frame) + _far(fits[GAP_LAW], frame))
+    return Prediction(loss=loss, gap=gap, total=total, warnings=outside(fit, at) + outside(after, at))
 
 
-def _loss_law(fits: dict[str, Fit], low: dict[str, float]) -> Fit:
-    wanted = LOW_LAWS if low else LOSS_LAWS
-    for name in wanted:
-        if name in fits and set(low) <= set(fits[name].law.variables):
-            return fits[name]
-    asked = f"{', '.join(low)} below 16 bits" if low else "a loss"
-    raise InputError(
-        f"no law for {asked} among {', '.join(fits)}; fit one of {', '.join(wanted)} on a table with such runs"
-    )
-
-
-def _term(fit: Fit, frame: pd.DataFrame) -> Term:
+def _term(fit: Fit, at: Mapping[str, float]) -> Term:
+    frame = pd.DataFrame({name: [number] for name, number in at.items()})
     value, reach = float(fit.predict(frame)[0]), float(fit.predict_se(frame)[0]) * fit.bootstrap.t
     sides = np.array([-1.0, 1.0])
     if fit.law.response == "gap" and value > 0:
@@ -116,13 +109,3 @@ def _term(fit: Fit, frame: pd.DataFrame) -> Term:
     else:
         ends = value + sides * reach
     return Term(law=fit.law.name, value=value, low=float(ends[0]), high=float(ends[1]))
-
-
-def _far(fit: Fit, frame: pd.DataFrame) -> list[str]:
-    """A line for each variable that lies outside the rows that the law was fitted on."""
-    lines = []
-    for variable, (low, high) in fit.ranges.items():
-        value = float(frame[variable].iloc[0])
-        if not low <= value <= high:
-            lines.append(f"{fit.law.name} was fitted on {variable} from {low:.4g} to {high:.4g}, asked at {value:.4g}")
-    return lines

@@ -30,7 +30,8 @@ from analysis.files import replacing
 
 PROG = "python -m analysis.public"
 HOST = "https://raw.githubusercontent.com"
-SECONDS = 30.0  # without an answer, before giving up
+SECONDS = 30.0  # without a byte, before giving up
+LARGEST = 64 * 2**20  # bytes of a file, several times those of any table here
 CHECKED = ("N", "D", "loss", "scheme")  # the columns that `values` covers, where a table has them
 FP4_BITS = 4  # e2m1, which QuEST's records call 16 bits
 OUTLIERS = 5  # points with the fewest tokens a parameter, which Besiroglu et al. leave out of their fit
@@ -155,7 +156,7 @@ def fetch(source: Source) -> tuple[list[Row], str]:
     try:
         rows = source.convert(content)
         values = digest(rows)
-    except (ValueError, KeyError, TypeError) as fault:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, csv.Error) as fault:
         reason = " ".join(f"{type(fault).__name__} {fault}".split())
         raise InputError(f"{source.url}: not in the expected format ({reason}); nothing was written") from None
     if len(rows) != source.rows:
@@ -178,12 +179,23 @@ def digest(rows: Sequence[Row]) -> str:
 def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            return answer.read()
+            content = answer.read(LARGEST + 1)
+            missing = answer.length  # bytes that were announced and did not come; None where no number was
     except urllib.error.HTTPError as fault:
         raise InputError(f"{url}: the host answers {fault.code} {fault.reason}; nothing was written") from None
-    except (OSError, http.client.HTTPException) as fault:  # URLError and time-outs are of the first kind
-        reason = " ".join(str(getattr(fault, "reason", fault)).split())
-        raise InputError(f"{url}: cannot be reached ({reason}); this needs a network connection") from None
+    except urllib.error.URLError as fault:
+        reason = " ".join(str(fault.reason).split())
+        raise InputError(
+            f"{url}: cannot be reached ({reason}); this needs a network connection, nothing was written"
+        ) from None
+    except (OSError, http.client.HTTPException) as fault:  # an answer has begun, or was none
+        reason = " ".join(str(fault).split()) or type(fault).__name__
+        raise InputError(f"{url}: the download broke off ({reason}); nothing was written, try again") from None
+    if len(content) > LARGEST:
+        raise InputError(f"{url}: more than {LARGEST >> 20} MiB, which is no table known here; nothing was written")
+    if missing:
+        raise InputError(f"{url}: the download broke off {missing} bytes too early; nothing was written, try again")
+    return content
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -197,7 +209,8 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(prog=PROG, description="Download a public table of runs as a tidy table NAME.csv.")
-    parser.add_argument("name", metavar="NAME", help=" or ".join(SOURCES))
+    known = "; ".join(f"{s.name}: {s.rows} runs of {s.repository}, licence: {s.licence}" for s in SOURCES.values())
+    parser.add_argument("name", metavar="NAME", help=known)
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("."), help="default: the current folder")
     chosen = parser.parse_args(arguments)
     try:

@@ -6,6 +6,7 @@ granularity, at 3 to 6 bits unless told otherwise (below that the gap saturates,
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from analysis.errors import InputError
 from analysis.law import FULL_BITS, Law
 from analysis.laws.schemes import BASES
 from analysis.variables import FORMATS, with_derived
+
+if TYPE_CHECKING:
+    from analysis.fitting import Fit
 
 PARTS = ("P_w", "P_a", "P_kv")
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
@@ -74,11 +78,27 @@ def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selec
 
 
 def belonging(law: Law, frame: pd.DataFrame) -> Selection:
-    """All rows of `frame` that `law` speaks of, whether or not they are enough to fit it.
+    """All rows of `frame` that `law` speaks of, whether or not they are enough to fit it, and the law without what they
+    do not tell. For rows that a fit is about there is `rows_of`.
 
     Raises:
         InputError: N, D or a precision column is missing or not finite.
     """
+    return _belonging(law, frame, narrow=True)
+
+
+def rows_of(fit: "Fit", frame: pd.DataFrame) -> Selection:
+    """All rows of `frame` that a fit speaks of: they pass its filter, its law as it was fitted describes them, and what
+    that law has lost they have as all rows of the fit had it. Gap laws: at any bits after training, however large the
+    gap.
+
+    Raises:
+        InputError: as `belonging` and `table.filtered`.
+    """
+    return _belonging(fit.law, table.filtered(frame, fit.filter), narrow=False)
+
+
+def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool) -> Selection:
     sieve = _Sieve(with_derived(frame, law.variables))
     sieve.keep(~table.flags(frame, "diverged"), "diverged")
     _no_other_part(sieve)
@@ -91,7 +111,8 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
         sieve.keep(sieve.frame["gap_qat"].notna().to_numpy(bool), "without a gap to an unquantized run")
     _ends_of_runs(sieve)
     if law.quantized_training:
-        law = _trained_in_low_precision(law, sieve)
+        _trained_as_held(law, sieve)
+        law = _without_constant_parts(law, sieve) if narrow else law
     else:
         _trained_in_full_precision(sieve)
     if law.response != "loss":
@@ -102,7 +123,11 @@ def belonging(law: Law, frame: pd.DataFrame) -> Selection:
     for name in ("E_w", "M_w"):
         if name in law.variables and name in sieve.frame:
             sieve.keep(sieve.frame[name].notna().to_numpy(bool), "weights in no float format")
-    law = _with_schemes(law, sieve.frame)
+    if narrow:
+        law = _with_schemes(law, sieve.frame)
+    elif law.categories and "scheme" in sieve.frame:
+        known = sieve.frame["scheme"].astype(str).isin(law.categories).to_numpy(bool)
+        sieve.keep(known, "trained in a scheme that the fit does not know")
     return Selection(law=law, frame=sieve.frame, left_out=sieve.left_out, warnings=sieve.warnings)
 
 
@@ -131,15 +156,25 @@ def _trained_in_full_precision(sieve: _Sieve) -> None:
             sieve.keep(full, "trained in low precision")
 
 
-def _trained_in_low_precision(law: Law, sieve: _Sieve) -> Law:
+def _trained_as_held(law: Law, sieve: _Sieve) -> None:
+    """Parts that the law does not describe are in full precision, those that it has lost where it lost them."""
+    for part in PARTS:
+        if part in sieve.frame:
+            width = table.numbers(sieve.frame, part, positive=True)
+        else:
+            width = np.full(len(sieve.frame), FULL_BITS)
+        if part in law.held:
+            sieve.keep(np.minimum(width, FULL_BITS) == law.held[part], f"{part} not at {law.held[part]:g} bits")
+        elif part not in law.accounts:
+            sieve.keep(width >= FULL_BITS, f"{part} below 16 bits")
+
+
+def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
     """Drop what the table cannot tell: constant parts from the law, parts with too few widths from law and rows."""
-    for part in (p for p in PARTS if p in sieve.frame and p not in law.accounts):
-        full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
-        sieve.keep(full, f"{part} below 16 bits")
-    constant, asked = set(), [part for part in PARTS if part in law.variables]
+    constant, asked = {}, [part for part in PARTS if part in law.variables]
     for part in asked:
         if part not in sieve.frame:
-            constant.add(part)
+            constant[part] = FULL_BITS
             continue
         width = table.numbers(sieve.frame, part, positive=True)
         found = len(np.unique(width))
@@ -150,12 +185,17 @@ def _trained_in_low_precision(law: Law, sieve: _Sieve) -> Law:
                 "left out"
             )
         if found < law.distinct[part]:
-            constant.add(part)
-    if asked and constant == set(asked):
+            constant[part] = float(width[0]) if found == 1 else FULL_BITS
+    if asked and set(constant) == set(asked):
         raise InputError(
             f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
             f"widths in one of {', '.join(asked)}"
         )
+    sieve.warnings += [
+        f"{part} is {bits:g} bits in all rows: the law speaks of such models only"
+        for part, bits in constant.items()
+        if bits < FULL_BITS
+    ]
     return law.without(constant)
 
 
@@ -175,7 +215,7 @@ def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:
         return law
     counts = frame["scheme"].astype(str).value_counts()
     base = next((name for name in BASES if name in counts), min(counts.index, key=lambda name: (-counts[name], name)))
-    return law.for_schemes((base, *sorted(set(counts.index) - {base})))
+    return law.with_schemes((base, *sorted(set(counts.index) - {base})))
 
 
 def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:

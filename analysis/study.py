@@ -1,4 +1,4 @@
-"""A study's folder: results/STUDY/runs.csv in, fits.json and figures/ out."""
+"""A study's folder: results/STUDY/runs.csv in, fits.json, slopes.csv and figures/ out."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -10,25 +10,34 @@ from analysis.errors import InputError
 from analysis.figures import FIGURES
 from analysis.fits import Fits
 from analysis.fitting import fit
+from analysis.slopes import slopes_by_width, write
 from analysis.style import save
 
-LAWS = ("chinchilla", "chinchilla_tied", "kumar_ptq", "kumar_neff", "kumar_neff_tied")
+LAWS = ("chinchilla", "chinchilla_tied", "kumar_ptq", "kumar_unified", "kumar_neff", "kumar_neff_tied")
 """Fitted to every study: those that figures draw. `python -m analysis compare` ranks all others beside them."""
+
+SLOPES_OF = "kumar_ptq"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
-    """The fits of a study, the paths of its table, fits and figures, and what was skipped with its reason."""
+    """The fits of a study, the paths of its table, fits, slopes and figures, and what was skipped with its reason.
+
+    `slopes` is None where the table tells none; `verdict` says in a sentence whether its gap is a power of D.
+    """
 
     fits: Fits
     table: Path
     stored: Path
+    slopes: Path | None
+    verdict: str
     figures: list[Path]
     skipped: dict[str, str]
 
 
 def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]) -> Made:
-    """Bring `folder`/fits.json up to date with `folder`/runs.csv and draw every figure that the table supports.
+    """Bring `folder`/fits.json up to date with `folder`/runs.csv, write its slopes.csv, and draw every figure that the
+    table supports.
 
     Raises:
         InputError: no table, or no law and no figure has anything to work on.
@@ -40,6 +49,15 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     # Read back even when just written: figures then show the rounded numbers that the file holds.
     found = fits_file.read(stored)
     skipped, paths = dict(found.skipped), []
+    slopes, verdict = folder / "slopes.csv", ""
+    progress(f"slopes of the gap: {SLOPES_OF}")
+    try:
+        told = slopes_by_width(SLOPES_OF, frame)
+        write(slopes, told)
+        verdict = told.sentence
+    except InputError as fault:
+        slopes.unlink(missing_ok=True)  # one of an earlier table
+        slopes, skipped["slopes"] = None, str(fault)
     for name, draw in FIGURES.items():
         progress(f"drawing {name}")
         try:
@@ -48,7 +66,7 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
             skipped[name] = str(fault)
     if not found.fits and not paths:
         raise InputError(f"{runs}: nothing to fit or to draw ({'; '.join(skipped.values())})")
-    return Made(fits=found, table=runs, stored=stored, figures=paths, skipped=skipped)
+    return Made(fits=found, table=runs, stored=stored, slopes=slopes, verdict=verdict, figures=paths, skipped=skipped)
 
 
 def fit_all(laws: Iterable[str], frame, path: Path, *, draws: int, seed: int, progress) -> Fits:

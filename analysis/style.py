@@ -39,7 +39,8 @@ RC = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "analysis",
 }
-MARKERS = "osD^vPX"
+MARKERS = "osD<>pd"
+"""Filled shapes that stay apart at three points. Triangles up and down are left to what lies beyond an axis."""
 DASHES = (0, (4, 2))
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours without an order (Okabe and Ito), told apart by colour-blind readers."""

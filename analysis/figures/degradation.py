@@ -11,10 +11,9 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.errors import InputError
-from analysis.figures.rows import LOWEST
+from analysis.figures.rows import LOWEST, was_fitted
 from analysis.fitting import Fit
 from analysis.laws import LAWS
-from analysis.options import Options
 from analysis.selection import belonging
 from analysis.table import numbers
 
@@ -65,11 +64,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
 
 
 def _with_law(after: pd.DataFrame, fit: Fit | None) -> pd.DataFrame:
-    default = Options()
-    if fit is None:
-        return after.assign(fitted=True)
-    inside = after["P_post"].between(*default.bits) & (fit.predict(after) < default.gap_below)
-    return after.assign(fitted=inside)
+    return after.assign(fitted=True if fit is None else was_fitted(after, fit.predict(after)))
 
 
 def _losses(axes, base: pd.DataFrame, rows: pd.DataFrame, colours: dict) -> list[dict]:

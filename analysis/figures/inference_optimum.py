@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import style
+from analysis.answers import GAP_LAW, LOSS_LAWS, loss_law
 from analysis.derived import Optimum, critical_tokens, gap, lowest, paper_constants, training_loss
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -17,7 +18,6 @@ from analysis.fitting import Fit
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 
-LOSS_FITS, GAP_FIT = ("chinchilla", "chinchilla_tied"), "kumar_ptq"
 COSTS = (1e8, 1e13)  # parameters times bits, for the paper's constants
 BITS = (2.0, 12.0)  # the table's sizes at these widths are the ends of the costs for its fits
 BEYOND = 30.0
@@ -27,7 +27,7 @@ QUANTITIES = {"P": "$P^*$ (bits)", "N": "$N^*$ (parameters)", "D": "$D^*$ (token
 
 @style.styled
 def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. With kumar_ptq and chinchilla or chinchilla_tied it has a bottom row.
+    """The figure and its numbers. With kumar_ptq and a law of the loss it has a bottom row.
 
     Raises:
         InputError: nothing at all was fitted to the table.
@@ -36,8 +36,9 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         raise InputError("no law was fitted to this table, beside which the paper's constants could be shown")
     known: dict[str, tuple[float, float]] = {}
     lines = [("paper", "constants of Kumar et al.", paper_constants(), np.geomspace(*COSTS, POINTS))]
-    loss, after = shared.first_of(fits, LOSS_FITS), fits.get(GAP_FIT)
-    if loss is not None and after is not None and after.params["gamma_D"] > 0:
+    after = fits.get(GAP_LAW)
+    if after is not None and after.params["gamma_D"] > 0 and any(name in fits for name in LOSS_LAWS):
+        loss = loss_law(fits)
         low, high = after.ranges["N"]
         costs = np.geomspace(low * BITS[0], high * BITS[1] * BEYOND, POINTS)
         known = {"N": after.ranges["N"], "D": after.ranges["D"], "P": after.ranges["P_post"]}

@@ -13,7 +13,6 @@ from analysis import style
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
-from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 
 LAWS_SHOWN = {"kumar_ptq": "trained in 16 bits", "kumar_unified": "trained in any precision"}
@@ -31,13 +30,17 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     found = {name: fits[name] for name in LAWS_SHOWN if name in fits}
     if not found:
         raise InputError(f"no gap law was fitted; expected one of {', '.join(LAWS_SHOWN)}")
-    rows = {name: _rows(frame, fit) for name, fit in found.items()}
+    return side_by_side({name: usable(frame, fit) for name, fit in found.items()}, LAWS_SHOWN)
+
+
+def side_by_side(rows: dict[str, pd.DataFrame], titles: dict[str, str]) -> style.Drawn:
+    """A panel a law with the `usable` rows of its fit, both by the law's name; a title where there are several."""
     both = pd.concat(rows.values())
     widths = sorted(both["P_post"].unique())
     colours = dict(zip(widths, style.shades(len(widths)), strict=True))
     shown = both[["gap", "predicted"]].to_numpy()
     low, high = style.span(shown[shown > shared.LOWEST])
-    columns = len(found)
+    columns = len(rows)
     size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
     figure, axes = style.canvas(1, columns, **size, sharex=True, sharey=True)
     plotted = []
@@ -46,7 +49,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         panel.set_yscale("log")
         panel.set_box_aspect(1)
         if columns > 1:
-            panel.set_title(LAWS_SHOWN[name])
+            panel.set_title(titles[name])
         plotted += _points(panel, name, group, colours, low)
         _state(panel, group)
     first = axes[0, 0]
@@ -59,11 +62,9 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
 
-def _rows(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-    rows = shared.quantized(frame, fit.law.name)
-    for part in PARTS:  # parts that the fitted law leaves out were at 16 bits in all of its rows
-        if part in rows and part not in fit.law.variables:
-            rows = rows[rows[part] >= FULL_BITS]
+def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
+    """Rows of which the law speaks and has a value, with `predicted`, and whether they were `fitted`."""
+    rows = shared.quantized(frame, fit)
     rows = rows.assign(predicted=fit.predict(rows))
     # Zero is what the unified law says of models trained in no more bits than are left, for which it is not meant.
     rows = rows[np.isfinite(rows["predicted"]) & (rows["predicted"] > 0)]

@@ -17,7 +17,6 @@ from analysis.table import after_training
 BITS = (3.0, 4.0)
 NAMES = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-MARKERS = "osD^<ph"  # without `v`, which marks gaps below the axis
 MOST = 8  # settings that can still be told apart
 COLUMNS = ["setting", "ptq", "granularity_post", "N", "D", "P_post", "gap", "gap_se"]
 SETTING = ["ptq", "family", "granularity_post"]
@@ -125,7 +124,7 @@ def _looks(rows: pd.DataFrame) -> dict[str, dict]:
         i, j = methods.index((first["ptq"], first["family"])), grains.index(first["granularity_post"])
         looks[setting] = {
             "color": style.CATEGORIES[i % len(style.CATEGORIES)],
-            "marker": MARKERS[i % len(MARKERS)],
+            "marker": style.MARKERS[i % len(style.MARKERS)],
             "linestyle": DASHES[j % len(DASHES)],
         }
     return looks

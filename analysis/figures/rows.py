@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import fitting
 from analysis.errors import InputError
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
@@ -14,7 +15,7 @@ from analysis.laws import LAWS
 from analysis.laws.kumar import PARTS
 from analysis.noise import gap_errors
 from analysis.options import Options
-from analysis.selection import belonging
+from analysis.selection import belonging, rows_of
 from analysis.table import numbers
 
 NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
@@ -73,15 +74,15 @@ def qat_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     return found[np.isfinite(found["gap_qat"])]
 
 
-def quantized(frame: pd.DataFrame, law: str) -> pd.DataFrame:
-    """Rows that the gap law `law` speaks of, with gap_se (0 where unknown): one quantizer at one setting.
+def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
+    """Rows that a gap law or a fit of one speaks of, with gap_se (0 where unknown): one quantizer at one setting.
 
     Raises:
         InputError: there is none, or a gap that is not a number.
     """
-    if law in ANY:
+    if isinstance(law, Fit) or law in ANY:
         frame = frame.assign(**{part: FULL_BITS for part in PARTS if part not in frame})
-    found = belonging(ANY.get(law, LAWS[law]), frame).frame
+    found = rows_of(law, frame).frame if isinstance(law, Fit) else belonging(ANY.get(law, LAWS[law]), frame).frame
     if found.empty:
         raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):
@@ -114,6 +115,17 @@ def band(fit: Fit, curve: Callable[[Mapping], np.ndarray]) -> tuple[np.ndarray, 
 
 def first_of(fits: Mapping[str, Fit], names: tuple[str, ...]) -> Fit | None:
     return next((fits[name] for name in names if name in fits), None)
+
+
+def own_fit(frame: pd.DataFrame, fits: Mapping[str, Fit], name: str, **options) -> Fit | None:
+    """The fit of that law among `fits`, or one made here, without intervals unless `options` say so; None where the
+    table lacks rows for it."""
+    if name in fits:
+        return fits[name]
+    try:
+        return fitting.fit(name, frame, **({"bootstrap": 0} | options))
+    except InputError:
+        return None
 
 
 def most_frequent(values: pd.Series):

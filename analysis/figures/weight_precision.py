@@ -36,7 +36,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     rows = rows[rows["D"].isin(panels)]
     fit = next((fits[n] for n in LAWS_SHOWN if n in fits and "P_w" in fits[n].law.variables), None)
     sizes, widths = sorted(rows["N"].unique()), sorted(rows["P_w"].unique())
-    looks = dict(zip(sizes, zip(style.shades(len(sizes)), style.MARKERS, strict=False), strict=True))
+    looks = dict(zip(sizes, zip(style.shades(len(sizes)), style.MARKERS * 9, strict=False), strict=False))
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.3 + 1.9 * columns)

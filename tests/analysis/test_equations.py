@@ -22,8 +22,8 @@ def chinchilla(p, n, d, beta=None):
     return p.A * n**-p.alpha + p.B * d ** -(p.beta if beta is None else beta) + p.E
 
 
-def unified(p, r):
-    gap = p.C_T * r.D**p.gamma_D / neff(p, r) ** p.gamma_N * math.exp(-r.P_post / p.gamma_post)
+def unified(p, r, size=neff):
+    gap = p.C_T * r.D**p.gamma_D / size(p, r) ** p.gamma_N * math.exp(-r.P_post / p.gamma_post)
     for bits, c in ((r.P_w, p.C_w), (r.P_a, p.C_a), (r.P_kv, p.C_kv)):
         gap *= 1 - math.exp(-c * (bits - r.P_post)) if bits > r.P_post else 0
     return gap
@@ -57,10 +57,20 @@ def gadre(p, r):
     return p.E + (p.a * ratio**p.eta + p.b * ratio**-p.eta) * compute**-p.eta
 
 
+def worn(base, whole, limit):
+    return base + base * limit * (1 - math.exp(-(whole / base - 1) / limit))
+
+
+def muennighoff_tokens(p, r):
+    return chinchilla(p, r.N, worn(min(r.unique_tokens, r.D), r.D, p.R_D))
+
+
 def muennighoff(p, r):
+    a, b = p.C * 1e7**p.alpha, p.C * p.rho * 1e9**p.beta
     unique = min(r.unique_tokens, r.D)
-    worth = unique + unique * p.R_D * (1 - math.exp(-(r.D / unique - 1) / p.R_D))
-    return chinchilla(p, r.N, worth)
+    best = (p.beta * b * unique**-p.beta / (p.alpha * a)) ** (-1 / p.alpha)
+    n, d = worn(min(best, r.N), r.N, p.R_N), worn(unique, r.D, p.R_D)
+    return a * n**-p.alpha + b * d**-p.beta + p.E
 
 
 def chen(p, r):
@@ -71,11 +81,14 @@ EQUATIONS = {
     "chinchilla": lambda p, r: chinchilla(p, r.N, r.D),
     "chinchilla_tied": lambda p, r: chinchilla(p, r.N, r.D, p.alpha),
     "gadre": gadre,
+    "muennighoff_tokens": muennighoff_tokens,
     "muennighoff": muennighoff,
     "kumar_ptq": lambda p, r: p.C_T * r.D**p.gamma_D / r.N**p.gamma_N * math.exp(-r.P_post / p.gamma_post),
     "kumar_unified": unified,
+    "kumar_unified_n": lambda p, r: unified(p, r, lambda p, r: r.N),
     "kumar_neff": lambda p, r: chinchilla(p, neff(p, r), r.D),
     "kumar_neff_tied": lambda p, r: chinchilla(p, neff(p, r), r.D, p.alpha),
+    "kumar_floating_point": lambda p, r: chinchilla(p, r.N * f(r.P_w, p.gamma_w, p.n_w), r.D, p.alpha),
     "weights_additive": lambda p, r: chinchilla(p, r.N, r.D) + p.C_w * r.P_w**-p.alpha_w,
     "weights_multiplicative": lambda p, r: (
         p.A * r.N**-p.alpha * (1 + p.C_w * r.P_w**-p.alpha_w) + p.B * r.D**-p.beta + p.E

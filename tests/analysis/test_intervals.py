@@ -15,6 +15,7 @@ from analysis.selection import select
 from analysis.simulation import DESIGNS, NOISES, simulate
 from analysis.solver import minimise
 from analysis.stages import fit_rows
+from analysis.valley import Valley
 
 LADDER = DESIGNS[0]
 
@@ -230,3 +231,19 @@ def test_prediction_errors_where_parameters_are_barely_told_apart(tables):
     assert error < 0.02 * found.predict(frame)[0]
     refitted = [found.law.predict(dict(zip(found.law.symbols, d, strict=True)), frame)[0] for d in found.draws]
     assert error == pytest.approx(np.std(refitted, ddof=1) * found.bootstrap.stretch)
+
+
+def test_a_coefficient_that_is_always_zero_has_an_upper_end(tables):
+    """With an E below zero no refit moves it; its upper end is where a fit that holds E is worse by the rule."""
+    frame = tables.simulate(post=(), seed=1)
+    frame["loss"] -= tables.LOSS["E"] + 0.05
+    found = analysis.fit("chinchilla", frame, bootstrap=50)
+    low, high = found.interval("E")
+    assert (found.params["E"], low) == (0, 0) and 0 < high < 1
+    selection = select(LAWS["chinchilla"], frame, bits=(3, 6))
+    limit, _ = Valley(fit_rows(selection.law, selection.frame, Options()), "E").clustered_limit(selection.frame)
+    law = LAWS["chinchilla"]
+    held = tuple(dataclasses.replace(p, lower=high, upper=high) if p.symbol == "E" else p for p in law.parameters)
+    held = analysis.fit(dataclasses.replace(law, parameters=held), frame, bootstrap=0)
+    assert held.params["E"] == pytest.approx(high)
+    assert held.value - found.value == pytest.approx(limit, rel=0.05)

@@ -1,9 +1,13 @@
 """Laws: slopes against finite differences, published constants against the numbers that follow from them."""
 
+import math
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
 
+import analysis
 from analysis.errors import InputError
 from analysis.laws import LAWS, named
 from analysis.laws.kumar import PARTS, TABLE_2, capacity
@@ -98,3 +102,76 @@ def test_unknown_law_is_one_line():
     with pytest.raises(InputError, match="chinchila: no such law; use one of chinchilla, ") as fault:
         named("chinchila")
     assert "\n" not in str(fault.value)
+
+
+# ---- repeated tokens and excess parameters ----
+
+
+@pytest.mark.parametrize(("size", "tokens", "expected"), [(6.34e9, 242e9, 2.225644089), (8.67e9, 178e9, 2.226963408)])
+def test_published_losses_with_repeated_tokens(size, tokens, expected):
+    """Two models of 25 billion unique tokens, as the authors' own code prints them."""
+    law = LAWS["muennighoff"]
+    frame = {"N": [size], "D": [tokens], "unique_tokens": [25e9]}
+    assert law.predict(law.published, frame)[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_excess_parameters_are_worth_little_and_in_the_end_nothing():
+    law, known = LAWS["muennighoff"], LAWS["muennighoff_tokens"].published
+    a, b, e, power = (known[s] for s in ("A", "B", "E", "alpha"))  # alpha = beta
+    best = 1e9 * (a / b) ** (1 / power)  # U_N of a billion tokens: spending on N and on D pays alike
+    assert a * best**-power == pytest.approx(b * 1e9**-power)
+    r = law.published["R_N"]
+
+    def loss(size):
+        return law.predict(law.published, {"N": [size], "D": [1e9], "unique_tokens": [1e9]})[0]
+
+    def with_worth(size):
+        return a * size**-power + b * 1e9**-power + e
+
+    assert loss(0.9 * best) == pytest.approx(with_worth(0.9 * best), rel=1e-12)
+    assert loss(4 * best) == pytest.approx(with_worth(best * (1 + r * (1 - math.exp(-3 / r)))), rel=1e-12)
+    assert loss(1e6 * best) == pytest.approx(with_worth(best * (1 + r)), rel=1e-12)
+    steps = [(loss(best * (1 + 1e-5 * s)) - loss(best)) / s for s in (-1, 1)]
+    assert steps[0] == pytest.approx(steps[1], rel=1e-4)  # no kink at U_N
+
+
+def test_planted_repetition_is_found():
+    law, frame = (
+        LAWS["muennighoff"],
+        _crossed({"N": (1e7, 1e8, 1e9, 8e9), "D": (1e9, 8e9, 6e10), "U": (2e8, 1e9, 6e10)}),
+    )
+    frame = frame.assign(unique_tokens=np.minimum(frame.pop("U"), frame["D"]))
+    frame = frame.assign(loss=law.predict(law.published, frame))
+    found = analysis.fit(law, frame, bootstrap=0)
+    assert found.params == pytest.approx(law.published, rel=1e-3)
+    tokens_alone = analysis.fit("muennighoff_tokens", frame, bootstrap=0)
+    assert tokens_alone.value > 1e4 * found.value
+
+
+# ---- weights in float formats ----
+
+
+def test_published_floating_point():
+    """f(4) = 1 - exp(-4/2.8111 + 0.1240) = 0.7272, against 0.6964 for integers."""
+    law = LAWS["kumar_floating_point"]
+    frame = {"N": [1e8] * 2, "D": [1e10] * 2, "P_w": [4, 100], "M_w": [1, 90]}
+    loss = law.predict(law.published, frame)
+    rest = 1.806e4 * 1e10**-0.4965 + 2.7648
+    assert ((loss[0] - rest) / (loss[1] - rest)) ** (-1 / 0.4965) == pytest.approx(0.7272, abs=5e-5)
+    assert capacity(4.0, TABLE_2["gamma_w"], TABLE_2["n_w"]) == pytest.approx(0.6964, abs=5e-5)
+
+
+def test_planted_floats_are_found_beside_integers():
+    law, floats = LAWS["kumar_floating_point"], {"e2m0": 3, "e2m1": 4, "e3m2": 6, "e4m3": 8, "bf16": 16}
+    frame = _crossed({"N": (3e7, 1e8, 3e8), "D": (1e9, 8e9), "format_w": tuple(floats)})
+    frame["P_w"] = frame["format_w"].map(floats)
+    planted = law.published | {"gamma_w": 2.1, "n_w": 0.4}
+    frame["loss"] = law.predict(planted, frame)
+    integers = frame[frame["P_w"] == 4].assign(format_w="int4", loss=9.0)
+    found = analysis.fit(law, pd.concat([frame, integers], ignore_index=True), bootstrap=0)
+    assert found.left_out == {"weights in no float format": 6}
+    assert found.params == pytest.approx(planted, rel=1e-4)
+
+
+def _crossed(columns):
+    return pd.MultiIndex.from_product(columns.values(), names=columns).to_frame(index=False)

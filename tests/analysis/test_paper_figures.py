@@ -92,7 +92,7 @@ def test_what_a_table_cannot_show_is_one_line(name, exact, tables):
     assert "\n" not in str(caught.value)
 
 
-ELSEWHERE = {"degradation", "weight_precision", "quantizers", "granularity", "matched", "float_formats"}
+ELSEWHERE = {"degradation", "weight_precision", "quantizers", "granularity", "matched", "float_formats", "schedules"}
 
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - ELSEWHERE))
@@ -159,10 +159,11 @@ def test_predicted_loss_states_how_good_it_is(table, found):
     assert everything["mse"].iloc[0] == pytest.approx(fit.rmse**2)
     counts = numbers.groupby("panel").size()
     assert counts.to_dict() == {
-        "weights": 32, "activations": 24, "KV cache": 24, "several parts": 32, "all runs": 120,
+        "weights": 32, "activations": 24, "KV cache": 24, "several parts": 32, "several parts, fitted apart": 32,
+        "all runs": 120,
     }  # fmt: skip
     told = [t.get_text() for axes in drawn.figure.axes for t in axes.texts]
-    assert len(told) == 5
+    assert len(told) == 6
     assert all("MSE" in text and "R^2" in text for text in told)
 
 
@@ -303,7 +304,7 @@ def test_inference_optimum_is_the_best_of_a_grid(table, found):
     numbers = FIGURES["inference_optimum"](table, found).numbers
     assert set(numbers["constants"]) == {"paper", "fit"}
     np.testing.assert_allclose(numbers["N"] * numbers["P"], numbers["C"])
-    fit = found["chinchilla_tied"].params | found["kumar_ptq"].params
+    fit = found["kumar_neff_tied"].params | found["kumar_ptq"].params
     table_2 = {
         k: v for k, v in derived.paper_constants().items() if not k.startswith(("gamma_w", "gamma_a", "gamma_kv"))
     }

@@ -11,7 +11,7 @@ import pytest
 import analysis
 from analysis import derived, fits
 from analysis.budgets import Budget, best_model
-from analysis.choices import Estimate, drawn
+from analysis.choices import Estimate, drawn, stretched
 from analysis.errors import InputError
 from analysis.plan import add_parser, plan, report
 from analysis.predict import paper, predict
@@ -61,28 +61,6 @@ def test_paper_wants_seven_bits():
     assert made.sentence.startswith("Train N = 5.34e+09 parameters on D = 7.13e+10 tokens in 7 bits (weights, ")
 
 
-@pytest.mark.parametrize("limits", [{"tokens": 1e12}, {"flops": 1e21}, {"flops": 1e22, "tokens": 1e11}])
-def test_bytes_against_a_search_over_predictions(limits):
-    made = plan(paper(), bytes=2e9, post=("int3", "int4", "int6", "bf16"), widths=(4, 8, 16), **limits)
-    best = np.inf
-    for bits in (3, 4, 6, 16):
-        N, share = np.meshgrid(np.geomspace(2e8, 16e9 / bits, 200), np.geomspace(0.01, 1, 60))
-        D = share * np.minimum(limits.get("tokens", np.inf), limits.get("flops", np.inf) / (6 * N))
-        frame = {"N": N.ravel(), "D": D.ravel(), "P_post": np.full(N.size, float(bits))} | dict.fromkeys(
-            BITS, np.full(N.size, 16.0)
-        )
-        losses = paper()["kumar_neff_tied"].predict(frame)
-        best = min(best, np.min(losses + (paper()["kumar_ptq"].predict(frame) if bits < 16 else 0)))
-    assert made.best.loss.value <= best + 1e-12
-    assert made.best.loss.value == pytest.approx(best, abs=5e-4)
-    assert made.best.bytes.value <= 2e9 * (1 + 1e-12)
-    again = predict(paper(), N=made.best.N.value, D=made.best.D.value, widths={}, post=made.best.served)
-    assert made.best.loss.value == pytest.approx(again.total.value)
-    assert made.best.gap.value == pytest.approx(again.gap.value)
-    # a width that the model may not be served in is not chosen, and 8-bit training without a format is none of them
-    assert {c.served for c in (made.best, *made.alternatives)} <= {3, 4, 6, 16}
-
-
 def test_more_tokens_than_are_good_for_the_quantized_model():
     made = plan(paper(), bytes=1e8, tokens=1e13, post=("int3",))
     assert made.best.critical
@@ -93,46 +71,6 @@ def test_more_tokens_than_are_good_for_the_quantized_model():
     assert not made.sixteen.eligible and made.sixteen not in made.alternatives
     assert "With 16 bits throughout (not allowed)" in made.sentence
     assert any("not allowed" in line for line in report(made))
-
-
-def test_serving_counts_against_the_budget():
-    alone = plan(paper(), flops=1e21, widths=(16,))
-    served = plan(paper(), flops=1e21, serve_tokens=1e12, widths=(16,), post=("int4", "int6", "bf16"))
-    assert alone.P_star is None and alone.best.post is None
-    assert served.best.post == "int6"
-    assert served.best.N.value < alone.best.N.value
-    for choice in (served.best, *served.alternatives):
-        n, d = choice.N.value, choice.D.value
-        assert 6 * n * d + 2 * n * 1e12 * choice.served / 16 == pytest.approx(choice.flops.value)
-        assert choice.flops.value <= 1e21 * (1 + 1e-9)
-
-
-def test_scales_and_what_is_never_quantized_take_bytes():
-    limits = {"bytes": 1e9, "tokens": 1e11, "fixed_bytes": 1e8, "widths": (16,)}
-    made = plan(paper(), post=("int4", "mxfp4"), group=32, **limits)
-    sizes = {c.post: c.N.value for c in (made.best, *made.alternatives)}
-    assert sizes["int4"] == pytest.approx(0.9e9 * 8 / 4.5)
-    assert sizes["mxfp4"] == pytest.approx(0.9e9 * 8 / 4.25)
-    assert made.best.bytes.value == pytest.approx(1e9)
-
-
-def test_quantized_after_training_in_low_precision():
-    """With the unified law, every training width meets every format below it."""
-    unified = fits.published("kumar_unified")
-    known = unified.params | {"C_w": 0.5, "C_a": 0.5, "C_kv": 0.5}
-    laws = paper() | {"kumar_unified": dataclasses.replace(unified, params=known)}
-    made = plan(laws, bytes=2e9, tokens=1e12, widths=(6, 8, 16), post=("int4", "int5", "int6"))
-    ways = {(c.trained, c.post): c for c in (made.best, *made.alternatives)}
-    assert set(ways) == {(6, None)} | {(p, f"int{b}") for p in (6, 8, 16) for b in (4, 5, 6) if b < p}
-    choice = ways[8, "int5"]
-    frame = {"N": [choice.N.value], "D": [choice.D.value], **{p: [8.0] for p in BITS}, "P_post": [5.0]}
-    frame = {name: np.array(column) for name, column in frame.items()}
-    assert choice.gap.value == pytest.approx(float(unified.law.predict(known, frame)[0]))
-    without = plan(paper(), bytes=2e9, tokens=1e12, widths=(6, 8, 16), post=("int4", "int5", "int6"))
-    assert {(c.trained, c.post) for c in (without.best, *without.alternatives)} == {
-        (6, None), (16, "int4"), (16, "int5"), (16, "int6")
-    }  # fmt: skip
-    assert "formats after training below 16 bits" in without.left_out
 
 
 # ---- intervals ----
@@ -187,14 +125,15 @@ def test_intervals_cover_planted_optima(tables, truth):
 
 
 def test_intervals_are_those_of_predictions_where_nothing_is_left_to_choose(found):
-    """Bytes pin N and tokens D, so that the loss is a prediction: the same interval, by draws and by slopes."""
+    """Bytes pin N and tokens D, so that the loss is a prediction: nearly the same interval, by the tails of the
+    draws and by their standard deviation."""
     made = plan(found, bytes=2e5, tokens=4e6, widths=(16,), post=("int4",), draws=2000)
     N = made.best.N.value
     assert (N, made.best.D.value) == pytest.approx((4e5, 4e6))
     known = predict(found, N=N, D=4e6, widths={}, post=4.0)
     for ours, theirs in ((made.best.loss, known.total), (made.best.gap, known.gap)):
         assert ours.value == pytest.approx(theirs.value)
-        assert ours.high - ours.low == pytest.approx(theirs.high - theirs.low, rel=0.2)
+        assert ours.high - ours.low == pytest.approx(theirs.high - theirs.low, rel=0.4)
 
 
 def test_intervals_are_stretched_as_those_of_the_fit(found):
@@ -203,9 +142,22 @@ def test_intervals_are_stretched_as_those_of_the_fit(found):
     values = made.constants["alpha"]
     assert values[0] == fit.params["alpha"] and len(values) == 4001
     interval = Estimate.of(values, True, made.reach)
-    assert interval.high - interval.low == pytest.approx(np.diff(fit.interval("alpha"))[0], rel=0.1)
+    ends = np.quantile(fit.draws[:, fit.law.symbols.index("alpha")], [0.025, 0.975])
+    reach = fit.bootstrap.stretch * fit.bootstrap.t / 1.96
+    assert reach > 1.2
+    assert interval.high / interval.low == pytest.approx((ends[1] / ends[0]) ** reach, rel=0.05)
+    np.testing.assert_allclose(stretched(np.array([2.0, 1.0, 4.0]), 2.0), [2.0, 0.5, 8.0])
     assert Estimate.of(np.array([2.0, 1.0, 4.0]), True, 2.0) == Estimate(value=2.0, low=0.5, high=8.0)
     assert Estimate.of(np.array([0.0, -1.0, 2.0]), True, 2.0) == Estimate(value=0.0, low=-2.0, high=4.0)
+
+
+def test_each_law_is_stretched_as_far_as_its_own_fit(found):
+    limits = {"bytes": 2e5, "tokens": 4e6, "widths": (16,), "post": ("int4",), "draws": 400}
+    wide = dataclasses.replace(found["kumar_neff"].bootstrap, t=4 * found["kumar_neff"].bootstrap.t)
+    wider = found | {"kumar_neff": dataclasses.replace(found["kumar_neff"], bootstrap=wide)}
+    before, after = plan(found, **limits).best, plan(wider, **limits).best
+    assert after.gap == before.gap
+    assert after.loss.high - after.loss.low > 1.5 * (before.loss.high - before.loss.low)
 
 
 def test_draws_are_those_of_the_fit(found):
@@ -245,14 +197,14 @@ def test_reasons_for_doubt(found):
             bootstrap=dataclasses.replace(loss.bootstrap, trusted=False),
             status="unidentified",
         ),
-        "kumar_ptq": dataclasses.replace(gap, covariance=None, draws=None),
+        "kumar_ptq": dataclasses.replace(gap, draws=None),
     }
     made = plan(doubtful, bytes=1e9, tokens=1e9, widths=(16,), post=("int2",), draws=100)
     text = "\n".join(made.warnings)
     for part in (
-        "kumar_neff was fitted on N from 2.36e+04 to 3.78e+05, the plan asks at",
-        "kumar_neff was fitted on D from 1e+06 to 1.6e+07, the plan asks at",
-        "kumar_ptq was fitted on P_post from 3 to 6, the plan asks at 2",
+        "kumar_neff was fitted on N from 2.36e+04 to 3.78e+05, asked at",
+        "kumar_neff was fitted on D from 1e+06 to 1.6e+07, asked at",
+        "kumar_ptq was fitted on P_post from 3 to 6, asked at 2",
         "kumar_neff: E is at zero",
         "kumar_neff: at a bound: n_kv",
         "kumar_neff: its intervals take runs as independent",
@@ -277,6 +229,12 @@ def test_weights_alone_save_bytes_but_no_operations(tables):
     assert made.parts == ("P_w",) and made.P_star is None
     assert made.best.trained == 16
     assert made.best.flops.value == pytest.approx(6 * made.best.N.value * made.best.D.value)
+    assert made.alternatives == [] and made.warnings == []
+    assert made.left_out == {
+        "training below 16 bits": "it saves nothing here, for kumar_neff knows P_w only; name widths to see it"
+    }
+    made = plan(known, flops=BUDGET, widths=(6, 8, 16), draws=100)
+    assert [c.trained for c in (made.best, *made.alternatives)] == [16, 8, 6] and made.left_out == {}
     assert any("knows P_w only: training is charged with 16 bits" in line for line in made.warnings)
     small = plan(known, bytes=4e4, tokens=4e6, draws=100)
     assert small.best.trained < 8
@@ -294,8 +252,8 @@ def test_laws_of_sixteen_bits_alone(tables):
         plan(known, flops=1e12, widths=(8,))
     with pytest.raises(InputError, match="formats=int4: no kumar_ptq among chinchilla"):
         plan({"chinchilla": known["chinchilla"]}, bytes=1e9, tokens=1e9, post=("int4",))
-    assert "formats after training" in plan({"chinchilla": known["chinchilla"]}, bytes=1e9, tokens=1e9).left_out
-    with pytest.raises(InputError, match="no law for a loss among kumar_ptq; fit one of chinchilla"):
+    assert "quantization after training" in plan({"chinchilla": known["chinchilla"]}, bytes=1e9, tokens=1e9).left_out
+    with pytest.raises(InputError, match="no law for a loss among kumar_ptq; fit one of kumar_neff"):
         plan({"kumar_ptq": known["kumar_ptq"]}, flops=1e12)
 
 
@@ -308,14 +266,19 @@ def test_laws_of_sixteen_bits_alone(tables):
         ({"flops": 0.0}, "flops=0: expected a number above zero"),
         ({"flops": float("nan")}, "flops=nan: expected a number above zero"),
         ({"flops": 1e18, "tokens": float("inf")}, "tokens=inf: expected a number above zero"),
-        ({"flops": 1e18, "group": -1.0}, "group=-1: expected a number above zero"),
+        ({"flops": 1e18, "group": 0.5}, "group=0.5: expected how many values share a scale, at least 1"),
         ({"bytes": 1e9, "tokens": 1e9, "serve_tokens": 1e9}, "serve_tokens=1e+09: counts against flops"),
         ({"flops": 1e18, "fixed_bytes": -1.0}, "fixed_bytes=-1: expected bytes, at least zero"),
         ({"bytes": 1e6, "tokens": 1e9, "fixed_bytes": 1e6}, "fixed_bytes=1e+06: expected less than bytes=1e+06"),
-        ({"flops": 1e18, "draws": 10}, "draws=10: expected 0 (no intervals) or at least 100"),
+        ({"flops": 1e18, "draws": 10}, "draws=10: expected 0 (no intervals) or 100 to 100000"),
+        ({"flops": 1e18, "draws": 10**9}, "draws=1000000000: expected 0 (no intervals) or 100 to 100000"),
+        ({"flops": 1e18, "seed": -1}, "seed=-1: expected a number of 0 or above"),
         ({"flops": 1e18, "widths": (0.5,)}, "widths=0.5: expected 1 to 16 bits"),
         ({"flops": 1e18, "widths": ()}, "widths: expected at least one"),
         ({"flops": 1e18, "post": ("in4",)}, "in4: not a format; expected"),
+        ({"flops": 1e60}, "flops=1e+60: expected a number above zero, at most 1e+50"),
+        ({"flops": 1e18, "tokens": 0.5}, "tokens=0.5: expected at least one"),
+        ({"flops": 1e18, "widths": (4,), "post": ("int8",)}, "flops=1e+18: nothing is possible (no width in training"),
         ({"flops": 1e18, "widths": (3,)}, "flops=1e+18: nothing is possible (kumar_neff_tied leaves no effective"),
         ({"flops": 1.0}, "flops=1: nothing is possible (kumar_neff_tied leaves no effective parameters at 3.11 bits"),
     ],
@@ -344,12 +307,39 @@ def test_command_prints_choices_and_ends_with_the_sentence(capsys, found, tmp_pa
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["trained", "served", "N", "D"]
     assert [line.split()[0] for line in lines[1:4]] == ["16"] * 3
-    assert lines[1].count("[") == 6
+    assert lines[1].count("[") == 2  # N, D and bytes are what the budgets say, whatever the constants
+    assert "laws: kumar_neff for the loss, kumar_ptq for quantization" in lines
     assert lines[-1].startswith("Train N = ") and lines[-1].count("[") >= 3
     run("paper", "--bytes", "2e9", "--tokens", "1e12")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:4] == ["16", "int6", "2.67e+09", "1e+12"]
     assert "With 16 bits throughout: N = 1e+09" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--widths", "4,"), "widths='4,': an entry is empty; expected names with commas between"),
+        (("--formats", ""), "formats='': an entry is empty"),
+        (("--widths", "four"), "four: not a format"),
+        (("--seed", "-1"), "seed=-1: expected"),
+    ],
+)
+def test_faults_of_the_command_are_one_line(options, line):
+    with pytest.raises(InputError) as fault:
+        run("paper", "--flops", "1e20", *options)
+    assert str(fault.value).startswith(line) and "\n" not in str(fault.value)
+
+
+def test_command_takes_spaces(capsys):
+    run("paper", "--bytes", "1e9", "--tokens", "1e11", "--formats", "int4, int6", "--widths", "8, 16")
+    assert {"int4", "int6"} <= set(capsys.readouterr().out.split())
+
+
+def test_a_loss_that_is_lower_is_told_as_lower():
+    made = plan(paper(), flops=1e21, post=("int4",), widths=(16,))
+    assert made.sixteen.excess.value < 0
+    assert f"{-made.sixteen.excess.value:.2g} nats below that" in made.sentence
 
 
 def test_help_loads_nothing_heavy():

@@ -1,10 +1,16 @@
-"""Predictions: the paper's numbers from its constants, and sums with intervals from fits."""
+"""Predictions: the paper's numbers from its constants, sums with intervals from fits, and which law answers."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
 import analysis
+from analysis.answers import gap_law, loss_law, outside
 from analysis.errors import InputError
+from analysis.fits import published
+from analysis.laws import LAWS
+from analysis.plan import plan
 from analysis.predict import bits_of, paper, predict
 
 
@@ -71,6 +77,7 @@ def test_fitted_sum_holds_the_truth(tables):
         ({"D": float("inf")}, "D=inf: expected"),
         ({"widths": {"P_a": 3.0}}, "P_a=3: kumar_neff_tied leaves no effective parameters"),
         ({"widths": {"P_w": 4.0}, "post": 3.0}, "post: kumar_ptq holds for models trained in 16 bits"),
+        ({"widths": {"P_w": 4.0}, "post": 4.0}, "post=4: not below P_w=4 in training"),
     ],
 )
 def test_questions_without_an_answer(question, line):
@@ -85,3 +92,64 @@ def test_laws_that_are_missing(tables):
         predict(found, N=1e5, D=1e6, widths={"P_w": 4.0}, post=None)
     with pytest.raises(InputError, match="post: no kumar_ptq among chinchilla"):
         predict(found, N=1e5, D=1e6, widths={}, post=4.0)
+
+
+# ---- which law answers ----
+
+
+@pytest.fixture(scope="module")
+def found(tables):
+    frame = tables.simulate(sizes=(23_600, 82_900, 201_000, 378_000), trained=tables.TRAINED)
+    return {name: analysis.fit(name, frame, bootstrap=0) for name in LAWS if name in ("chinchilla", *LOW, "kumar_ptq")}
+
+
+LOW = ("kumar_neff", "kumar_neff_tied")
+
+
+@pytest.mark.parametrize("bits", [16.0, 6.0])
+def test_predict_and_plan_ask_the_same_law(found, bits):
+    made = plan(found, flops=6e11, widths=(bits,))
+    widths = dict.fromkeys(made.parts, bits)
+    said = predict(found, N=made.best.N.value, D=made.best.D.value, widths=widths, post=None)
+    assert said.total.value == pytest.approx(made.best.loss.value, rel=1e-12)
+    assert made.laws == (said.total.law,) == ("kumar_neff",)
+    after = plan(found, bytes=1e5, tokens=4e6, widths=(16,), post=("int4",))
+    said = predict(found, N=after.best.N.value, D=4e6, widths={}, post=4.0)
+    assert said.total.value == pytest.approx(after.best.loss.value, rel=1e-12)
+    assert said.total.law == " + ".join(after.laws)
+
+
+def test_of_laws_with_effective_parameters_the_one_that_knows_most_answers(found):
+    assert loss_law(found) is found["kumar_neff"]
+    few = found | {"kumar_neff": dataclasses.replace(found["kumar_neff"], law=LAWS["kumar_neff"].without({"P_a"}))}
+    assert loss_law(few) is loss_law(few, {"P_a": 4.0}) is found["kumar_neff_tied"]
+    assert loss_law({"chinchilla_tied": found["chinchilla"]}) is found["chinchilla"]  # nothing better is there
+    with pytest.raises(InputError, match="no law for P_a below 16 bits among chinchilla; fit one of kumar_neff"):
+        loss_law({"chinchilla": found["chinchilla"]}, {"P_a": 4.0})
+    held = few["kumar_neff"].law.without({"P_kv": 8.0})
+    only = {"kumar_neff": dataclasses.replace(few["kumar_neff"], law=held)}
+    assert loss_law(only, {"P_kv": 8.0}) is only["kumar_neff"]
+    assert outside(only["kumar_neff"], {"N": 1e5, "D": 4e6}) == ["kumar_neff was fitted on P_kv = 8 alone, asked at 16"]
+    with pytest.raises(InputError, match="no law for P_kv below 16 bits"):
+        loss_law(only, {"P_kv": 4.0})
+
+
+def test_the_unified_law_answers_for_models_trained_in_low_precision():
+    unified = published("kumar_unified")
+    known = unified.params | {"C_w": 0.5, "C_a": 0.5, "C_kv": 0.5}
+    laws = paper() | {"kumar_unified": dataclasses.replace(unified, params=known)}
+    made = predict(laws, N=1e9, D=1e11, widths={"P_w": 8.0}, post=4.0)
+    frame = {"N": [1e9], "D": [1e11], "P_w": [8.0], "P_a": [16.0], "P_kv": [16.0], "P_post": [4.0]}
+    frame = {name: np.array(values) for name, values in frame.items()}
+    assert made.gap.law == "kumar_unified"
+    assert made.gap.value == pytest.approx(float(unified.law.predict(known, frame)[0]))
+    assert gap_law(laws).law.name == "kumar_ptq"
+    assert gap_law({"kumar_unified": unified}).law.name == "kumar_unified"
+    # 16 bits after training are no quantization
+    assert predict(laws, N=1e9, D=1e11, widths={}, post=16.0).gap is None
+
+
+def test_questions_among_the_rows_but_for_rounding_are_not_far(found):
+    low, high = found["kumar_neff"].ranges["D"]
+    assert outside(found["kumar_neff"], {"N": 1e5, "D": high * 1.005}) == []
+    assert len(outside(found["kumar_neff"], {"N": 1e5, "D": low * 0.98})) == 1

@@ -13,9 +13,10 @@ from analysis.errors import InputError
 from analysis.laws import LAWS
 from analysis.objective import Problem
 from analysis.options import Options
-from analysis.profile import Pinned, profile
+from analysis.profile import profile
 from analysis.selection import select
 from analysis.stages import fit_rows
+from analysis.valley import Pinned
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def records():
     ]
 
 
+RECORD = records()[0]
 CONTENT = {"chinchilla": POINTS, "quest": json.dumps(records())}
 
 
@@ -140,7 +142,19 @@ def test_digests_are_checked(host, capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{}", "[{}]", "<html>", "Model Size,Training FLOP,loss\n1,x,2\n", b"\xff\xfe\x00"]
+    "damage",
+    [
+        "",
+        "{}",
+        "[{}]",
+        "<html>",
+        "Model Size,Training FLOP,loss\n1,x,2\n",
+        "Model Size,Training FLOP,loss\n0,1e9,2\n",
+        "Model Size,Training FLOP,loss\n1," + "9" * 140_000 + ",2\n",  # a field that the csv module refuses
+        "[" * 100_000,
+        json.dumps([RECORD | {"tokens": float("inf")} for _ in RUNS]),
+        b"\xff\xfe\x00",
+    ],
 )
 @pytest.mark.parametrize("name", CONTENT)
 def test_another_format_is_one_line(host, capsys, tmp_path, name, damage):
@@ -151,6 +165,89 @@ def test_another_format_is_one_line(host, capsys, tmp_path, name, damage):
     assert (status, out, err.count("\n")) == (1, "", 1), err
     assert err.startswith(f"python -m analysis.public: {source.url}: ")
     assert not (tmp_path / "out").exists()
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """A host whose answers end too early, in the way that the class attribute says."""
+
+    way = ""
+    body = POINTS.encode()
+
+    def do_GET(self):
+        if self.way == "no answer":
+            return
+        if self.way == "late":
+            self.server.hold.wait(20)
+            return
+        if self.way == "garbage":
+            self.wfile.write(b"not HTTP at all\r\n\r\n")
+            return
+        self.protocol_version = "HTTP/1.1"
+        self.send_response(500 if self.way == "error" else 200)
+        if self.way == "chunks":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif self.way != "unsaid":
+            self.send_header("Content-Length", str(len(self.body) + (100 if self.way == "short" else 0)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.way == "chunks":
+            self.wfile.write(b"%x\r\n" % len(self.body) + self.body[:50])
+        else:
+            self.wfile.write(self.body[:-40] if self.way == "unsaid" else self.body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("way", "line"),
+    [
+        ("short", "the download broke off 100 bytes too early; nothing was written, try again"),
+        ("chunks", "the download broke off (IncompleteRead("),
+        ("unsaid", "not in the expected format"),  # only what arrived can tell
+        ("no answer", "the download broke off (Remote end closed connection without response)"),
+        ("late", "the download broke off (timed out)"),
+        ("garbage", "the download broke off (not HTTP at all)"),
+        ("error", "the host answers 500 Internal Server Error; nothing was written"),
+        ("long", "more than 0 MiB, which is no table known here; nothing was written"),
+    ],
+)
+def test_downloads_that_fail_leave_what_was_there(capsys, tmp_path, monkeypatch, way, line):
+    monkeypatch.setattr(public, "SECONDS", 0.3)
+    monkeypatch.setattr(public, "LARGEST", 100 if way == "long" else public.LARGEST)
+    (tmp_path / "chinchilla.csv").write_text("from an earlier time")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Way", (Broken,), {"way": way})) as server:
+        server.hold = threading.Event()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setattr(public, "HOST", f"http://127.0.0.1:{server.server_port}")
+        try:
+            for folder in (tmp_path, tmp_path / "new"):
+                status, out, err = run(capsys, "chinchilla", "--out", folder)
+                assert (status, out, err.count("\n")) == (1, "", 1), err
+                assert line in err
+        finally:
+            server.hold.set()
+            server.shutdown()
+    assert [p.name for p in tmp_path.iterdir()] == ["chinchilla.csv"]
+    assert (tmp_path / "chinchilla.csv").read_text() == "from an earlier time"
+
+
+def test_a_folder_in_the_way_is_one_line(host, capsys, tmp_path):
+    (tmp_path / "chinchilla.csv").mkdir()
+    status, out, err = run(capsys, "chinchilla", "--out", tmp_path)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "chinchilla.csv: cannot be written (Is a directory); nothing was changed" in err
+    assert [p.name for p in tmp_path.iterdir() if p != host] == ["chinchilla.csv"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line(host, capsys, tmp_path):
+    (tmp_path / f".quest.{os.getpid()}.csv").symlink_to("/dev/full")  # where the file is written first
+    status, out, err = run(capsys, "quest", "--out", tmp_path)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "quest.csv: cannot be written (No space left on device); nothing was changed" in err
+    assert list(tmp_path.iterdir()) == [host]
 
 
 def test_faults_are_one_line(host, capsys, tmp_path, monkeypatch):

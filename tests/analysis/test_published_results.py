@@ -190,8 +190,7 @@ def test_efficiency_follows_the_irreducible_loss(runs, fixed, expected):
     parameters = tuple(
         dataclasses.replace(p, lower=fixed, upper=fixed) if p.symbol == "E" else p for p in law.parameters
     )
-    # Without `for_schemes`: with it the law would be made anew for the table's schemes, E free again.
-    law = dataclasses.replace(law, parameters=parameters, for_schemes=None)
+    law = dataclasses.replace(law, parameters=parameters)
     found = analysis.fit(law, runs, objective="squares", bootstrap=0)
     assert found.params["E"] == fixed
     assert found.params["eff[4]"] == pytest.approx(expected, abs=6e-4)

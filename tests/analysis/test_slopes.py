@@ -9,7 +9,7 @@ from analysis.errors import InputError
 from analysis.laws import LAWS
 from analysis.options import Options
 from analysis.selection import select
-from analysis.slopes import curved, jackknife, law_curvature, local_slopes
+from analysis.slopes import curved, law_curvature, local_slopes, numbers, slopes_by_width
 from analysis.stages import fit_rows
 
 TOKENS = (1e6, 2e6, 4e6, 8e6)
@@ -131,6 +131,58 @@ def test_few_clusters_have_no_interval(tables):
     assert (runs.units, runs.trusted) == ("runs", False)
 
 
+def test_a_bend_takes_three_values_of_D(tables):
+    """Two do not tell one, in one group or in groups whose middles coincide; pairs at different D do."""
+    found = local_slopes("kumar_ptq", tables.simulate(tokens=(1e6, 4e6)))
+    assert found.constant.low < 0.5 < found.constant.high
+    assert found.curvature.clusters == 0 and np.isnan([found.curvature.value, found.curvature.p]).all()
+    assert found.verdict[0] == "not decidable" and "three values of D" in found.verdict[1]
+    frame = tables.simulate(noise=0)
+    even = frame["seed_init"] == 0
+    nested = frame[frame["D"].isin([1e6, 8e6]) & even | frame["D"].isin([2e6, 4e6]) & ~even]
+    found = local_slopes("kumar_ptq", nested)
+    assert found.curvature.clusters == 0
+    assert [e.clusters for e in found.local] == [0, 6, 0]
+    assert found.local[1].value == pytest.approx(0.5, abs=1e-6) and np.isnan(found.local[0].value)
+    shifted = bent(frame, -0.1)[frame["D"].isin([1e6, 2e6]) & even | frame["D"].isin([4e6, 8e6]) & ~even]
+    assert local_slopes("kumar_ptq", shifted).curvature.value == pytest.approx(-0.1, abs=0.01)
+
+
+def test_verdicts(tables):
+    """Of a slope that is constant, of one that is not, and of tables that cannot say."""
+    flat = local_slopes("kumar_ptq", tables.simulate(seeds=3, seed=1))
+    assert flat.verdict[0] == "constant"
+    steep = local_slopes("kumar_ptq", bent(tables.simulate(seeds=3, seed=1), -0.15))
+    change = 2 * np.log(2) * steep.curvature.value
+    assert steep.verdict[0] == "not constant"
+    assert steep.verdict[1].startswith(f"from one octave of D to the next it changes by {change:.2f} [")
+    exact = local_slopes("kumar_ptq", tables.simulate(noise=0))
+    assert exact.verdict[0] == "constant"  # whatever the p of its rounding errors
+    wide = local_slopes("kumar_ptq", tables.simulate(sizes=(23_600, 82_900), tokens=(1e6, 2e6, 4e6), noise=3))
+    assert wide.curvature.p > 0.05
+    assert wide.verdict[0] == "not decidable" and "room for half of the slope" in wide.verdict[1]
+    few = local_slopes("kumar_ptq", tables.simulate(sizes=(23_600, 82_900), seeds=1))
+    assert few.verdict == ("not decidable", "too few clusters: fewer than 4, and runs of one are not independent")
+    fewer = tables.simulate(sizes=(23_600, 82_900), seeds=1).drop(columns="run_id")
+    assert local_slopes("kumar_ptq", fewer).verdict[1].startswith("too few clusters: 2 tell a bend")
+
+
+def test_each_width_and_all_together(tables):
+    frame = tables.simulate(seeds=3)
+    frame = frame[(frame["P_post"] != 6) | (frame["D"] == 1e6)]
+    made = slopes_by_width("kumar_ptq", frame, only="D < 8e6")
+    assert list(made.widths) == [3, 4, 5] and list(made.skipped) == [6]
+    assert "differ in D" in made.skipped[6]
+    assert made.widths[4] == local_slopes("kumar_ptq", frame, only="D < 8e6 and P_post == 4")
+    assert made.together == local_slopes("kumar_ptq", frame, only="D < 8e6")
+    assert made.left_out["P_post outside 3 to 6 bits"] == 3 * 9 * 4
+    told = numbers(made)
+    assert len(told) == 4 * (2 + 1 + 1)
+    whole = told[told["P_post"].isna() & (told["kind"] == "constant")]
+    assert whole["value"].item() == made.together.constant.value
+    assert (told["verdict"] != "").sum() == 4 and set(told.loc[told["verdict"] != "", "kind"]) == {"curvature"}
+
+
 def test_order_of_rows_does_not_matter(tables):
     frame = tables.simulate()
     once, again = (local_slopes("kumar_ptq", t) for t in (frame, frame.sample(frac=1, random_state=1)))
@@ -147,19 +199,6 @@ def test_bent_law_bends_its_columns():
     value, slopes = more.gradient(known | {"gamma_DD": 0.1}, frame)
     np.testing.assert_allclose(slopes[:, 3], value * np.log(frame["D"] / 2e6) ** 2, rtol=1e-12)
     assert (more.name, more.symbols[3]) == ("kumar_ptq_curved", "gamma_DD")
-
-
-def test_jackknife_is_leaving_clusters_out():
-    """Of a straight line, for which one Newton step is the whole way."""
-    draw = np.random.default_rng(0)
-    x = np.column_stack([np.ones(20), draw.standard_normal(20)])
-    y, label = draw.standard_normal(20), np.repeat(np.arange(5), 4)
-    best = np.linalg.lstsq(x, y, rcond=None)[0]
-    residual = x @ best - y
-    left = np.array([np.linalg.lstsq(x[label != c], y[label != c], rcond=None)[0] for c in range(5)])
-    parts = [(x[label == c].T @ x[label == c], x[label == c].T @ residual[label == c]) for c in range(5)]
-    found = jackknife(*(np.array(part) for part in zip(*parts, strict=True)))
-    np.testing.assert_allclose(found, 4 * np.cov(left, rowvar=False, ddof=0), rtol=1e-10)
 
 
 @pytest.mark.parametrize(

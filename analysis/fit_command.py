@@ -1,0 +1,135 @@
+"""The command `fit`, and the options that all commands which fit one law to a table share.
+
+Nothing heavier than argparse is imported before a command runs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.errors import InputError
+
+DRAWS = 1000
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """LAW, TABLE.csv and how to fit the one to the other; `options_of` reads the latter back."""
+    parser.add_argument("law", metavar="LAW", help="a name from `laws`")
+    parser.add_argument("table", metavar="TABLE.csv", type=Path)
+    parser.add_argument("--objective", default="huber", help="huber (default) or squares, of ln(prediction / loss)")
+    parser.add_argument(
+        "--huber-delta", type=float, help="in log loss; default 1.345 x the scatter between seeds, else 1e-3"
+    )
+    parser.add_argument(
+        "--bits",
+        type=float,
+        nargs=2,
+        default=(3, 6),
+        metavar=("LOW", "HIGH"),
+        help="P_post that a gap law is fitted on",
+    )
+    parser.add_argument(
+        "--gap-below", type=float, default=0.5, metavar="NATS", help="largest predicted gap that is fitted"
+    )
+    parser.add_argument("--filter", metavar="EXPR", help="rows to use, e.g. \"N > 1e5 and ptq == 'rtn'\"")
+
+
+def options_of(chosen: argparse.Namespace) -> dict:
+    """The fields of `Options` that `add_options` asks for."""
+    names = ("objective", "huber_delta", "gap_below", "filter")
+    return {name: getattr(chosen, name) for name in names} | {"bits": tuple(chosen.bits)}
+
+
+def add_draws(parser: argparse.ArgumentParser) -> None:
+    """How intervals are drawn."""
+    parser.add_argument(
+        "--bootstrap", type=int, default=DRAWS, metavar="DRAWS", help=f"default {DRAWS}; 0: no intervals"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+
+
+def progress(line: str) -> None:
+    """Say `line` beside the output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def csv_path(path: Path) -> Path:
+    """`path`, which a table will be written to.
+
+    Raises:
+        InputError: it does not end in .csv.
+    """
+    if path.suffix != ".csv":
+        raise InputError(f"{path}: expected a name that ends in .csv")
+    return path
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """The command `fit`."""
+    parser = commands.add_parser(
+        "fit",
+        help="fit one law to a table",
+        description="Fit LAW to TABLE.csv (columns N, D, loss and what LAW needs).",
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--out", metavar="FITS.json", type=Path, required=True, help="fits of the same table are kept in it"
+    )
+    add_draws(parser)
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Fit, store and print what the command line asks for.
+
+    Raises:
+        InputError: what a fit of the law raises; --out holds fits of another table, or cannot be written.
+    """
+    from analysis import fits, table
+    from analysis.fitting import fit
+
+    frame = table.load(chosen.table)
+    made = fit(
+        chosen.law,
+        frame,
+        progress=progress,
+        bootstrap=chosen.bootstrap,
+        seed=chosen.seed,
+        **options_of(chosen),
+    )
+    sha = table.digest(chosen.table)
+    others = {}
+    if chosen.out.exists():
+        stored = fits.read(chosen.out)
+        if stored.sha256 != sha:
+            raise InputError(
+                f"{chosen.out}: holds fits of another table ({stored.name}); choose another --out or delete it"
+            )
+        others = stored.fits
+    fits.write(
+        chosen.out,
+        fits.Fits(name=chosen.table.name, sha256=sha, rows=len(frame), fits=others | {made.law.name: made}),
+    )
+    for line in text(made):
+        print(line)
+    print(f"fit: {chosen.out}")
+
+
+def text(fit) -> list[str]:
+    """A fit for a reader."""
+    lines = [
+        f"{fit.law.name}: {fit.law.equation}",
+        f"  {fit.rows} rows, R2 {fit.r2:.4f}, status {fit.status}, "
+        f"{fit.starts_at_optimum} of {fit.starts} starts agree",
+    ]
+    for symbol, value in fit.params.items():
+        low, high = fit.interval(symbol)
+        lines.append(f"  {symbol:<10} {value:.5g}" + (f"  [{low:.5g}, {high:.5g}]" if low == low else ""))
+    lines.append(f"  95% intervals: {fit.bootstrap.describe()}")
+    return lines + account(fit.left_out, fit.warnings)
+
+
+def account(left_out: dict[str, int], warnings: list[str]) -> list[str]:
+    """Which rows were not fitted and what bears on those that were."""
+    lines = [f"  left out: {count} rows, {reason}" for reason, count in left_out.items()]
+    return lines + [f"  warning: {warning}" for warning in warnings]
