@@ -38,7 +38,8 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     for name, fit in found.items():
         low = rows[name][rows[name]["fitted"] & shared.low(rows[name])]
         r2 = shared.r2(low["gap"], low["predicted"])
-        told = f"{len(fit.law.parameters)} parameters\ntrained in low precision: $R^2$ = {r2:.3f}"
+        told = f"{len(fit.law.parameters)} parameters"
+        told += f"\ntrained in low precision: $R^2$ = {r2:.3f}" if r2 == r2 else ""
         titles[name] = f"{TITLES[name]}: {told}"
     return side_by_side(rows, titles)
 
