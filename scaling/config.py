@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any, Literal
 
+from scaling.batching import check_division, coupled_part
 from scaling.data import DataConfig
 from scaling.door import build, plain
 from scaling.errors import InputError, named
@@ -18,6 +19,7 @@ from scaling.formats import HADAMARD, UNQUANTIZED, parse
 from scaling.model import ModelConfig
 from scaling.precision import Precision
 from scaling.quantize import check_granularity, check_width
+from scaling.runtime import RuntimeConfig, resolve_device
 from scaling.scales import check_rule
 from scaling.tracking import TrackingConfig
 
@@ -154,36 +156,6 @@ class PTQConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    """Where and how a run is computed. Nothing here changes its numbers, `dtype` apart."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    """auto: cuda, else mps, else cpu."""
-    dtype: Literal["auto", "float32", "bfloat16"]
-    """Matmul inputs under autocast; weights and optimizer stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
-    compile: Literal["off", "on", "auto"]
-    """torch.compile. auto: only where a compiler is there and the run is long enough to pay for it."""
-    threads: int | None
-    """CPU threads of this process; null: all cores. The sweeper sets cores / concurrent jobs."""
-    checkpoint_seconds: float
-    """A killed run loses at most this much work."""
-    max_members: int | None
-    """Largest number of models trained together as one stack; null: what is fastest on the device."""
-    cache: str
-    """Folder of tokenized corpora."""
-    out: str
-    """Folder of studies; a run lies in <out>/<study>/<run_id>."""
-
-    def __post_init__(self):
-        for field in ("threads", "max_members"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise InputError(f"{field}={value}: must be at least 1")
-        if not self.checkpoint_seconds >= 0:
-            raise InputError(f"checkpoint_seconds={self.checkpoint_seconds}: must be 0 or above")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """Everything about one run."""
 
@@ -218,6 +190,7 @@ class Run:
                     f"snapshots[{i}]={tokens}: must lie between "
                     f"{(self.first_step + 1) * self.data.batch_tokens} and {self.D} tokens"
                 )
+        check_division(self.data, self.tokens_at_once)
         self._check_widths()
         widest = max(self.model.d_model, self.model.width_ff)
         if self.ptq.calibrates and self.ptq.calibration_tokens < widest:
@@ -230,7 +203,7 @@ class Run:
 
     def _check_widths(self) -> None:
         """Raise InputError where blocks or rotations do not fit the model."""
-        d, f, tokens = self.model.d_model, self.model.width_ff, (self.data.batch_tokens,)
+        d, f, tokens = self.model.d_model, self.model.width_ff, (self.tokens_at_once,)
         inputs, outputs, heads = {d, f}, {3 * d, d, 2 * f}, (self.model.head_dim,)
         widths = {
             "weights": inputs,
@@ -282,6 +255,17 @@ class Run:
         return self.data.batch_tokens // self.data.sequence_length
 
     @property
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward pass: the batch, or a micro-batch of it."""
+        return min(self.runtime.micro_batch_tokens or self.data.batch_tokens, self.data.batch_tokens)
+
+    def evaluated_at_once(self, precision: Precision) -> int:
+        """Sequences of one forward pass of an evaluation in some precision: as in training, and no fewer where that
+        would change the loss of a model whose identity does not say how its batches are divided."""
+        free = coupled_part(precision) is None or coupled_part(self.precision) is not None
+        return (self.tokens_at_once if free else self.data.batch_tokens) // self.data.sequence_length
+
+    @property
     def lr_peak(self) -> float:
         return self.optimizer.peak(self.model.d_model)
 
@@ -311,7 +295,10 @@ class Run:
             "branch",
         )
         named = {f: plain(getattr(self, f)) for f in fields}
-        return {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
+        found = {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
+        if self.tokens_at_once < self.data.batch_tokens and coupled_part(self.precision):
+            found["micro_batch_tokens"] = self.tokens_at_once
+        return found
 
     @property
     def run_id(self) -> str:
@@ -344,6 +331,8 @@ class Run:
             r.dtype,
             r.device,
             r.compile,
+            self.tokens_at_once,
+            r.checkpoint_activations,
         ]
         return json.dumps([self.study, program], sort_keys=True)
 
@@ -361,24 +350,6 @@ def build_run(values: Mapping[str, Any]) -> Run:
     device = run.runtime.device if run.runtime.device != "auto" else resolve_device("auto")
     dtype = "bfloat16" if device == "cuda" else "float32"
     return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, dtype=dtype))
-
-
-def resolve_device(name: str) -> str:
-    """`auto` to what this machine has.
-
-    Raises:
-        InputError: a device that is asked for by name is not there.
-    """
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(device for device in ("cuda", "mps", "cpu") if there[device])
-    if not there[name]:
-        raise InputError(
-            f"runtime.device={name}: not on this machine; it has {', '.join(d for d in there if there[d])}"
-        )
-    return name
 
 
 def _short_name(name: str) -> str:

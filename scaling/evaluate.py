@@ -14,8 +14,8 @@ def evaluate(
 ) -> np.ndarray:
     """Mean loss of every window for every model, (M, n) float32, in nats a token.
 
-    Windows are taken `batch` at a time, the batch size of training: activations with one scale a tensor see as many
-    tokens as in training, and training precision holds here too.
+    Windows are taken `batch` at a time, as many as one forward pass of training: activations with one scale a tensor
+    see as many tokens as there, and training precision holds here too.
     """
     first = next(iter(weights.values()))
     m, device = first.shape[0], first.device

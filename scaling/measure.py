@@ -106,7 +106,8 @@ def _row(
 def _losses(run: Run, weights: Weights, precisions: Sequence[Precision], windows: Windows) -> np.ndarray:
     device = next(iter(weights.values())).device
     precision = StackPrecision.of(precisions, device)
-    return evaluate(weights, windows, run.model, precision, run.batch_size, getattr(torch, run.runtime.dtype))
+    at_once = max(map(run.evaluated_at_once, precisions))
+    return evaluate(weights, windows, run.model, precision, at_once, getattr(torch, run.runtime.dtype))
 
 
 def _stack_losses(run: Run, stack: Weights, precisions: Sequence[Precision], windows: Windows) -> list[np.ndarray]:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from scaling.errors import InputError
 from scaling.linear import project
@@ -289,6 +290,16 @@ def head_loss(w_MVd: torch.Tensor, h_MSd: torch.Tensor, targets_MBT: torch.Tenso
 
 
 EAGER = Program(block, head_loss)
+
+
+def recomputing(program: Program) -> Program:
+    """The same program, with a block's inputs kept for the backward pass instead of all that it computes. The backward
+    pass computes it a second time, to the same bits: stochastic rounding draws from values and places."""
+
+    def again(*arguments):
+        return checkpoint(program.block, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+    return program._replace(block=again)
 
 
 def compiled_program() -> Program:

@@ -31,7 +31,7 @@ class PTQJob:
     ptq: PTQConfig
     tracking: TrackingConfig
     runtime: RuntimeConfig
-    """Where it is computed. dtype, which changes numbers, is that of each run."""
+    """Where it is computed. What changes numbers there, dtype and micro_batch_tokens, is that of each run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,8 @@ def _finished(job: PTQJob) -> Iterator[RunFolder]:
         raise InputError(f"runs={job.runs}: none of the {len(found)} finished runs of {study} matches")
     for path in matching:
         stored = RunFolder.at(path).run
-        runtime = dataclasses.replace(job.runtime, dtype=stored.runtime.dtype)
+        kept = {"dtype": stored.runtime.dtype, "micro_batch_tokens": stored.runtime.micro_batch_tokens}
+        runtime = dataclasses.replace(job.runtime, **kept)
         yield RunFolder(dataclasses.replace(stored, ptq=job.ptq, runtime=runtime), path)
 
 

@@ -114,8 +114,9 @@ class RunFolder:
         if not (self.path / "config.yaml").exists():
             return "new"
         stored = stored_run(self.path)
-        if stored.identity() != self.run.identity():
-            field = next(k for k, v in self.run.identity().items() if stored.identity()[k] != v)
+        ours, theirs = self.run.identity(), stored.identity()
+        if ours != theirs:
+            field = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
             raise InputError(
                 f"{self.path}: holds a run with another {field}; move the folder away or change study={self.run.study}"
             )

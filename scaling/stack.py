@@ -25,7 +25,7 @@ def best_size(run: Run, device: str, threads: int) -> int:
     """
     if device != "cpu":
         return GPU_MEMBERS
-    return max(1, threads * CACHE_VALUES // (run.data.batch_tokens * run.model.d_model))
+    return max(1, threads * CACHE_VALUES // (run.tokens_at_once * run.model.d_model))
 
 
 @dataclasses.dataclass

@@ -1,6 +1,7 @@
 """The command `python -m scaling.train`: trains one run, the runs of one stack file, or (--multirun) a whole study.
 
-A member that fails never stops the others: why it failed is written into its run folder. Nothing heavy is imported
+Under torchrun every process runs this command and trains on its share of each batch; the first one alone writes. A
+member that fails never stops the others: why it failed is written into its run folder. Nothing heavy is imported
 before it is needed, so that `--help` answers at once.
 """
 
@@ -15,9 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from scaling.cli import EXPECTED, UnfinishedError, guarded
 from scaling.errors import InputError
+from scaling.launch import leaving, one_voice, place
 
 if TYPE_CHECKING:
     from scaling.config import Run
+    from scaling.distributed import Processes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -30,12 +33,16 @@ def main() -> None:
         _faults.clear()
         # Python's parser takes no setting behind a flag that stands among them.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
-        # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
-        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
-        if _faults:
-            raise _faults[0]
+        with one_voice():
+            if place().size > 1 and any(a == "-m" or a.startswith(("--multirun", "sweeps=")) for a in sys.argv[1:]):
+                raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
+            # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
+            hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
+            if _faults:
+                raise _faults[0]
 
-    guarded(app, "scaling.train")
+    with leaving():
+        guarded(app, "scaling.train")
 
 
 def job(config: DictConfig) -> None:
@@ -51,30 +58,36 @@ def job(config: DictConfig) -> None:
 
 def _train_one(config: DictConfig) -> None:
     from scaling.config import build_run
+    from scaling.distributed import joined
     from scaling.runs import RunFolder
     from scaling.terminal import note
 
     run = build_run(plain_config(config))
     folder = RunFolder(run)
-    if folder.state() == "done":
-        note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")
-    elif failed := train([run]):
-        raise UnfinishedError(failed[run.run_id])
-    losses = folder.result()["evaluations"]
-    loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
-    print(f"{folder.path}: {loss}")
+    with joined() as processes:
+        if processes.from_first(folder.state) == "done":
+            if processes.first:
+                note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")
+        elif failed := train([run], processes):
+            raise UnfinishedError(failed[run.run_id])
+    if processes.first:
+        losses = folder.result()["evaluations"]
+        loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
+        print(f"{folder.path}: {loss}")
 
 
 def _train_file(path: Path) -> None:
+    from scaling.distributed import joined
     from scaling.jobs import read_stack
     from scaling.terminal import note
 
     runs = read_stack(path)
-    failed = train(runs)
-    for run_id, line in failed.items():
-        note(f"{run_id}: {line}")
-    if failed:
-        raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
+    with joined() as processes:
+        failed = train(runs, processes)
+        for run_id, line in failed.items() if processes.first else ():
+            note(f"{run_id}: {line}")
+        if failed:
+            raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
 
 
 def plain_config(config: DictConfig) -> dict:
@@ -82,22 +95,29 @@ def plain_config(config: DictConfig) -> dict:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
-def train(runs: Sequence["Run"]) -> dict[str, str]:
-    """Train the runs of one stack to their ends, and write into the folder of each that could not be why.
+def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[str, str]:
+    """Train the runs of one stack to their ends, and write into the folder of each that could not be why. Of several
+    processes it is the one with the fault that writes.
 
     Returns:
         run_id -> one line, for each run that is not done now.
     """
+    from scaling.distributed import ALONE
     from scaling.runs import RunFolder
+    from scaling.terminal import note
     from scaling.trainer import train_stack
 
     folders = {run.run_id: RunFolder(run) for run in runs}
-    details = ""
+    processes, details = processes or ALONE, ""
     try:
-        failed = train_stack(runs)
+        failed = train_stack(runs, processes)
     except InputError as fault:
         failed = {run_id: str(fault) for run_id, folder in folders.items() if folder.result() is None}
     except Exception as fault:
+        if processes.is_loss_of_peer(fault):
+            if not any(folder.has_error() for folder in folders.values()):
+                raise UnfinishedError("another process of the run has ended; run again to go on") from None
+            raise SystemExit(1) from None  # it has said why
         line, details = f"{type(fault).__name__}: {' '.join(str(fault).split())}", traceback.format_exc()
         failed = {
             run_id: f"{line} (traceback in {folder.path / 'error.txt'})"
@@ -106,8 +126,11 @@ def train(runs: Sequence["Run"]) -> dict[str, str]:
         }
     for run_id, line in failed.items():
         # Bad input leaves no folder of a run that never began.
-        if details or folders[run_id].path.exists():
+        if details or (processes.first and folders[run_id].path.exists()):
             folders[run_id].write_error(details or f"{line}\n")
+    if details and not processes.first:
+        note(f"scaling.train: process {processes.rank}: {next(iter(failed.values()), details)}")
+        raise SystemExit(1)
     return failed
 
 

@@ -1,11 +1,13 @@
 """Trains one stack of runs to their ends: batches, updates, checkpoints, snapshots, records."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,29 @@ import numpy as np
 import torch
 
 from scaling import provenance
-from scaling.config import Run, resolve_device
-from scaling.data import Batches, Corpus, Windows, prepare
+from scaling.batching import divided
+from scaling.config import Run
+from scaling.data import Ahead, Batches, Corpus, Windows, prepare
+from scaling.distributed import ALONE, Processes
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean
+from scaling.gradients import Gradients
 from scaling.measure import measure
-from scaling.model import EAGER, Program, compiled_program, losses
 from scaling.runs import SCHEMA, Checkpoint, RunFolder, snapshot_path, trunk_of
 from scaling.stack import Stack
 from scaling.terminal import Progress, note
 from scaling.tracking import Trackers
 
-# Compiling costs tens of seconds and saves about a third of a step: it pays from some minutes of eager work on.
-COMPILE_FLOPS = 2e13
 # A model whose updates were skipped this often in a row, for gradients that were not finite, has diverged.
 SKIPS = 100
+# Batches of this many tokens are worth a thread that fetches the next one.
+AHEAD_TOKENS = 2**16
 
 
-def train_stack(runs: Sequence[Run]) -> dict[str, str]:
-    """Train every run that is not done, all as one stack; everything lands in the run folders.
+def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, str]:
+    """Train every run that is not done, all as one stack; everything lands in the run folders. Of several processes
+    each calls this with the same runs, and the first one alone reads and writes those folders.
 
     Runs that were interrupted go on from their checkpoints. A model that diverges is recorded and leaves; the others do
     not notice. On an interrupt or an error, checkpoints are written where the state is sound: a later call goes on
@@ -45,37 +50,55 @@ def train_stack(runs: Sequence[Run]) -> dict[str, str]:
         InputError: what all the runs share cannot be used (corpus, device).
     """
     assert len({run.stack_key for run in runs}) == 1
-    first = runs[0]
-    torch.set_num_threads(first.runtime.threads or os.cpu_count() or 1)
-    device = torch.device(resolve_device(first.runtime.device))
-    corpus = prepare(first.data, Path(first.runtime.cache), note)
-    windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
-    members, failures = [], {}
-    for run in runs:
-        try:
-            if RunFolder(run).state() != "done":
-                corpus.check_horizon(run.data)
-                members.append(_Member(run, corpus, windows))
-        except InputError as fault:
-            failures[run.run_id] = str(fault)
-    if members:
-        _Training(members, corpus, windows, device).run()
+    with processes.quiet():
+        runs = processes.agreed(lambda: [divided(run, processes.size) for run in runs])
+        first = runs[0]
+        torch.set_num_threads(first.runtime.threads or max(1, (os.cpu_count() or 1) // processes.local_size))
+        device = processes.agreed(lambda: processes.device(first.runtime.device))
+        corpus = processes.in_turn(lambda: prepare(first.data, Path(first.runtime.cache), note))
+        windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
+        members = [_Member(run, corpus, processes) for run in runs]
+        todo, failures = processes.from_first(lambda: _opened(members, corpus, windows))
+        if todo:
+            _Training([members[i] for i in todo], corpus, windows, device, processes).run()
     return failures
+
+
+def _opened(members: Sequence["_Member"], corpus: Corpus, windows: Windows) -> tuple[list[int], dict[str, str]]:
+    """Open the folders of the runs that are not done, each at its start: their places, and a line for each other."""
+    todo, failures = [], {}
+    for i, member in enumerate(members):
+        try:
+            if member.folder.state() != "done":
+                corpus.check_horizon(member.run.data)
+                member.open(corpus.data_sha, windows.sha)
+                todo.append(i)
+        except InputError as fault:
+            failures[member.run.run_id] = str(fault)
+    return todo, failures
 
 
 class _Member:
     """One run on its way through a stack."""
 
-    def __init__(self, run: Run, corpus: Corpus, windows: Windows):
-        self.run = run
+    def __init__(self, run: Run, corpus: Corpus, processes: Processes):
+        self.run, self.corpus, self.processes = run, corpus, processes
         self.folder = RunFolder(run)
+        self.start: Checkpoint | None = None
+        self.seconds, self.skipped, self.skipped_in_a_row = 0.0, 0, 0
+        self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
+
+    def open(self, data_sha: str, eval_sha: str) -> None:
         self.start = self._find_start()
-        self.folder.open(corpus.data_sha, windows.sha)
-        self.batches = Batches(corpus, run.data.sequence_length, run.batch_size, run.seed_data)
+        self.folder.open(data_sha, eval_sha)
         self.seconds = self.start.seconds if self.start else 0.0
         self.skipped = self.start.skipped if self.start else 0
-        self.skipped_in_a_row = 0
-        self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
+
+    @cached_property
+    def batches(self) -> Batches | Ahead:
+        run = self.run
+        batches = Batches(self.corpus, run.data.sequence_length, run.batch_size, run.seed_data, self.processes.share)
+        return Ahead(batches) if run.data.batch_tokens >= AHEAD_TOKENS else batches
 
     def _find_start(self) -> Checkpoint | None:
         if self.folder.state() == "partial":
@@ -93,24 +116,27 @@ class _Member:
 class _Training:
     """The loop over one stack. `members[m]` is model m of `stack`."""
 
-    def __init__(self, members: list[_Member], corpus: Corpus, windows: Windows, device: torch.device):
+    def __init__(
+        self, members: list[_Member], corpus: Corpus, windows: Windows, device: torch.device, processes: Processes
+    ):
         self.members, self.corpus, self.windows, self.device = members, corpus, windows, device
+        self.processes = processes
         runs = [m.run for m in members]
-        self.dtype = getattr(torch, runs[0].runtime.dtype)
         self.stack = Stack.start(runs, corpus.vocab_size, [m.start for m in members], device)
+        self._share_start()
         for member, step in zip(members, self.stack.optimizer.steps, strict=True):
-            member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
+            if processes.first:
+                member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
             member.start = None  # the stack holds it now
-        self.program = self._program(runs)
+        self.gradients = Gradients(runs, device, processes)
         self.sound = True  # False while an update is half done
 
-    def _program(self, runs: list[Run]) -> Program:
-        wish = runs[0].runtime.compile
-        if wish == "off" or (
-            wish == "auto" and (sum(r.flops for r in runs) < COMPILE_FLOPS or not provenance.has_compiler())
-        ):
-            return EAGER
-        return compiled_program()
+    def _share_start(self) -> None:
+        """Every process starts where the first does, which alone has read the checkpoints."""
+        optimizer = self.stack.optimizer
+        optimizer.steps = self.processes.from_first(lambda: optimizer.steps)
+        for group in (self.stack.weights, optimizer.first, optimizer.second):
+            self.processes.copy_from_first_(group.values())
 
     def run(self) -> None:
         study = self.members[0].run.study
@@ -119,7 +145,10 @@ class _Training:
         total *= self.members[0].run.data.batch_tokens
         configs = {m.run.run_id: plain(m.run) for m in self.members}
         title = f"{study}: {len(self.members)} x N={self.members[0].run.N:,}"
-        self.trackers = Trackers(self.members[0].run.tracking, study, folder, configs)
+        tracking = self.members[0].run.tracking
+        if not self.processes.first:
+            tracking = dataclasses.replace(tracking, mode="off")
+        self.trackers = Trackers(tracking, study, folder, configs)
         with (
             contextlib.closing(self.trackers) as self.trackers,
             Progress(title, total) as self.progress,
@@ -130,7 +159,7 @@ class _Training:
                 self._leave()  # whoever was killed between the last update and the result
                 while self.members:
                     self._step()
-                    if stop.asked:
+                    if self.processes.any(stop.asked):
                         raise KeyboardInterrupt
             except BaseException:
                 if self.sound:
@@ -143,7 +172,7 @@ class _Training:
         steps = list(self.stack.optimizer.steps)
         batch = np.stack([m.batches.at(step) for m, step in zip(self.members, steps, strict=True)])
         tokens = torch.from_numpy(batch).to(self.device)
-        loss_M = self._gradients(tokens)
+        loss_M = self.gradients(self.stack, tokens)
         norms, rates = self.stack.optimizer.step(self.stack.weights)
         self.sound = True
         self._watch(norms)
@@ -159,29 +188,6 @@ class _Training:
         if self.members and time.monotonic() - self.saved_at > self.members[0].run.runtime.checkpoint_seconds:
             self._save()
 
-    def _gradients(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Mean loss of each model (M,); the gradients of their sum are left in the weights."""
-        if self.program is EAGER:
-            return self._gradients_by(EAGER, tokens)
-        try:
-            return self._gradients_by(self.program, tokens)
-        except torch._dynamo.exc.BackendCompilerFailed as fault:
-            if self.members[0].run.runtime.compile == "on":
-                raise InputError(f"runtime.compile=on: {str(fault).splitlines()[0]}; use auto or off") from None
-            note(f"torch.compile failed ({type(fault).__name__}); going on in eager mode")
-            self.program = EAGER
-            for w in self.stack.weights.values():
-                w.grad = None
-            return self._gradients_by(EAGER, tokens)
-
-    def _gradients_by(self, program: Program, tokens: torch.Tensor) -> torch.Tensor:
-        model, precision = self.members[0].run.model, self.stack.precision
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            loss_MB = losses(self.stack.weights, tokens[..., :-1], tokens[..., 1:], model, precision, program)
-        loss_M = loss_MB.mean(dim=1)
-        loss_M.sum().backward()  # a sum, not a mean: each model's gradient is that of its own loss
-        return loss_M.detach()
-
     def _watch(self, norms: torch.Tensor) -> None:
         """Count updates that were skipped because a gradient was not finite."""
         for member, finite in zip(self.members, torch.isfinite(norms).tolist(), strict=True):
@@ -189,6 +195,8 @@ class _Training:
             member.skipped_in_a_row = 0 if finite else member.skipped_in_a_row + 1
 
     def _log(self, member: _Member, step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        if not self.processes.first:
+            return
         tokens = step * member.run.data.batch_tokens
         values = {"loss_train": loss.item(), "grad_norm": norm.item(), "lr": rate}
         member.folder.log({"tokens": tokens, **values})
@@ -197,7 +205,7 @@ class _Training:
     def _take_snapshots(self) -> None:
         for m, member in enumerate(self.members):
             tokens = member.snapshot_steps.get(self.stack.optimizer.steps[m])
-            if tokens is not None:
+            if tokens is not None and self.processes.first:
                 state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
                 member.folder.save_checkpoint(snapshot_path(member.folder.path, tokens), state)
                 self._measure(m, member)
@@ -207,10 +215,10 @@ class _Training:
         staying = []
         for m, member in enumerate(self.members):
             diverged = member.skipped_in_a_row >= SKIPS
-            if diverged or self.stack.optimizer.steps[m] == member.run.steps:
-                self._finish(m, member, diverged)
-            else:
+            if not diverged and self.stack.optimizer.steps[m] < member.run.steps:
                 staying.append(m)
+            elif self.processes.first:
+                self._finish(m, member, diverged)
         if len(staying) < len(self.members):
             self.members = [self.members[m] for m in staying]
             if staying:
@@ -236,7 +244,7 @@ class _Training:
         self.trackers.finish(member.run.run_id, summary, member.folder.ptq(), failed=diverged)
 
     def _save(self) -> None:
-        for m, member in enumerate(self.members):
+        for m, member in enumerate(self.members if self.processes.first else ()):
             state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
             member.folder.save_checkpoint(member.folder.checkpoint_path, state)
         self.saved_at = time.monotonic()
@@ -265,7 +273,9 @@ class _Training:
             "skipped_updates": member.skipped,
             "seconds": member.seconds,
             "tokens_per_second": trained / member.seconds,
-            "compiled": self.program is not EAGER,
+            "compiled": self.gradients.compiled,
+            "processes": self.processes.size,
+            "micro_batch_tokens": run.runtime.micro_batch_tokens,
             "device": provenance.device_name(self.device),
             "dtype": run.runtime.dtype,
             "threads": torch.get_num_threads(),

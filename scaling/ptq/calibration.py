@@ -65,8 +65,9 @@ def calibrate(run: Run, weights: Weights, corpus: Corpus) -> Calibration:
         hessians[name] = hessians[name] + square if name in hessians else square
         magnitudes[name] = magnitudes[name] + magnitude if name in magnitudes else magnitude
 
-    for start in range(0, len(windows), run.batch_size):
-        tokens = torch.from_numpy(windows[start : start + run.batch_size]).to(device)[None]
+    at_once = run.evaluated_at_once(run.precision)
+    for start in range(0, len(windows), at_once):
+        tokens = torch.from_numpy(windows[start : start + at_once]).to(device)[None]
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             hidden(weights, tokens[..., :-1], run.model, precision, EAGER, tap)
     count = windows[:, 1:].size

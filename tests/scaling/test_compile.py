@@ -5,14 +5,15 @@ import sys
 
 import pytest
 
-from scaling import trainer
+from scaling import gradients
 from scaling.door import plain
 from scaling.provenance import has_compiler
 from scaling.runs import RunFolder
 from scaling.trainer import train_stack
 
 TRAIN = (
-    "import json, sys; from scaling.config import build_run; from scaling import trainer; trainer.COMPILE_FLOPS = 0;"
+    "import json, sys; from scaling.config import build_run; from scaling import gradients, trainer;"
+    "gradients.COMPILE_FLOPS = 0;"
     "trainer.train_stack([build_run(v) for v in json.load(open(sys.argv[1]))])"
 )
 
@@ -59,7 +60,7 @@ def test_a_compiler_that_fails_costs_one_line(make_run, tmp_path):
 
 def test_short_runs_stay_eager(make_run):
     run = make_run("runtime.compile=auto", "data.tokens=1280")
-    assert run.flops < trainer.COMPILE_FLOPS
+    assert run.flops < gradients.COMPILE_FLOPS
     train_stack([run])
     assert RunFolder(run).result()["compiled"] is False
 

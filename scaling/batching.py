@@ -1,0 +1,87 @@
+"""How the batch of a step is divided, and when that changes what is computed.
+
+A batch is computed in equal pieces, one after the other (`runtime.micro_batch_tokens`) or on several processes at once
+(torchrun). Losses and gradients are sums over the pieces, so for most runs the division changes rounding alone, and it
+is not part of their identity.
+
+It does change what is computed where sequences of a batch depend on each other in the forward or the backward pass,
+because something is taken over all that is computed together:
+
+- scales of granularity `tensor` on activations, keys, values, queries or gradients, and the second scale of formats
+  such as nvfp4;
+- scales that run along the tokens, which are those of the two operands of dw = dy^T x;
+- stochastic rounding of any of these: its noise depends on the place in the tensor.
+
+There the tokens of one piece are a setting like any other, as they are for whoever trains so on real hardware: they
+are part of the run's identity where they are fewer than the batch. Which process computes a piece does not matter, so
+two processes with half a batch each train the run that one process trains in two pieces.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from scaling.data import DataConfig
+from scaling.errors import InputError
+from scaling.precision import GROUPS, PARTS, Precision
+from scaling.scales import check_rule, stored_bits
+
+if TYPE_CHECKING:
+    from scaling.config import Run
+
+ALONG_TOKENS = ("dw_gradients", "dw_activations")
+TOKENWISE = ("activations", "kv", "queries", "dx_gradients", *ALONG_TOKENS)
+"""The parts that are computed from tokens; the others are weights."""
+
+
+def coupled_part(precision: Precision) -> str | None:
+    """The first part whose quantization makes sequences of a batch depend on each other; None where none does."""
+    for part in TOKENWISE:
+        fmt, group = precision.format(part), PARTS[part]
+        if not fmt.quantizes:
+            continue
+        granularity = fmt.granularity(getattr(precision, f"granularity_{group}"))
+        rule = check_rule(getattr(precision, f"scale_rule_{group}"), fmt)
+        rounding = precision.rounding_backward if part in GROUPS["backward"] else precision.rounding
+        scale_of_scales = stored_bits(rule, fmt)[1] > 0
+        if part in ALONG_TOKENS or granularity == "tensor" or scale_of_scales or rounding == "stochastic":
+            return part
+    return None
+
+
+def check_division(data: DataConfig, tokens_at_once: int) -> None:
+    """Raise InputError unless a batch is a whole number of pieces, and a piece one of sequences."""
+    if data.batch_tokens % tokens_at_once or tokens_at_once % data.sequence_length:
+        raise InputError(
+            f"runtime.micro_batch_tokens={tokens_at_once}: must be a multiple of "
+            f"data.sequence_length={data.sequence_length} that divides data.batch_tokens={data.batch_tokens}"
+        )
+
+
+def divided(run: "Run", processes: int) -> "Run":
+    """The run with `runtime.micro_batch_tokens` as so many processes compute it: the same identity.
+
+    Raises:
+        InputError: a batch cannot be shared out evenly, or not without making another run of it.
+    """
+    if processes == 1:
+        return run
+    if run.batch_size % processes:
+        raise InputError(
+            f"data.batch_tokens={run.data.batch_tokens}: its {run.batch_size} sequences cannot be shared out evenly "
+            f"among {processes} processes"
+        )
+    share = run.data.batch_tokens // processes
+    at_once = min(run.tokens_at_once, share)
+    part = coupled_part(run.precision)
+    if part and at_once < run.tokens_at_once:
+        raise InputError(
+            f"runtime.micro_batch_tokens={run.runtime.micro_batch_tokens or 'null'}: the quantization of {part} "
+            f"couples the sequences that are computed together, and {processes} processes have {share} tokens each; "
+            f"use {share} or a divisor of it, which makes it part of the run's identity"
+        )
+    if share % at_once:
+        raise InputError(
+            f"runtime.micro_batch_tokens={at_once}: must divide the {share} tokens that each of {processes} processes "
+            "has of a batch"
+        )
+    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, micro_batch_tokens=at_once))
