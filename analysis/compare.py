@@ -11,12 +11,12 @@ Nothing heavier than argparse is imported before something is compared.
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
+from analysis.fit_command import add_filter, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +171,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         help="foretell the largest N (default), the largest D, both, folds of clusters, or each (N, D) in turn",
     )
     parser.add_argument("--laws", metavar="LAW,LAW", help="names from `laws`; default all")
-    parser.add_argument("--filter", metavar="EXPR", help="rows to use, e.g. \"N > 1e5 and ptq == 'rtn'\"")
+    add_filter(parser)
     parser.add_argument("--out", metavar="FILE.json", type=Path, help="write scores and fits of all parts there too")
     parser.add_argument("--seed", type=int, default=0, help="of the random folds")
     parser.set_defaults(run=run)
@@ -192,7 +192,7 @@ def run(chosen: argparse.Namespace) -> None:
         laws=None if chosen.laws is None else [name.strip() for name in chosen.laws.split(",")],
         filter=chosen.filter,
         seed=chosen.seed,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=progress,
     )
     if chosen.out:
         content = {"schema": SCHEMA, "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)}}

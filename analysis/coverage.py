@@ -27,10 +27,20 @@ from scipy import stats
 from analysis.errors import InputError
 from analysis.files import replacing
 from analysis.fitting import Fit, fit
-from analysis.intervals import LEVEL, Groups, Interval, clusters, jackknife, leave_out, of_draws, quantile
+from analysis.intervals import (
+    LEAST_SIZES,
+    LEVEL,
+    Groups,
+    Interval,
+    clusters,
+    jackknife,
+    least_stretch,
+    leave_out,
+    of_draws,
+    quantile,
+)
 from analysis.laws import LAWS
-from analysis.options import Options
-from analysis.selection import select
+from analysis.selection import selected
 from analysis.simulation import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
 from analysis.stages import Fitted, fit_rows
 
@@ -38,7 +48,6 @@ PROG = "python -m analysis.coverage"
 DRAWS = 200
 TRUTH = {"kumar_ptq": GAP, "chinchilla": LOSS}
 GOAL = (0.93, 0.97)
-ENOUGH = 4  # sizes, of which one can be left out
 PREDICTION = "prediction"
 
 
@@ -65,15 +74,14 @@ def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> I
     place = [d.name for d in DESIGNS].index(design.name), [n.name for n in NOISES].index(noise.name)
     frame = simulate(design, noise, np.random.default_rng([seed, study, *place]))
     for name in TRUTH:
-        bits = min(BITS), max(BITS)
-        made = fit(name, frame, bits=bits, bootstrap=draws, seed=study)
+        made = fit(name, frame, bits=(min(BITS), max(BITS)), bootstrap=draws, seed=study)
         known = {"design": design.name, "noise": noise.name, "law": name}
         at = beyond(design)
         low, high = _predicted(made, at)
         value = float(made.predict(at)[0])
         yield Asked(**known, method="ours", parameter=PREDICTION, estimate=value, low=low, high=high)
-        found = select(LAWS[name], frame, bits=bits)
-        for method, intervals in _methods(made, fit_rows(found.law, found.frame, Options())):
+        found = selected(name, frame, made.options)
+        for method, intervals in _methods(made, fit_rows(found.law, found.frame, made.options)):
             for symbol, interval in intervals.items():
                 ends = {"low": interval.low, "high": interval.high}
                 yield Asked(**known, method=method, parameter=symbol, estimate=made.params[symbol], **ends)
@@ -98,15 +106,15 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
         left = leave_out(fitted.problem, fitted.best, groups.labels)
         return jackknife(fitted.problem, fitted.best, left, groups.kind)
 
-    yield "chains", without(clusters(frame))
+    chains = clusters(frame)
+    yield "chains", without(chains)
     sizes = Groups(kind="sizes", labels=pd.factorize(frame["N"])[0])
-    if sizes.count >= ENOUGH:
+    if sizes.count >= LEAST_SIZES:
         yield "sizes", without(sizes)
     yield "runs", without(clusters(frame.drop(columns="cluster")))
     if fitted.problem.law.response == "gap":  # a loss law has one row a run
         yield "rows", without(clusters(frame.drop(columns=["cluster", "run_id"])))
-    k = made.bootstrap.clusters
-    stretched = dataclasses.replace(made.bootstrap, t=quantile(k - 2), stretch=np.sqrt((k + 1) / (k - 2)))
+    stretched = dataclasses.replace(made.bootstrap, t=quantile(chains.degrees), stretch=least_stretch(chains.count))
     plain = dataclasses.replace(made.bootstrap, t=stats.norm.ppf(0.5 + LEVEL / 2), stretch=1.0)
     for method, reach in (("percentile", plain), ("stretched", stretched)):
         yield (

@@ -1,10 +1,11 @@
-"""The command `fit`, and the options that all commands which fit one law to a table share.
+"""The command `fit`, and what commands share: the options of those that fit a law to a table, and how they speak.
 
 Nothing heavier than argparse is imported before a command runs.
 """
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.errors import InputError
@@ -31,6 +32,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gap-below", type=float, default=0.5, metavar="NATS", help="largest predicted gap that is fitted"
     )
+    add_filter(parser)
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Which rows of a table are used."""
     parser.add_argument("--filter", metavar="EXPR", help="rows to use, e.g. \"N > 1e5 and ptq == 'rtn'\"")
 
 
@@ -51,6 +57,12 @@ def add_draws(parser: argparse.ArgumentParser) -> None:
 def progress(line: str) -> None:
     """Say `line` beside the output."""
     print(line, file=sys.stderr, flush=True)
+
+
+def aligned(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str] = str.ljust) -> list[str]:
+    """Rows of as many cells each, as lines in columns."""
+    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(justify, row, sizes)).rstrip() for row in rows]
 
 
 def csv_path(path: Path) -> Path:

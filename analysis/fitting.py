@@ -10,14 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from analysis import diagnosis, table
+from analysis import diagnosis
 from analysis.errors import InputError
 from analysis.intervals import Bootstrap, Interval, spread
 from analysis.law import Law
-from analysis.laws import named
 from analysis.noise import GapNoise
 from analysis.options import Options
-from analysis.selection import select
+from analysis.selection import selected
 from analysis.stages import Fitted, fit_rows
 from analysis.valley import Valley
 
@@ -89,15 +88,14 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     Raises:
         InputError: unknown law, a missing or bad column, too few rows, an option out of range.
     """
-    chosen = Options(**options)
-    rows = table.filtered(frame, chosen.filter)
-    selection = select(named(law) if isinstance(law, str) else law, rows, bits=chosen.bits)
+    asked = Options(**options)
+    selection = selected(law, frame, asked)
     law = selection.law
     progress(f"{law.name}: {len(selection.frame)} rows, {len(law.parameters)} parameters")
-    fitted = fit_rows(law, selection.frame, chosen)
-    progress(f"{law.name}: {chosen.bootstrap} bootstrap draws")
+    fitted = fit_rows(law, selection.frame, asked)
+    progress(f"{law.name}: {asked.bootstrap} bootstrap draws")
     problem = fitted.problem
-    about = spread(problem, fitted.best, fitted.frame, draws=chosen.bootstrap, seed=chosen.seed, noise=fitted.noise)
+    about = spread(problem, fitted.best, fitted.frame, draws=asked.bootstrap, seed=asked.seed, noise=fitted.noise)
     found = diagnosis.diagnose(fitted)
     intervals = about.intervals | {s: _above_zero(fitted, s) for s, i in about.intervals.items() if i.high == 0}
     return Fit(
@@ -110,9 +108,9 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         huber_delta=problem.delta if np.isfinite(problem.delta) else None,
         value=float(fitted.solution.values.min()),
         noise=fitted.noise,
-        options=chosen,
+        options=asked,
         rows=len(fitted.frame),
-        filter=chosen.filter or "",
+        filter=asked.filter or "",
         left_out=selection.left_out | fitted.left_out,
         ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
         warnings=selection.warnings + found.warnings + about.warnings,

@@ -156,28 +156,22 @@ def spread(
         made = Bootstrap.none(clusters=chains.count, seed=seed)
         return Spread(bootstrap=made, intervals={}, draws=None, warnings=lines if draws else [])
     drawn = _refit(problem, point, _weights(chains.labels, draws, seed), frame, noise)
-    values, best = problem.outside(drawn), problem.outside(point[None])[0]
+    few = left_out.count <= MOST_GROUPS
+    without = leave_out(problem, point, left_out.labels) if few else None
     made = Bootstrap(
         kind=chains.kind,
         clusters=chains.count,
-        left_out="none",
-        groups=0,
+        left_out=left_out.kind if few else "none",
+        groups=left_out.count if few else 0,
         draws=draws,
         seed=seed,
-        t=quantile(degrees(chains.kind, chains.count)),
-        stretch=_least_stretch(chains.count),
+        t=quantile((left_out if few else chains).degrees),
+        stretch=_stretch(problem, without, drawn, chains.count) if few else least_stretch(chains.count),
         trusted=chains.trusted,
     )
-    if left_out.count <= MOST_GROUPS:
-        without = leave_out(problem, point, left_out.labels)
+    values, best = problem.outside(drawn), problem.outside(point[None])[0]
+    if few:
         intervals = jackknife(problem, point, without, left_out.kind)
-        made = dataclasses.replace(
-            made,
-            left_out=left_out.kind,
-            groups=left_out.count,
-            t=quantile(left_out.degrees),
-            stretch=_stretch(problem, without, drawn, chains.count),
-        )
     else:
         ordered = enumerate(problem.law.ordered)
         intervals = {p.symbol: of_draws(p, float(best[j]), values[:, j], made) for j, p in ordered}
@@ -280,22 +274,22 @@ class _Scale:
         return Interval(low=float(low), high=float(high), se=se)
 
 
-def _scatter(values: np.ndarray) -> float:
-    """The jackknife's standard error from k values along the first axis."""
+def _scatter(values: np.ndarray) -> np.ndarray:
+    """The jackknife's standard error (...) from k values (k, ...)."""
     k = len(values)
     return np.sqrt((k - 1) / k * np.sum((values - values.mean(axis=0)) ** 2, axis=0))
 
 
 def _stretch(problem: Problem, without: np.ndarray, drawn: np.ndarray, count: int) -> float:
     """The jackknife's standard error of a prediction over the draws' scatter: the median over rows."""
-    least = _least_stretch(count)
+    least = least_stretch(count)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = _scatter(problem.predict(without)) / np.std(problem.predict(drawn), axis=0, ddof=1)
     ratio = ratio[np.isfinite(ratio)]
     return float(max(least, np.median(ratio))) if len(ratio) else least
 
 
-def _least_stretch(count: int) -> float:
+def least_stretch(count: int) -> float:
     """By how much draws with exponential weights of k clusters understate a standard error at least."""
     return float(np.sqrt((count + 1) / (count - 2)))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
+from analysis.fit_command import aligned
 
 if TYPE_CHECKING:  # these load numpy and scipy, which --help has no use for
     from analysis.choices import Choice, Drawn, Estimate
@@ -311,8 +312,7 @@ def report(made: Plan) -> list[str]:
         cells += [_told(c.gap, 2), _told(c.excess, 2), _told(c.bytes)]
         share = "" if c.best_in != c.best_in else f"{c.best_in:.0%}" if c.eligible else "not allowed"
         table.append((*cells, share + " *" * bool(c.outside)))
-    sizes = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, sizes, strict=True)).rstrip() for row in table]
+    lines = aligned(table)
     gap = made.laws[1:]
     if any(c.outside for c in shown):
         lines.append("* outside the rows that a law was fitted on")

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from analysis import table
 from analysis.errors import InputError
 from analysis.fitting import Fit
 from analysis.law import Law
-from analysis.laws import named
 from analysis.options import Options
-from analysis.selection import Selection, select
+from analysis.selection import Selection, selected
 from analysis.stages import Fitted, fit_rows
 from analysis.valley import Valley
 
@@ -113,10 +111,9 @@ def _fitted(law: str | Law | Fit, frame: pd.DataFrame, options: dict) -> tuple[S
         law = given.law
         objective = "squares" if given.law.response == "loss" and given.huber_delta is None else "huber"
         options = {"filter": given.filter, "huber_delta": given.huber_delta, "objective": objective} | options
-    chosen = Options(**{"bootstrap": 0} | options)
-    law = named(law) if isinstance(law, str) else law
-    selection = select(law, table.filtered(frame, chosen.filter), bits=chosen.bits)
-    fitted = fit_rows(selection.law, selection.frame, chosen)
+    asked = Options(**{"bootstrap": 0} | options)
+    selection = selected(law, frame, asked)
+    fitted = fit_rows(selection.law, selection.frame, asked)
     found = len(fitted.frame), float(fitted.solution.values.min())
     if given and not (given.rows == found[0] and np.isclose(given.value, found[1], rtol=1e-4, atol=1e-12)):
         raise InputError(

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.fit_command import account, add_options, csv_path, options_of, progress
+from analysis.fit_command import account, add_options, aligned, csv_path, options_of, progress
 
 if TYPE_CHECKING:
     from analysis.profile import Profile
@@ -67,9 +67,11 @@ def text(made: "Profile") -> list[str]:
     table = [("", *names)]
     for i, row in enumerate(zip(made.values, made.rise, *made.params.values(), strict=True)):
         table.append(("*" if i == made.place else "", *(f"{value:.5g}" for value in row)))
-    sizes = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines += ["  ".join(cell.rjust(n) for cell, n in zip(row, sizes, strict=True)) for row in table]
-    return [*lines, "* the estimate; rise of the objective, others fitted anew at each value"]
+    return [
+        *lines,
+        *aligned(table, str.rjust),
+        "* the estimate; rise of the objective, others fitted anew at each value",
+    ]
 
 
 def _end(value: float, bounds: tuple[float, float]) -> str:

@@ -14,7 +14,9 @@ import pandas as pd
 from analysis import table
 from analysis.errors import InputError
 from analysis.law import FULL_BITS, Law
+from analysis.laws import named
 from analysis.laws.schemes import BASES
+from analysis.options import Options
 from analysis.variables import FORMATS, with_derived
 
 if TYPE_CHECKING:
@@ -38,6 +40,16 @@ class Selection:
     frame: pd.DataFrame
     left_out: dict[str, int]
     warnings: list[str]
+
+
+def selected(law: str | Law, frame: pd.DataFrame, options: Options) -> Selection:
+    """The rows of `frame` that `law`, or the law of that name, is fitted on with these options.
+
+    Raises:
+        InputError: as `select`; no such law, or a filter that is none.
+    """
+    law = named(law) if isinstance(law, str) else law
+    return select(law, table.filtered(frame, options.filter), bits=options.bits)
 
 
 class _Sieve:

@@ -33,7 +33,7 @@ from analysis.jackknife import jackknife
 from analysis.law import Columns, Law, Parameter
 from analysis.laws import named
 from analysis.options import Options
-from analysis.selection import Selection, select
+from analysis.selection import Selection, selected
 from analysis.solver import Local, minimise
 from analysis.stages import fit_rows
 
@@ -190,9 +190,9 @@ def _fitted_rows(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Se
     law = named(law) if isinstance(law, str) else law
     if law.response == "loss":
         raise InputError(f"{law.name}: a law of losses; slopes are told of a gap law")
-    chosen = Options(**{"bootstrap": 0} | options)
-    selection = select(law, table.filtered(frame, chosen.filter), bits=chosen.bits)
-    fitted = fit_rows(selection.law, selection.frame, chosen)
+    asked = Options(**{"bootstrap": 0} | options)
+    selection = selected(law, frame, asked)
+    fitted = fit_rows(selection.law, selection.frame, asked)
     sd = np.broadcast_to(fitted.problem.sd, len(fitted.frame))
     return selection, fitted.frame.assign(**{SD: sd}), selection.left_out | fitted.left_out
 

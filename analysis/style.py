@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from analysis.files import replacing
 
 COLUMN, PAGE = 3.4, 7.0  # inches
+EDGE = 0.02  # of an axis: where marks of what lies beyond it are
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -87,6 +88,25 @@ def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     with replacing(paths[2]) as temporary:
         drawn.numbers.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     return paths
+
+
+def points_above(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, marker: str = "o") -> None:
+    """Points with their standard errors, which do not reach zero; triangles at the lower edge where a value is `low` or
+    less, which a logarithmic axis has no place for."""
+    inside = value > low
+    shown, error = value[inside], se[inside].fillna(0.0)
+    axes.errorbar(
+        x[inside], shown, yerr=[np.minimum(error, 0.9 * shown), error], fmt=marker, color=colour, elinewidth=0.7,
+        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
+    )  # fmt: skip
+    at_lower_edge(axes, x[~inside], colour)
+
+
+def at_lower_edge(axes, x, colour, **look) -> None:
+    """Triangles for what lies below the axis."""
+    if len(x):  # an empty unclipped line would stretch the layout to the figure's corner
+        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        axes.plot(x, np.full(len(x), EDGE), "v", color=colour, zorder=5, **edge, **look)
 
 
 def magnitude(value: float) -> str:

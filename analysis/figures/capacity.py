@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis import style
+from analysis.answers import LOSS_LAWS
 from analysis.derived import effective_share, infeasible_below, paper_constants
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -18,7 +19,6 @@ from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 
 TIED = "all three"
-SOURCES = (*shared.LOSS_FITS, "chinchilla", "chinchilla_tied")  # of A and alpha, in order of preference
 TOP = 1.15  # end of the axis; triangles there are runs above it
 
 
@@ -34,9 +34,9 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     groups = {key: rows for key, rows in (groups | {TIED: shared.tied(runs)}).items() if len(rows)}
     if not groups:
         raise InputError("no run has one part or all parts in low precision beside an unquantized run of its kind")
-    source = shared.first_of(fits, SOURCES)
+    source = shared.first_of(fits, LOSS_LAWS)
     if source is None:
-        raise InputError(f"no fitted loss law tells A and alpha of Eq. 30; expected one of {', '.join(SOURCES)}")
+        raise InputError(f"no fitted loss law tells A and alpha of Eq. 30; expected one of {', '.join(LOSS_LAWS)}")
     sizes = sorted(runs["N"].unique())
     looks = dict(zip(sizes, zip(style.shades(len(sizes)), style.MARKERS * 9, strict=False), strict=False))
     columns = len(groups)

@@ -110,9 +110,7 @@ def _gaps(axes, rows: pd.DataFrame, colours: dict, fit: Fit | None) -> list[dict
                 zorder=4,
             )
         lost = rows[(rows["P_post"] == bits) & (rows["gap"] <= LOWEST)]
-        if len(lost):  # an empty unclipped line would stretch the layout to the figure's corner
-            edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            axes.plot(lost["D"] / lost["N"], np.full(len(lost), 0.02), "v", color=colour, zorder=5, **edge)
+        style.at_lower_edge(axes, lost["D"] / lost["N"], colour)
         for r in rows[rows["P_post"] == bits].itertuples():
             plotted.append(
                 {

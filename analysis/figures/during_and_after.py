@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import style
+from analysis.answers import LOW_LAWS, UNIFIED
 from analysis.derived import gap, paper_constants, training_loss
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -24,7 +25,6 @@ BITS = (3.0, 4.0, 5.0, 6.0)
 MOST = 2  # training widths below 16 bits with a panel of their own
 BEYOND = 4.0  # how far past the table's tokens its laws are followed
 POINTS = 81
-UNIFIED = "kumar_unified"
 
 
 @style.styled
@@ -101,7 +101,7 @@ def _paper(axes, colours: dict) -> list[dict]:
 def _fitted(axes, bits, size, tokens, trained, after, fits: dict[str, Fit], colours: dict) -> list[dict]:
     """Lines of this table's laws, as far as `fits` has them, to the same combinations as the points."""
     grid = np.geomspace(*tokens, POINTS)
-    source = next((fits[n] for n in shared.LOSS_FITS if n in fits and "P_w" in fits[n].law.variables), None)
+    source = next((fits[n] for n in LOW_LAWS if n in fits and "P_w" in fits[n].law.variables), None)
     if source is None:
         return []
     loss = shared.constants(source)

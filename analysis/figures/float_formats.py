@@ -14,10 +14,11 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from analysis import style
+from analysis.answers import LOSS_LAWS
 from analysis.derived import effective_share
 from analysis.errors import InputError
 from analysis.figures import rows as shared
-from analysis.figures.capacity import SOURCES, empirical_share
+from analysis.figures.capacity import empirical_share
 from analysis.fitting import Fit
 from analysis.laws import LAWS
 from analysis.variables import with_derived
@@ -73,7 +74,7 @@ def _fits(frame: pd.DataFrame, runs: pd.DataFrame, fits: dict[str, Fit]) -> tupl
     trained = shared.trained(frame, one_way=False)
     kept = trained["run_id"].isin(runs["run_id"]) if "run_id" in trained else np.ones(len(trained), bool)
     fit = shared.own_fit(trained[~shared.low(trained) | kept], fits, LAW, bootstrap=DRAWS)
-    return fit, fit if fit is not None else shared.first_of(fits, SOURCES)
+    return fit, fit if fit is not None else shared.first_of(fits, LOSS_LAWS)
 
 
 # ---- the share of N ----
@@ -211,14 +212,6 @@ def _key(axes, handles: list, title: str) -> None:
 def _series(axes, x: str, lines: str, group: pd.DataFrame, colour, marker: str, low: float) -> list[dict]:
     means = group.groupby(x)["gap_qat"].mean()
     axes.plot(means.index, np.where(means > 0, means, np.nan), color=colour, zorder=3)
-    inside, lost = group[group["gap_qat"] > low], group[group["gap_qat"] <= low]
-    se = inside["gap_qat_se"].fillna(0.0)
-    axes.errorbar(
-        inside[x], inside["gap_qat"], yerr=[np.minimum(se, 0.9 * inside["gap_qat"]), se], fmt=marker, color=colour,
-        elinewidth=0.7, markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-    )  # fmt: skip
-    if len(lost):
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(lost[x], np.full(len(lost), 0.02), "v", color=colour, zorder=5, **edge)
+    style.points_above(axes, group[x], group["gap_qat"], group["gap_qat_se"], low, colour=colour, marker=marker)
     columns = ["format_w", "E_w", "M_w", "N", "D", "gap_qat", "gap_qat_se", "loss"]
     return group[columns].assign(panel=f"against {x}", kind="run").to_dict("records")

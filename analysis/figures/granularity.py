@@ -5,7 +5,6 @@ activations, each the only part in low precision. All at the N and D with the mo
 over seeds, bars are standard errors, triangles at the lower edge are costs below the axis, zero or less.
 """
 
-import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
@@ -98,14 +97,7 @@ def _series(axes, group: pd.DataFrame, look: dict, low: float) -> list[dict]:
     means = group.groupby("bits")["gap_qat"].mean()
     means = means[means > 0]
     axes.plot(means.index, means.to_numpy(), color=look["color"], zorder=3)
-    inside, lost = group[group["gap_qat"] > low], group[group["gap_qat"] <= low]
-    se = inside["gap_qat_se"].fillna(0.0)
-    axes.errorbar(
-        inside["bits"], inside["gap_qat"], yerr=[np.minimum(se, 0.9 * inside["gap_qat"]), se], fmt=look["marker"],
-        color=look["color"], elinewidth=0.7, markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-    )  # fmt: skip
-    if len(lost):
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(lost["bits"], np.full(len(lost), 0.02), "v", color=look["color"], zorder=5, **edge)
+    shown = {"colour": look["color"], "marker": look["marker"]}
+    style.points_above(axes, group["bits"], group["gap_qat"], group["gap_qat_se"], low, **shown)
     columns = ["part", "granularity", "N", "D", "bits", "gap_qat", "gap_qat_se", "loss"]
     return group[columns].to_dict("records")

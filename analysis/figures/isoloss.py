@@ -10,6 +10,7 @@ from matplotlib import ticker
 from matplotlib.tri import Triangulation
 
 from analysis import style
+from analysis.answers import LOW_LAWS
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
@@ -27,7 +28,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         InputError: no token count has weights in two widths at two sizes, three combinations that span an area.
     """
     cells, tokens = _cells(frame)
-    fit = next((fits[n] for n in shared.LOSS_FITS if n in fits and "P_w" in fits[n].law.variables), None)
+    fit = next((fits[n] for n in LOW_LAWS if n in fits and "P_w" in fits[n].law.variables), None)
     panels = 1 if fit is None else 2
     figure, axes = style.canvas(
         1, panels, width=style.COLUMN + 2.2 * (panels - 1), height=2.7, sharex=True, sharey=True

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis import style
+from analysis.answers import LOW_LAWS
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
@@ -37,7 +38,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     )
     if rows is None:
         raise InputError("no runs in two widths with the same D and N P, all parts or weights alone at P bits")
-    fit = shared.first_of(fits, shared.LOSS_FITS)
+    fit = shared.first_of(fits, LOW_LAWS)
     fit = fit if fit is not None and set(parts) <= set(fit.law.variables) else None
     widths = sorted(rows["P_w"].unique())
     figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.7)

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis import style
+from analysis.answers import LOW_LAWS
 from analysis.derived import LOWEST_BITS, best_bits, best_bits_at_size_and_tokens, paper_constants
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -34,7 +35,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     """
     if not fits:
         raise InputError("no law was fitted to this table, beside which the paper's constants could be shown")
-    fit = next((fits[n] for n in shared.LOSS_FITS if n in fits and set(fits[n].law.variables) >= NEEDED), None)
+    fit = next((fits[n] for n in LOW_LAWS if n in fits and set(fits[n].law.variables) >= NEEDED), None)
     panels = 1 if fit is None else 2
     figure, axes = style.canvas(1, panels, width=style.COLUMN + 2.6 * (panels - 1), height=2.9, sharey=True)
     figure.get_layout_engine().set(wspace=0.06)

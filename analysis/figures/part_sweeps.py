@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from analysis import style
+from analysis.answers import LOW_LAWS
 from analysis.derived import training_loss
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -38,7 +39,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         raise InputError("training in low precision cost nothing in any run")
     sizes, tokens = sorted(rows["N"].unique()), sorted(rows["D"].unique())
     looks = dict(zip(sizes, zip(style.shades(len(sizes)), style.MARKERS * 9, strict=False), strict=False))
-    fit = shared.first_of(fits, shared.LOSS_FITS)
+    fit = shared.first_of(fits, LOW_LAWS)
     columns = len(groups)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.0 + 2.0 * columns)
     figure, axes = style.canvas(1, columns, width=width, height=2.8, sharey=True)
@@ -81,9 +82,7 @@ def _points(axes, part: str, group: pd.DataFrame, tokens: list, look: tuple, low
         x[inside], value, yerr=[np.minimum(se, 0.9 * value), se], fmt=marker, color=colour, elinewidth=0.6,
         markersize=2.8, markeredgecolor="white", markeredgewidth=0.3, zorder=4,
     )  # fmt: skip
-    if not inside.all():
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(x[~inside], np.full((~inside).sum(), 0.02), "v", color=colour, markersize=3, zorder=5, **edge)
+    style.at_lower_edge(axes, x[~inside], colour, markersize=3)
     return [
         {
             "part": part, "kind": "point", "N": r["N"], "D": r["D"], "bits": r[part], "gap_qat": r["gap_qat"],

@@ -16,7 +16,6 @@ from analysis.fitting import Fit
 from analysis.laws.kumar import PARTS
 
 LAWS_SHOWN = {"kumar_ptq": "trained in 16 bits", "kumar_unified": "trained in any precision"}
-EDGE = 0.02  # of the axis: where the triangles are
 LEAST_ROWS = 3
 
 
@@ -85,10 +84,8 @@ def _points(axes, law: str, rows: pd.DataFrame, colours: dict, low: float) -> li
         if len(left):
             height = np.maximum(left["predicted"], low * 1.1)
             where = {"transform": axes.get_yaxis_transform(), "clip_on": False}
-            axes.plot(np.full(len(left), EDGE), height, "<", color=colour, zorder=5, **face, **where)
-        if len(under):
-            where = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            axes.plot(under["gap"], np.full(len(under), EDGE), "v", color=colour, zorder=5, **face, **where)
+            axes.plot(np.full(len(left), style.EDGE), height, "<", color=colour, zorder=5, **face, **where)
+        style.at_lower_edge(axes, under["gap"], colour, **face)
     columns = [c for c in ("N", "D", *PARTS, "P_post", "gap", "gap_se", "predicted", "fitted") if c in rows]
     return rows[columns].assign(law=law).to_dict("records")
 

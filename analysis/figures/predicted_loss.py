@@ -13,6 +13,7 @@ from matplotlib import ticker
 from matplotlib.lines import Line2D
 
 from analysis import style
+from analysis.answers import LOW_LAWS
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
@@ -32,9 +33,9 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     Raises:
         InputError: neither law was fitted.
     """
-    fit = shared.first_of(fits, shared.LOSS_FITS)
+    fit = shared.first_of(fits, LOW_LAWS)
     if fit is None:
-        raise InputError(f"no N_eff law was fitted; expected one of {', '.join(shared.LOSS_FITS)}")
+        raise InputError(f"no N_eff law was fitted; expected one of {', '.join(LOW_LAWS)}")
     rows = rows_of(fit, frame).frame
     full = {part: FULL_BITS for part in PARTS if part not in rows}
     rows = rows.assign(**full, predicted=fit.predict(rows)).reset_index(drop=True)

@@ -5,7 +5,6 @@ over seeds, points carry their standard errors; triangles at the lower edge are 
 many settings those with the most token counts are drawn; the others are counted, and in the CSV with `shown` false.
 """
 
-import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
@@ -136,13 +135,6 @@ def _series(axes, group: pd.DataFrame, look: dict, low: float) -> list[dict]:
     if len(means):
         line = {k: v for k, v in look.items() if k != "marker"}
         axes.plot(means.index / group["N"].iloc[0], means.to_numpy(), zorder=3, **line)
-    inside, lost = group[group["gap"] > low], group[group["gap"] <= low]
-    error = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
-    axes.errorbar(
-        inside["D"] / inside["N"], inside["gap"], yerr=error, fmt=look["marker"], color=look["color"], elinewidth=0.7,
-        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-    )  # fmt: skip
-    if len(lost):
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(lost["D"] / lost["N"], np.full(len(lost), 0.02), "v", color=look["color"], zorder=5, **edge)
+    shown = {"colour": look["color"], "marker": look["marker"]}
+    style.points_above(axes, group["D"] / group["N"], group["gap"], group["gap_se"], low, **shown)
     return group[COLUMNS].to_dict("records")

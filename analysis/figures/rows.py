@@ -20,7 +20,6 @@ from analysis.table import numbers
 
 NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 SYMBOLS = {"P_w": "$P_w$", "P_a": "$P_a$", "P_kv": r"$P_\mathrm{kv}$"}
-LOSS_FITS = ("kumar_neff", "kumar_neff_tied")  # the first that was fitted
 LOWEST = 1e-4  # nats; gaps below are noise, and would take half of a logarithmic axis
 TAILS = (2.5, 97.5)
 CELL = ("N", "D", "seed_init", "seed_data", "corpus", "schedule", "lr_peak", "lr_end", "batch_tokens", "weight_decay")

@@ -111,15 +111,7 @@ def schedule_names(rows: pd.DataFrame) -> pd.Series:
 
 
 def _points(axes, group: pd.DataFrame, colour, low: float) -> list[dict]:
-    inside, lost = group[group["gap"] > low], group[group["gap"] <= low]
-    error = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
-    axes.errorbar(
-        inside["D"] / inside["N"], inside["gap"], yerr=error, fmt="o", color=colour, elinewidth=0.7,
-        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-    )  # fmt: skip
-    if len(lost):
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(lost["D"] / lost["N"], np.full(len(lost), 0.02), "v", color=colour, zorder=5, **edge)
+    style.points_above(axes, group["D"] / group["N"], group["gap"], group["gap_se"], low, colour=colour)
     return group[["name", "N", "D", "P_post", "gap", "gap_se"]].assign(kind="point").to_dict("records")
 
 
