@@ -333,6 +333,7 @@ class Run:
             r.compile,
             self.tokens_at_once,
             r.checkpoint_activations,
+            r.loss_tokens,
         ]
         return json.dumps([self.study, program], sort_keys=True)
 

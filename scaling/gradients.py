@@ -15,7 +15,7 @@ from scaling import provenance
 from scaling.config import Run
 from scaling.distributed import Processes
 from scaling.errors import InputError
-from scaling.model import EAGER, Program, compiled_program, losses, recomputing
+from scaling.model import EAGER, Program, compiled_program, in_chunks, losses, recomputing
 from scaling.stack import Stack
 from scaling.terminal import note
 
@@ -60,6 +60,8 @@ class Gradients:
     def _by(self, program: Program, tokens_MBT: torch.Tensor) -> torch.Tensor:
         if self.run.runtime.checkpoint_activations:
             program = recomputing(program)
+        if self.run.runtime.loss_tokens:
+            program = in_chunks(program, self.run.runtime.loss_tokens)
         pieces = tokens_MBT.split(self.run.tokens_at_once // self.run.data.sequence_length, dim=1)
         found = []
         for i, piece in enumerate(pieces):

@@ -302,6 +302,26 @@ def recomputing(program: Program) -> Program:
     return program._replace(block=again)
 
 
+def in_chunks(program: Program, tokens: int) -> Program:
+    """The same program, with the logits of at most so many tokens there at once (or of one sequence, if that is
+    longer); the backward pass computes them a second time. With a vocabulary of 32,768 the logits of 8,192 tokens and
+    their gradients take 2 GB. Losses of a sequence are the same; the head's gradient is summed in another order."""
+
+    def head_loss(w_MVd, h_MSd, targets_MBT):
+        _, b, t = targets_MBT.shape
+        each = max(1, tokens // t)
+        found = []
+        for first in range(0, b, each):
+            targets = targets_MBT[:, first : first + each]
+            h = h_MSd[:, first * t : first * t + targets.shape[1] * t]
+            found.append(
+                checkpoint(program.head_loss, w_MVd, h, targets, use_reentrant=False, preserve_rng_state=False)
+            )
+        return torch.cat(found, dim=1)
+
+    return program._replace(head_loss=head_loss)
+
+
 def compiled_program() -> Program:
     """The same through torch.compile. Caches of an earlier stack are dropped: its widths would be taken for dynamic."""
     torch._dynamo.reset()

@@ -25,6 +25,9 @@ class RuntimeConfig:
     whole batch at once. See `scaling.batching` for when this changes a run."""
     checkpoint_activations: bool = False
     """Keep only the inputs of each block for the backward pass, which computes the block a second time."""
+    loss_tokens: int | None = None
+    """Most tokens whose logits are there at once; the backward pass computes them a second time. null: all of a pass.
+    For large vocabularies."""
     checkpoint_seconds: float
     """A killed run loses at most this much work."""
     max_members: int | None
@@ -35,7 +38,7 @@ class RuntimeConfig:
     """Folder of studies; a run lies in <out>/<study>/<run_id>."""
 
     def __post_init__(self):
-        for field in ("threads", "max_members", "micro_batch_tokens"):
+        for field in ("threads", "max_members", "micro_batch_tokens", "loss_tokens"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"{field}={value}: must be at least 1")

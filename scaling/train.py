@@ -102,11 +102,13 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
     Returns:
         run_id -> one line, for each run that is not done now.
     """
+    from scaling.allocator import keep_memory
     from scaling.distributed import ALONE
     from scaling.runs import RunFolder
     from scaling.terminal import note
     from scaling.trainer import train_stack
 
+    keep_memory()
     folders = {run.run_id: RunFolder(run) for run in runs}
     processes, details = processes or ALONE, ""
     try:

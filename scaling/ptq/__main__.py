@@ -21,10 +21,12 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> None:
+    from scaling.allocator import keep_memory
     from scaling.door import build
     from scaling.requantize import PTQJob, add_rows
     from scaling.terminal import note
 
+    keep_memory()
     try:
         job = build(PTQJob, plain_config(config))
         failed = add_rows(job)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import yaml
 
 from scaling.errors import InputError
-from scaling.model import ModelConfig, initialize, losses
+from scaling.model import EAGER, ModelConfig, in_chunks, initialize, losses
 from scaling.precision import Precision, StackPrecision
 from scaling.quantize import fake_quantize
 from tests.conftest import REPOSITORY
@@ -144,3 +144,27 @@ def test_initial_weights_depend_on_the_own_seed_only():
 def test_impossible_shapes_are_refused(changes, says):
     with pytest.raises(InputError, match=says):
         shape(**changes)
+
+
+@pytest.mark.parametrize("tokens, most", [(1, 20), (45, 40), (10**6, 60)])
+def test_loss_in_chunks_is_the_loss_with_fewer_logits_at_once(tokens, most, monkeypatch):
+    """Chunks are whole sequences (of 20 tokens here): one at least."""
+    config = shape()
+    inputs, targets = batch(2)
+    at_once = []
+    cross_entropy = F.cross_entropy
+    monkeypatch.setattr(F, "cross_entropy", lambda x, *a, **k: at_once.append(len(x) // 2) or cross_entropy(x, *a, **k))
+
+    def gradients(program):
+        weights = {name: w.requires_grad_() for name, w in initialize(config, V, [0, 1]).items()}
+        found = losses(weights, inputs, targets, config, StackPrecision.of([precision()] * 2, inputs.device), program)
+        found.sum().backward()
+        return found, {name: w.grad for name, w in weights.items()}
+
+    whole, expected = gradients(EAGER)
+    at_once.clear()
+    chunked, found = gradients(in_chunks(EAGER, tokens))
+    assert max(at_once) == most
+    torch.testing.assert_close(chunked, whole, rtol=1e-6, atol=0)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-7)

@@ -1,8 +1,10 @@
 """Batches: which tokens, in which order, how often."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from scaling.data.batches import Batches
 from scaling.data.corpus import Corpus
@@ -67,3 +69,30 @@ def test_stream_of_200_million_windows_is_not_enumerated():
     endless = SimpleNamespace(train=Endless(), unique_tokens=lambda length: 200_000_000 * length)
     batch = Batches(endless, 128, 512, seed=0).at(10**6)
     assert len(np.unique(batch[:, 0])) == 512 and batch.max() <= 200_000_000 * 128
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process's own memory")
+def test_batches_of_a_large_shard_copy_nothing_but_themselves(tmp_path):
+    """A shard of 200 MB is mapped: memory of the process's own grows by batches alone, wherever they are read."""
+    shard = np.memmap(tmp_path / "train.bin", dtype="<u2", mode="w+", shape=100_000_000)
+    shard[:] = 7
+    shard.flush()
+    del shard
+    train = np.memmap(tmp_path / "train.bin", dtype="<u2", mode="r")
+    nothing = np.zeros(1, dtype=np.int64)
+    mapped = Corpus(
+        name="c", manifest={}, train=train, validation=train, train_offsets=nothing, validation_offsets=nothing
+    )
+    batches = Batches(mapped, 1024, 16, seed=0)
+    batches.at(0)
+    before = own_memory()
+    for step in range(1, 6104, 3):  # a third of all windows: their pages are most of the file
+        batch = batches.at(step)
+    assert (batch == 7).all()
+    assert own_memory() - before < 10_000_000
+
+
+def own_memory() -> int:
+    """Bytes that are this process's alone, without mapped files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
