@@ -4,7 +4,8 @@ A study is a grid (`hydra.sweeper.params`: setting -> values, as in every Hydra 
 (`hydra.sweeper.grids`: a list of such maps, each laid over `params`), because few studies are one full product.
 Settings of the command line replace those of the file in every grid.
 
-In one of several grids, `parent` names no setting: it says how the run from which a point branches differs from it.
+In one of several grids, `parent` names no setting: it says how the run from which a point branches differs from it;
+a parent that branches itself has a `parent` of its own.
 
     params: {data.tokens: 8e6}
     grids:
@@ -63,21 +64,17 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
     runs: dict[str, Run] = {}
     seen = set()
     for grid in grids or [{}]:
-        parent = _parent(grid.get("parent"), loader)
+        ancestors = _ancestors(grid.get("parent"), loader)
         settings = {key: value for key, value in {**params, **grid}.items() if key != "parent"}
         found = axes([*_overrides(settings), *arguments], loader)
         for values in product(*found.values()):
             point = dict(zip(found, values, strict=True))
             # Overrides of the command line often leave several grids the same.
-            texts = tuple(frozenset(v.text for v in p.values()) for p in (point, parent or {}))
+            texts = tuple(frozenset(v.text for v in p.values()) for p in (point, *ancestors))
             if texts in seen:
                 continue
             seen.add(texts)
-            config = _config(point, compositions)
-            if parent is not None:
-                above = {key: value for key, value in point.items() if not key.startswith("branch.")}
-                config.branch.parent = _run(_config({**above, **parent}, compositions)).run_id
-            run = _run(config)
+            run = _branched(point, ancestors, compositions)
             runs.setdefault(run.run_id, run)
     return list(runs.values())
 
@@ -103,14 +100,25 @@ def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value
     return found
 
 
-def _parent(settings: Params | None, loader: ConfigLoader) -> Point | None:
+def _ancestors(settings: Params | None, loader: ConfigLoader, name: str = "parent") -> list[Point]:
+    """How the parent of a point differs from it, how that one's parent differs from that one, and so on."""
     if settings is None:
-        return None
-    found = axes(_overrides(settings), loader)
+        return []
+    found = axes(_overrides({key: value for key, value in settings.items() if key != "parent"}), loader)
     for key, values in found.items():
         if len(values) > 1:
-            raise InputError(f"parent.{key}={settings[key]}: a point has one parent; give one value")
-    return {key: values[0] for key, values in found.items()}
+            raise InputError(f"{name}.{key}={settings[key]}: a point has one parent; give one value")
+    point = {key: values[0] for key, values in found.items()}
+    return [point, *_ancestors(settings.get("parent"), loader, f"{name}.parent")]
+
+
+def _branched(point: Point, ancestors: Sequence[Point], compositions: dict[tuple[str, ...], DictConfig]) -> Run:
+    """The run of a point, which branches from the run of its parent where there is one."""
+    config = _config(point, compositions)
+    if ancestors:
+        above = {key: value for key, value in point.items() if not key.startswith("branch.")} | ancestors[0]
+        config.branch.parent = _branched(above, ancestors[1:], compositions).run_id
+    return _run(config)
 
 
 def _config(point: Point, compositions: dict[tuple[str, ...], DictConfig]) -> DictConfig:

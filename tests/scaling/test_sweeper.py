@@ -2,6 +2,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from scaling.errors import InputError
@@ -174,6 +175,25 @@ def test_branches_are_trained_from_the_parent_that_their_grid_describes(train, m
     parents = sorted((result["parent_id"] or "") for result in found)
     assert parents == ["", "", *sorted([*trunks, *trunks])]
     assert {result["trunk_id"] for result in found} == set(trunks)
+
+
+def test_a_parent_may_branch_itself(study_file, make_run, tiny):
+    """A trunk, a decay from it, and a run that goes on from the end of the decay."""
+    trunk = {"schedule": "constant", "snapshots": "[1280]"}
+    decay = {"schedule": "wsd", "schedule.decay_tokens": 1280, "data.tokens": 2560, "snapshots": "[2560]"}
+    words = [f"{key}={value}" for key, value in decay.items()]
+    nested = {**decay, "branch.tokens": 1280, "parent": {**trunk, "schedule.decay_tokens": "null", "data.tokens": 5120}}
+    grids = [
+        {**trunk, "data.tokens": 5120},
+        nested,
+        {"schedule": "constant", "branch.tokens": 2560, "data.tokens": 5120, "parent": nested},
+    ]
+    study_file("tree", yaml.safe_dump({"hydra": {"mode": "MULTIRUN", "sweeper": {"grids": grids}}}))
+    oldest, middle, youngest = load("tree", [word for word in tiny if not word.startswith("data.tokens")]).runs
+    assert oldest.run_id == make_run("schedule=constant", "snapshots=[1280]", "data.tokens=5120").run_id
+    assert middle.branch.parent == oldest.run_id
+    branch = (f"branch.parent={oldest.run_id}", "branch.tokens=1280")
+    assert middle.run_id == make_run(*words, *branch).run_id == youngest.branch.parent
 
 
 def test_a_parent_has_one_value_a_setting(study_file):
