@@ -7,16 +7,19 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from scaling.config import Run, build_run, resolve_device
 from scaling.door import plain
 from scaling.errors import InputError
-from scaling.estimate import cost
+from scaling.estimate import cost, evaluation_cost, training_cost
 from scaling.runs import RunFolder, snapshot_path, write_text
+from scaling.shared import at_once, busy, families, own_updates
 from scaling.stack import best_size
 
-# Workers may end this much apart; splitting stacks further would cost more than it gains.
 SLACK = 1.1
+"""Workers may end this much apart, and runs that share less are not kept together for it: it would cost more than it
+gains."""
 
 
 def waves(runs: Sequence[Run]) -> list[list[Run]]:
@@ -44,31 +47,93 @@ def waves(runs: Sequence[Run]) -> list[list[Run]]:
     return [[runs[i] for _, i in wave] for _, wave in groupby(ordered, key=lambda pair: pair[0])]
 
 
+class Bundle(NamedTuple):
+    """Runs that are trained in one stack in any case: a family, or a run that shares nothing."""
+
+    runs: list[Run]
+    cost: float
+    busy: list[range]
+    """When there is a copy of a model, one range a copy, in steps of the stack."""
+
+
 def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
-    """Group runs of one shape into stacks of at most `runtime.max_members` (null: `best_size`), the costliest first.
+    """Group runs of one shape into stacks of at most `runtime.max_members` models at once (null: `best_size`), the
+    costliest first.
 
     Below that size stacks are split only as long as that lets `workers` that take them in this order end closer
     together. A run that costs more than its share stays whole: nothing can be done about it.
+
+    So does a family (`scaling.shared`), even where a worker has nothing to do: as a rule it takes little longer than
+    its longest run, which has to be trained anyway, and in two stacks its trunk would be computed twice. Nor is the
+    size that is fastest on a CPU a reason to split it; one that may stand for memory is: `runtime.max_members`, or the
+    size on an accelerator.
     """
-    costs = {id(run): cost(run) for run in runs}
-
-    def weight(stack: list[Run]) -> float:
-        return sum(costs[id(run)] for run in stack)
-
-    found = []
+    found: list[list[Bundle]] = []
     for _, group in groupby(sorted(runs, key=lambda run: run.stack_key), key=lambda run: run.stack_key):
         members = list(group)
         largest = members[0].runtime.max_members or _best_size(members[0], max(1, cores() // workers))
-        found += spread(members, -(-len(members) // largest), largest)
-    found.sort(key=weight, reverse=True)
-    best_possible = max(sum(costs.values()) / workers, max(costs.values()))
-    while makespan(map(weight, found), workers) > SLACK * best_possible:
+        bundles = bundled(members, largest if _is_hard(members[0]) else None)
+        found += spread(bundles, -(-at_once(_times(bundles)) // largest), largest)
+    found.sort(key=_cost, reverse=True)
+    costs = [bundle.cost for stack in found for bundle in stack]
+    best_possible = max(sum(costs) / workers, max(costs))
+    while makespan(map(_cost, found), workers) > SLACK * best_possible:
         stack = next((stack for stack in found if len(stack) > 1), None)
         if stack is None:
             break
         found.remove(stack)
-        found = sorted([*found, *spread(stack, 2, len(stack) - 1)], key=weight, reverse=True)
+        found = sorted([*found, *spread(stack, 2, at_once(_times(stack)))], key=_cost, reverse=True)
+    return [[run for bundle in stack for run in bundle.runs] for stack in found]
+
+
+def cost_together(runs: Sequence[Run]) -> float:
+    """FLOPs of runs in one stack, with their evaluations: an update that several share is counted once."""
+    return sum(
+        training_cost(run) * len(own) / (run.steps - run.first_step) + evaluation_cost(run)
+        for run, own in zip(runs, own_updates(runs), strict=True)
+    )
+
+
+def bundled(runs: Sequence[Run], largest: int | None) -> list[Bundle]:
+    """The families of the runs: one of which more than `largest` copies are alive at once in smaller parts, one that
+    saves next to nothing as single runs."""
+    found = []
+    for family in families(runs):
+        ordered = sorted(family, key=lambda run: (-run.steps, run.run_id))
+        if sum(map(cost, ordered)) < SLACK * cost_together(ordered):
+            parts = [[run] for run in ordered]
+        elif largest is None or at_once(busy(ordered)) <= largest:
+            parts = [ordered]
+        else:
+            parts = _split(ordered, largest)
+        found += [Bundle(part, cost_together(part), busy(part)) for part in parts]
     return found
+
+
+def _split(family: Sequence[Run], largest: int) -> list[list[Run]]:
+    """Each run of a family, farthest horizon first, goes where it adds least of those where it fits."""
+    parts: list[list[Run]] = []
+    for run in family:
+        fitting = [part for part in parts if at_once(busy([*part, run])) <= largest]
+        if fitting:
+            min(fitting, key=lambda part: cost_together([*part, run]) - cost_together(part)).append(run)
+        else:
+            parts.append([run])
+    return parts
+
+
+def _cost(stack: Sequence[Bundle]) -> float:
+    return sum(bundle.cost for bundle in stack)
+
+
+def _times(stack: Sequence[Bundle]) -> list[range]:
+    return [times for bundle in stack for times in bundle.busy]
+
+
+def _is_hard(run: Run) -> bool:
+    """Whether the largest size of a stack may stand for memory."""
+    device = run.runtime.device
+    return run.runtime.max_members is not None or (resolve_device(device) if device == "auto" else device) != "cpu"
 
 
 def _best_size(run: Run, threads: int) -> int:
@@ -76,18 +141,17 @@ def _best_size(run: Run, threads: int) -> int:
     return best_size(run, resolve_device(device) if device == "auto" else device, threads)
 
 
-def spread(runs: Sequence[Run], parts: int, largest: int) -> list[list[Run]]:
-    """Share out runs over `parts` lists of nearly equal cost, none with more than `largest` runs."""
-    heap = [(0.0, i, []) for i in range(parts)]
-    full = []
-    for run in sorted(runs, key=lambda run: (-cost(run), run.run_id)):
-        total, i, members = heapq.heappop(heap)
-        members.append(run)
-        if len(members) < largest:
-            heapq.heappush(heap, (total + cost(run), i, members))
+def spread(bundles: Sequence[Bundle], parts: int, largest: int) -> list[list[Bundle]]:
+    """Share out bundles over `parts` lists of nearly equal cost, or more: none with more than `largest` models at once,
+    if it is not one bundle alone."""
+    found: list[list[Bundle]] = [[] for _ in range(parts)]
+    for bundle in sorted(bundles, key=lambda bundle: (-bundle.cost, bundle.runs[0].run_id)):
+        fitting = [part for part in found if at_once(_times([*part, bundle])) <= largest]
+        if fitting:
+            min(fitting, key=_cost).append(bundle)
         else:
-            full.append(members)
-    return [*full, *(members for _, _, members in heap if members)]
+            found.append([bundle])
+    return [part for part in found if part]
 
 
 def makespan(costs: Iterable[float], workers: int) -> float:

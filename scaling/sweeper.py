@@ -21,9 +21,8 @@ from scaling.cli import UnfinishedError
 from scaling.config import Run
 from scaling.data import Corpus, prepare
 from scaling.errors import InputError
-from scaling.estimate import cost
 from scaling.grid import study_runs
-from scaling.jobs import cores, stacks, waves, with_threads, write_stack
+from scaling.jobs import cores, cost_together, stacks, waves, with_threads, write_stack
 from scaling.runs import RunFolder
 from scaling.terminal import PLAIN_VARIABLE, duration, note
 
@@ -107,11 +106,11 @@ class Watch:
         self.ended.set()
 
     def _watch(self) -> None:
-        began, total, said = time.monotonic(), sum(map(cost, self.runs)), 0
+        began, total, said = time.monotonic(), cost_together(self.runs), 0
         while not self.ended.wait(self.EVERY):
             done = [run for run in self.runs if RunFolder(run).result() is not None]
             if said < len(done) < len(self.runs):
-                said, share = len(done), sum(map(cost, done)) / total
+                said, share = len(done), cost_together(done) / total
                 left = duration((time.monotonic() - began) * (1 - share) / share)
                 note(
                     f"{self.runs[0].study}: {said} of {len(self.runs)} runs done, {share:.0%} of the work, {left} left"

@@ -1,4 +1,8 @@
-"""Trains one stack of runs to their ends: batches, updates, checkpoints, snapshots, records."""
+"""Trains one stack of runs to their ends: batches, updates, forks, checkpoints, snapshots, records.
+
+A model of the stack serves all members that are still one copy (`scaling.shared`), and is forked where their learning
+rates part. Each member's files are those of a run that is trained alone.
+"""
 
 import contextlib
 import dataclasses
@@ -7,7 +11,6 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +20,22 @@ import torch
 from scaling import provenance
 from scaling.batching import divided
 from scaling.config import Run
-from scaling.data import Ahead, Batches, Corpus, Windows, prepare
+from scaling.data import Corpus, Windows, prepare
 from scaling.distributed import ALONE, Processes
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean
 from scaling.gradients import Gradients
-from scaling.measure import measure
-from scaling.runs import SCHEMA, Checkpoint, RunFolder, snapshot_path, trunk_of
+from scaling.measure import Measurement, measure
+from scaling.members import Member, Slot, joined
+from scaling.runs import SCHEMA, snapshot_path, trunk_of
+from scaling.shared import model_steps
 from scaling.stack import Stack
 from scaling.terminal import Progress, note
 from scaling.tracking import Trackers
 
 # A model whose updates were skipped this often in a row, for gradients that were not finite, has diverged.
 SKIPS = 100
-# Batches of this many tokens are worth a thread that fetches the next one.
-AHEAD_TOKENS = 2**16
 
 
 def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, str]:
@@ -57,15 +60,17 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
         device = processes.agreed(lambda: processes.device(first.runtime.device))
         corpus = processes.in_turn(lambda: prepare(first.data, Path(first.runtime.cache), note))
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
-        members = [_Member(run, corpus, processes) for run in runs]
-        todo, failures = processes.from_first(lambda: _opened(members, corpus, windows))
-        if todo:
-            _Training([members[i] for i in todo], corpus, windows, device, processes).run()
+        members = [Member(run, corpus, processes) for run in runs]
+        found, failures = processes.from_first(lambda: _opened(members, corpus, windows))
+        if found:
+            slots = [Slot([members[i] for i in places]) for places in found]
+            _Training(slots, corpus, windows, device, processes).run()
     return failures
 
 
-def _opened(members: Sequence["_Member"], corpus: Corpus, windows: Windows) -> tuple[list[int], dict[str, str]]:
-    """Open the folders of the runs that are not done, each at its start: their places, and a line for each other."""
+def _opened(members: Sequence[Member], corpus: Corpus, windows: Windows) -> tuple[list[list[int]], dict[str, str]]:
+    """Open the folders of the runs that are not done, each at its start: the places of those of each slot, and a line
+    for each that cannot be opened."""
     todo, failures = [], {}
     for i, member in enumerate(members):
         try:
@@ -75,61 +80,30 @@ def _opened(members: Sequence["_Member"], corpus: Corpus, windows: Windows) -> t
                 todo.append(i)
         except InputError as fault:
             failures[member.run.run_id] = str(fault)
-    return todo, failures
-
-
-class _Member:
-    """One run on its way through a stack."""
-
-    def __init__(self, run: Run, corpus: Corpus, processes: Processes):
-        self.run, self.corpus, self.processes = run, corpus, processes
-        self.folder = RunFolder(run)
-        self.start: Checkpoint | None = None
-        self.seconds, self.skipped, self.skipped_in_a_row = 0.0, 0, 0
-        self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
-
-    def open(self, data_sha: str, eval_sha: str) -> None:
-        self.start = self._find_start()
-        self.folder.open(data_sha, eval_sha)
-        self.seconds = self.start.seconds if self.start else 0.0
-        self.skipped = self.start.skipped if self.start else 0
-
-    @cached_property
-    def batches(self) -> Batches | Ahead:
-        run = self.run
-        batches = Batches(self.corpus, run.data.sequence_length, run.batch_size, run.seed_data, self.processes.share)
-        return Ahead(batches) if run.data.batch_tokens >= AHEAD_TOKENS else batches
-
-    def _find_start(self) -> Checkpoint | None:
-        if self.folder.state() == "partial":
-            return self.folder.load_checkpoint(self.folder.checkpoint_path)
-        branch = self.run.branch
-        if branch.parent is None:
-            return None
-        path = snapshot_path(self.folder.path.parent / branch.parent, branch.tokens)
-        if not path.exists():
-            raise InputError(f"branch.parent={branch.parent}: no snapshot at {branch.tokens} tokens ({path})")
-        parent = self.folder.load_checkpoint(path)
-        return Checkpoint(parent.weights, parent.first, parent.second, parent.step, seconds=0.0, skipped=0)
+    return [[todo[i] for i in places] for places in joined([members[i] for i in todo])], failures
 
 
 class _Training:
-    """The loop over one stack. `members[m]` is model m of `stack`."""
+    """The loop over one stack. `slots[m]` is who model m of `stack` serves."""
 
-    def __init__(
-        self, members: list[_Member], corpus: Corpus, windows: Windows, device: torch.device, processes: Processes
-    ):
-        self.members, self.corpus, self.windows, self.device = members, corpus, windows, device
+    def __init__(self, slots: list[Slot], corpus: Corpus, windows: Windows, device: torch.device, processes: Processes):
+        self.slots, self.corpus, self.windows, self.device = slots, corpus, windows, device
         self.processes = processes
-        runs = [m.run for m in members]
-        self.stack = Stack.start(runs, corpus.vocab_size, [m.start for m in members], device)
+        runs = [slot.run for slot in slots]
+        # Only the first process has read checkpoints; those of one slot are equal.
+        self.stack = Stack.start(runs, corpus.vocab_size, [slot.farthest.start for slot in slots], device)
         self._share_start()
-        for member, step in zip(members, self.stack.optimizer.steps, strict=True):
-            if processes.first:
-                member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
-            member.start = None  # the stack holds it now
+        for slot, step in zip(slots, self.stack.optimizer.steps, strict=True):
+            for member in slot.members:
+                if processes.first:
+                    member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
+                member.start = None  # the stack holds it now
         self.gradients = Gradients(runs, device, processes)
         self.sound = True  # False while an update is half done
+
+    @property
+    def members(self) -> list[Member]:
+        return [member for slot in self.slots for member in slot.members]
 
     def _share_start(self) -> None:
         """Every process starts where the first does, which alone has read the checkpoints."""
@@ -139,25 +113,25 @@ class _Training:
             self.processes.copy_from_first_(group.values())
 
     def run(self) -> None:
-        study = self.members[0].run.study
-        folder = self.members[0].folder.path.parent
-        total = sum(m.run.steps - s for m, s in zip(self.members, self.stack.optimizer.steps, strict=True))
-        total *= self.members[0].run.data.batch_tokens
-        configs = {m.run.run_id: plain(m.run) for m in self.members}
-        title = f"{study}: {len(self.members)} x N={self.members[0].run.N:,}"
-        tracking = self.members[0].run.tracking
+        members = self.members
+        first, folder = members[0].run, members[0].folder.path.parent
+        starts = zip(self.slots, self.stack.optimizer.steps, strict=True)
+        steps = sum(model_steps([member.run for member in slot.members], step) for slot, step in starts)
+        configs = {m.run.run_id: plain(m.run) for m in members}
+        title = f"{first.study}: {len(members)} x N={first.N:,}"
+        tracking = first.tracking
         if not self.processes.first:
             tracking = dataclasses.replace(tracking, mode="off")
-        self.trackers = Trackers(tracking, study, folder, configs)
+        self.trackers = Trackers(tracking, first.study, folder, configs)
         with (
             contextlib.closing(self.trackers) as self.trackers,
-            Progress(title, total) as self.progress,
+            Progress(title, steps * first.data.batch_tokens) as self.progress,
             _Interrupt() as stop,
         ):
             self.done_tokens, self.saved_at = 0, time.monotonic()
             try:
                 self._leave()  # whoever was killed between the last update and the result
-                while self.members:
+                while self.slots:
                     self._step()
                     if self.processes.any(stop.asked):
                         raise KeyboardInterrupt
@@ -168,33 +142,44 @@ class _Training:
 
     def _step(self) -> None:
         began = time.monotonic()
+        self._fork()
         self.sound = False
         steps = list(self.stack.optimizer.steps)
-        batch = np.stack([m.batches.at(step) for m, step in zip(self.members, steps, strict=True)])
+        batch = np.stack([slot.farthest.batches.at(step) for slot, step in zip(self.slots, steps, strict=True)])
         tokens = torch.from_numpy(batch).to(self.device)
         loss_M = self.gradients(self.stack, tokens)
         norms, rates = self.stack.optimizer.step(self.stack.weights)
         self.sound = True
-        self._watch(norms)
-        elapsed = (time.monotonic() - began) / len(self.members)
-        for m, (member, step) in enumerate(zip(self.members, steps, strict=True)):
-            member.seconds += elapsed
-            if step + 1 == member.run.steps or member.run.tracking.is_point(step + 1):
-                self._log(member, step + 1, loss_M[m], norms[m], rates[m])
-        self.done_tokens += len(self.members) * self.members[0].run.data.batch_tokens
-        self.progress.update(self.done_tokens, models=str(len(self.members)))
+        finite = torch.isfinite(norms).tolist()
+        members = self.members
+        elapsed = (time.monotonic() - began) / len(members)
+        for m, (slot, step) in enumerate(zip(self.slots, steps, strict=True)):
+            for member in slot.members:
+                member.count(elapsed, finite[m], shared=len(slot.members) > 1)
+                if step + 1 == member.run.steps or member.run.tracking.is_point(step + 1):
+                    self._log(member, step + 1, loss_M[m], norms[m], rates[m])
+        self.done_tokens += len(self.slots) * members[0].run.data.batch_tokens
+        self.progress.update(self.done_tokens, models=str(len(self.slots)), runs=str(len(members)))
         self._take_snapshots()
         self._leave()
-        if self.members and time.monotonic() - self.saved_at > self.members[0].run.runtime.checkpoint_seconds:
+        if self.slots and time.monotonic() - self.saved_at > self.slots[0].run.runtime.checkpoint_seconds:
             self._save()
 
-    def _watch(self, norms: torch.Tensor) -> None:
-        """Count updates that were skipped because a gradient was not finite."""
-        for member, finite in zip(self.members, torch.isfinite(norms).tolist(), strict=True):
-            member.skipped += not finite
-            member.skipped_in_a_row = 0 if finite else member.skipped_in_a_row + 1
+    def _fork(self) -> None:
+        """Members whose learning rates part in the next update go on in copies of their own."""
+        parts = [slot.parted(step) for slot, step in zip(self.slots, self.stack.optimizer.steps, strict=True)]
+        slots = [slot for part in parts for slot in part]
+        if len(slots) > len(self.slots):
+            self._take([m for m, part in enumerate(parts) for _ in part], slots)
 
-    def _log(self, member: _Member, step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+    def _take(self, models: list[int], slots: list[Slot]) -> None:
+        """Go on with these models of the stack, which serve these slots from now on."""
+        stack = self.stack.take(models, [slot.run for slot in slots])
+        self.sound = False  # if a second interrupt comes here, stack and slots may not belong together
+        self.stack, self.slots = stack, slots
+        self.sound = True
+
+    def _log(self, member: Member, step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
         if not self.processes.first:
             return
         tokens = step * member.run.data.batch_tokens
@@ -203,35 +188,45 @@ class _Training:
         self.trackers.log(member.run.run_id, tokens, values)
 
     def _take_snapshots(self) -> None:
-        for m, member in enumerate(self.members):
-            tokens = member.snapshot_steps.get(self.stack.optimizer.steps[m])
-            if tokens is not None and self.processes.first:
-                state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
-                member.folder.save_checkpoint(snapshot_path(member.folder.path, tokens), state)
-                self._measure(m, member)
+        for m, slot in enumerate(self.slots if self.processes.first else ()):
+            for member in slot.members:
+                tokens = member.snapshot_steps.get(self.stack.optimizer.steps[m])
+                if tokens is not None:
+                    state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
+                    member.folder.save_checkpoint(snapshot_path(member.folder.path, tokens), state)
+                    self._measure(m, member)
 
     def _leave(self) -> None:
-        """Finish the models that are at their end or have diverged, and go on without them."""
-        staying = []
-        for m, member in enumerate(self.members):
-            diverged = member.skipped_in_a_row >= SKIPS
-            if not diverged and self.stack.optimizer.steps[m] < member.run.steps:
-                staying.append(m)
-            elif self.processes.first:
-                self._finish(m, member, diverged)
-        if len(staying) < len(self.members):
-            self.members = [self.members[m] for m in staying]
-            if staying:
-                self.stack = self.stack.take(staying)
+        """Finish the members that are at their end or have diverged, and go on without them and their models."""
+        for m, slot in enumerate(self.slots):
+            for member in list(slot.members):
+                diverged = member.skipped_in_a_row >= SKIPS
+                if diverged or self.stack.optimizer.steps[m] >= member.run.steps:
+                    if self.processes.first:
+                        self._finish(m, member, diverged)
+                    slot.members.remove(member)
+        staying = [m for m, slot in enumerate(self.slots) if slot.members]
+        if not staying:
+            self.slots = []
+        elif len(staying) < len(self.slots):
+            self._take(staying, [self.slots[m] for m in staying])
 
-    def _measure(self, m: int, member: _Member) -> None:
+    def _measure(self, m: int, member: Member) -> None:
         tokens = self.stack.optimizer.steps[m] * member.run.data.batch_tokens
-        found = measure(member.run, self.stack.member(m), self.corpus, self.windows, tokens)
+        found = self._measurement(m, member, tokens)
         member.folder.add_windows(found.windows)
         member.folder.add_ptq(found.rows)
         self.trackers.log(member.run.run_id, tokens, {"loss": found.loss})
 
-    def _finish(self, m: int, member: _Member, diverged: bool) -> None:
+    def _measurement(self, m: int, member: Member, tokens: int) -> Measurement:
+        """Of model m, once for all members that ask the same of it."""
+        slot, asked = self.slots[m], (tokens, member.run.ptq)
+        if slot.measured is None or slot.measured[:2] != asked:
+            found = measure(member.run, self.stack.member(m), self.corpus, self.windows, tokens)
+            slot.measured = (*asked, found)
+        return slot.measured[2]
+
+    def _finish(self, m: int, member: Member, diverged: bool) -> None:
         if not diverged:
             self._measure(m, member)
         # Without moments the model cannot be trained on: a diverged one that is killed here still has to be.
@@ -244,12 +239,13 @@ class _Training:
         self.trackers.finish(member.run.run_id, summary, member.folder.ptq(), failed=diverged)
 
     def _save(self) -> None:
-        for m, member in enumerate(self.members if self.processes.first else ()):
-            state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
-            member.folder.save_checkpoint(member.folder.checkpoint_path, state)
+        for m, slot in enumerate(self.slots if self.processes.first else ()):
+            for member in slot.members:
+                state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
+                member.folder.save_checkpoint(member.folder.checkpoint_path, state)
         self.saved_at = time.monotonic()
 
-    def _result(self, member: _Member, diverged: bool) -> dict[str, Any]:
+    def _result(self, member: Member, diverged: bool) -> dict[str, Any]:
         run = member.run
         trained = (run.steps - run.first_step) * run.data.batch_tokens
         return {
@@ -271,6 +267,7 @@ class _Training:
             "eval_sha": self.windows.sha,
             "diverged": diverged,
             "skipped_updates": member.skipped,
+            "shared_steps": member.shared_steps,
             "seconds": member.seconds,
             "tokens_per_second": trained / member.seconds,
             "compiled": self.gradients.compiled,
@@ -283,7 +280,7 @@ class _Training:
             "versions": provenance.versions(),
         }
 
-    def _evaluations(self, member: _Member) -> list[dict[str, float]]:
+    def _evaluations(self, member: Member) -> list[dict[str, float]]:
         """The loss at every token count that was evaluated, from the kept windows: an earlier attempt's count too."""
         kept = {int(name): values for name, values in member.folder.windows().items() if name.isdigit()}
         found = []

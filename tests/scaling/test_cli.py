@@ -74,7 +74,7 @@ def test_help_lists_groups_and_studies_without_loading_torch():
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "torch loaded: False" in found.stdout
-    assert "precision: a4, bf16, " in found.stdout and "sweeps: demo" in found.stdout
+    assert "precision: a4, bf16, " in found.stdout and "sweeps: " in found.stdout and " demo, " in found.stdout
 
 
 def test_ctrl_c_says_how_to_go_on(capsys):

@@ -5,7 +5,18 @@ import pytest
 
 from scaling.errors import InputError
 from scaling.estimate import cost, evaluation_cost, memory, training_cost
-from scaling.jobs import makespan, read_stack, spread, stacks, waves, with_threads, write_stack
+from scaling.jobs import (
+    bundled,
+    cost_together,
+    makespan,
+    read_stack,
+    spread,
+    stacks,
+    waves,
+    with_threads,
+    write_stack,
+)
+from scaling.shared import at_once, busy, families
 
 
 @pytest.fixture
@@ -60,9 +71,111 @@ def test_a_run_that_outweighs_all_others_stays_alone_on_its_worker(make_run):
 
 
 def test_spread_is_even_in_number_where_costs_are_equal(make_run):
-    runs = [make_run(f"seed={seed}") for seed in range(7)]
-    assert sorted(map(len, spread(runs, 3, 7))) == [2, 2, 3]
-    assert sorted(map(len, spread(runs, 4, 2))) == [1, 2, 2, 2]
+    bundles = bundled([make_run(f"seed={seed}") for seed in range(7)], None)
+    assert sorted(map(len, spread(bundles, 3, 7))) == [2, 2, 3]
+    assert sorted(map(len, spread(bundles, 4, 2))) == [1, 2, 2, 2]
+    assert sorted(map(len, spread(bundles, 1, 3))) == [1, 3, 3]
+
+
+# -- families ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def horizons(make_run):
+    """horizons(seeds, *more): for each seed a family of D = 20, 40, 80 and 160 steps with a decay of a fifth."""
+
+    def of(seeds, *more):
+        first = make_run("schedule=wsd", "schedule.decay_tokens=512", "ptq=none", *more)
+        return [
+            dataclasses.replace(
+                first,
+                seed_init=seed,
+                data=dataclasses.replace(first.data, tokens=tokens),
+                schedule=dataclasses.replace(first.schedule, decay_tokens=tokens // 5),
+            )
+            for tokens, seed in product((2560, 5120, 10240, 20480), range(seeds))
+        ]
+
+    return of
+
+
+def with_cosine(run):
+    return dataclasses.replace(run, schedule=dataclasses.replace(run.schedule, kind="cosine", decay_tokens=None))
+
+
+def seeds(stack):
+    return {run.seed_init for run in stack}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 16])
+def test_a_family_is_kept_together(horizons, workers):
+    runs = horizons(4)
+    found = stacks(runs, workers)
+    assert ids(found) == ids([runs]) and len(found) == min(workers, 4)
+    assert sum(len(seeds(stack)) for stack in found) == 4
+    costs = [cost_together(stack) for stack in found]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_trunk_is_counted_once(horizons):
+    runs = horizons(1)
+    steps = 160 + (20 - 17) + (40 - 33) + (80 - 65)
+    each = training_cost(runs[0]) / 20
+    assert cost_together(runs) == pytest.approx(each * steps + sum(map(evaluation_cost, runs)))
+    assert cost_together(runs[:1]) == cost(runs[0])
+    cosines = [with_cosine(run) for run in runs]
+    assert cost_together(cosines) == pytest.approx(sum(map(cost, cosines)))
+
+
+def test_workers_are_balanced_by_what_families_take_together(horizons):
+    """A family of 185 steps gets one of four runs of 80 to itself. Counted run by run it would be 300, and get none."""
+    loners = [with_cosine(run) for run in horizons(4) if run.steps == 80]
+    found = stacks([*horizons(1), *loners], 2)
+    assert [len(stack) for stack in found] == [5, 3]
+    ends = makespan(map(cost_together, found), 2)
+    assert ends <= 1.1 * (cost_together(horizons(1)) + sum(map(cost, loners))) / 2
+
+
+def test_the_limit_counts_copies_that_are_alive_together(horizons):
+    """At most two of the four runs of a family are: two trunks and two tails in each stack of eight runs."""
+    runs = horizons(4, "runtime.max_members=4")
+    assert at_once(busy(runs)) == 8
+    found = stacks(runs, 1)
+    assert [(len(stack), len(seeds(stack))) for stack in found] == [(8, 2), (8, 2)]
+    assert all(at_once(busy(stack)) == 4 for stack in found)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_family_is_split_only_where_it_alone_exceeds_the_limit(make_run, limit):
+    """Three copies at once: two runs decay over the same steps, each at its own pace."""
+    at = f"runtime.max_members={limit}"
+    runs = [
+        make_run("schedule=constant", "data.tokens=5120", at),
+        make_run("schedule=wsd", "data.tokens=3840", "schedule.decay_tokens=1280", at),
+        make_run("schedule=wsd", "data.tokens=3968", "schedule.decay_tokens=1408", at),
+    ]
+    assert len(families(runs)) == 1 and at_once(busy(runs)) == 3
+    found = stacks(runs, 1)
+    assert ids(found) == ids([runs])
+    assert len(found) == 4 - limit and max(at_once(busy(stack)) for stack in found) == limit
+
+
+def test_speed_alone_does_not_split_a_family(horizons, monkeypatch):
+    monkeypatch.setattr("scaling.jobs._best_size", lambda run, threads: 1)
+    assert [len(stack) for stack in stacks(horizons(2), 1)] == [4, 4]
+    on_gpu = [dataclasses.replace(r, runtime=dataclasses.replace(r.runtime, device="cuda")) for r in horizons(1)]
+    assert [len(stack) for stack in stacks(on_gpu, 1)] == [1, 1, 1, 1]
+
+
+def test_runs_that_share_next_to_nothing_are_not_held_together(make_run):
+    """Branches whose decays begin where they branch share one update: each may go to the worker that is free."""
+    branch = ("schedule=wsd", "branch.parent=p", "branch.tokens=2560")
+    runs = [
+        make_run(*branch, f"data.tokens={2560 + d}", f"schedule.decay_tokens={d}", f"seed={seed}")
+        for d in (1280, 1408)
+        for seed in (0, 1, 2)
+    ]
+    assert sorted(map(len, stacks(runs, 6))) == [1] * 6
 
 
 def test_makespan_by_hand():

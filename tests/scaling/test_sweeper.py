@@ -105,6 +105,19 @@ def test_stacked_runs_are_those_that_were_trained_alone(train, tmp_path):
     assert first == second
 
 
+def test_horizons_of_a_study_share_their_trunk(train, tmp_path):
+    wsd = ("schedule=wsd", "schedule.decay_tokens=512", "ptq=none")
+    status, _, err = train("--multirun", "study=horizons", *wsd, "data.tokens=2560,3840,5120")
+    assert status == 0, err
+    assert len(list((tmp_path / "outputs/horizons/stacks").glob("*.json"))) == 1
+    train("study=alone", *wsd, "data.tokens=2560")
+    [alone] = (tmp_path / "outputs/alone").glob("*/result.json")
+    found = [json.loads(path.read_text()) for path in (tmp_path / "outputs/horizons").glob("*/result.json")]
+    assert sorted(result["shared_steps"] for result in found) == [17, 27, 27]
+    [short] = [result for result in found if result["D"] == 2560]
+    assert short["evaluations"] == json.loads(alone.read_text())["evaluations"]
+
+
 def test_one_stack_file_is_a_job_that_can_be_run_by_hand(train, tmp_path):
     train("--multirun", "study=grid", "seed=0,1")
     [stack] = (tmp_path / "outputs/grid/stacks").glob("*.json")
