@@ -20,7 +20,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", metavar="GLOB", help="groups to measure, such as 'step/24k/*' or 'ptq*'")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
-        "--quick", action="store_const", dest="effort", const="quick", help="the smallest model: a minute"
+        "--quick", action="store_const", dest="effort", const="quick", help="the smallest model: some minutes"
     )
     effort.add_argument(
         "--all", action="store_const", dest="effort", const="all", help="every precision compiled at every size"
@@ -45,10 +45,16 @@ def main(argv: list[str]) -> int:
     options = _arguments(argv)
     began = time.monotonic()
 
+    # Torch reads these once; its profiler prints otherwise.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
     import torch
 
-    from bench import fits, ptq, report, steps
+    from bench import fits, placement, ptq, report, steps, throughput
     from bench.timing import measure
+    from bench.training import run_of
+    from scaling.allocator import keep_memory
     from scaling.config import resolve_device
     from scaling.errors import InputError
 
@@ -56,16 +62,20 @@ def main(argv: list[str]) -> int:
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.set_num_threads(options.threads)
+    # As training does; the peers profit from it as well.
+    keep_memory()
 
     def say(line: str) -> None:
         print(f"[{time.monotonic() - began:4.0f} s] {line}", file=sys.stderr, flush=True)
 
     try:
         resolve_device(options.device)
-        dtype = steps.run_of(f"runtime.device={options.device}").runtime.dtype
+        dtype = run_of(f"runtime.device={options.device}").runtime.dtype
         machine = report.Machine.here(options.device, dtype)
         with tempfile.TemporaryDirectory() as scratch:
             groups = [
+                *throughput.groups(options.device, options.effort),
+                *placement.groups(options.device, options.effort),
                 *steps.groups(options.device, options.effort),
                 *ptq.groups(options.device, options.effort, Path(scratch)),
                 *fits.groups(options.effort),

@@ -55,10 +55,12 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig, vocab_size: int, length: int):
         super().__init__()
-        assert config.tied_head
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.RMSNorm(config.d_model, EPSILON, elementwise_affine=False)
+        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.weight
         wavelengths = config.rope_base ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
         angles = torch.arange(length)[:, None] * wavelengths
         self.register_buffer("cos", angles.cos(), persistent=False)
@@ -68,7 +70,7 @@ class Transformer(nn.Module):
         h = self.embedding(tokens)
         for layer in self.layers:
             h = layer(h, self.cos, self.sin)
-        logits = F.linear(self.norm(h), self.embedding.weight).float()
+        logits = self.head(self.norm(h)).float()
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
 
@@ -77,7 +79,8 @@ def with_weights(run: Run, weights: Weights) -> Transformer:
     vocab_size = weights["embedding"].shape[1]
     device = weights["embedding"].device
     model = Transformer(run.model, vocab_size, run.data.sequence_length).to(device)
-    model.load_state_dict({f"{name}.weight": w[0].clone() for name, w in weights.items()})
+    found = {f"{name}.weight": w[0].clone() for name, w in weights.items()}
+    model.load_state_dict({"head.weight": found["embedding.weight"], **found})
     return model
 
 
@@ -101,7 +104,8 @@ def quantize_linear(model: Transformer) -> None:
         raise UnavailableError(f"no torchao with quantization.qat ({fault}); pip install -e '.[dev]'") from None
     activations = IntxFakeQuantizeConfig(torch.int4, "per_token", is_symmetric=False)
     weights = IntxFakeQuantizeConfig(torch.int4, "per_channel", is_symmetric=True)
-    quantize_(model, QATConfig(activation_config=activations, weight_config=weights, step="prepare"))
+    prepare = QATConfig(activation_config=activations, weight_config=weights, step="prepare")
+    quantize_(model.layers, prepare)  # not the head, which stays unquantized in ours too
     found = sum(isinstance(module, FakeQuantizedLinear) for module in model.modules())
     assert found == 4 * len(model.layers), found
 

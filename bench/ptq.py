@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from bench.steps import run_of, training_step
 from bench.timing import Against, Effort, Group, Step, Variant
+from bench.training import run_of, training_step
 from scaling.config import Run
 from scaling.data import Corpus, prepare
 from scaling.measure import _stack_losses

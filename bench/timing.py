@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from torch._dynamo.utils import counters
 
+from bench.memory import Watch
+
 Step = Callable[[], object]
+"""One that only orders its work, as on a GPU, has a method `wait` too."""
 Effort = Literal["quick", "normal", "all"]
 
 
@@ -34,7 +37,7 @@ class Against:
     times: int = 1
     """How many steps of that one step of this is compared with."""
     goal: str | None = None
-    """`<= x` or `> x`: what the ratio ought to be."""
+    """`<= x` or `> x`: what the ratio ought to be. `>= yx`: that of this y ought to be done in the time of one."""
 
     def __str__(self) -> str:
         return self.name if self.times == 1 else f"{self.times:,} x {self.name}"
@@ -43,6 +46,9 @@ class Against:
         if self.goal is None:
             return None
         sign, bound = self.goal.split()
+        if bound.endswith("x"):
+            assert sign == ">="
+            return 1 / ratio >= float(bound[:-1])
         return ratio <= float(bound) if sign == "<=" else ratio > float(bound)
 
 
@@ -54,6 +60,12 @@ class Variant:
     make: Callable[[], Step]
     against: tuple[Against, ...] = ()
     note: str | None = None
+    tokens: int | None = None
+    """Tokens that one step trains on, those of all its models together."""
+    flops: float | None = None
+    """Model FLOPs of one step (`bench.throughput.model_flops`)."""
+    peak: str | None = None
+    """The variant of the group that does the matmuls of these FLOPs and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +77,20 @@ class Group:
     repeats: int
     block_seconds: float
     """Steps are repeated until a block takes about as long."""
+    memory: str | None = None
+    """The device whose memory each variant's step is watched for; None: not watched."""
 
     @classmethod
-    def of(cls, name: str, variants: Sequence[Variant], effort: Effort, repeats: int = 5) -> "Group":
+    def of(
+        cls, name: str, variants: Sequence[Variant], effort: Effort, repeats: int = 5, memory: str | None = None
+    ) -> "Group":
         quick = effort == "quick"
-        block = 0.1 if quick else 0.3
         return cls(
-            name=name, variants=tuple(variants), repeats=min(repeats, 3) if quick else repeats, block_seconds=block
+            name=name,
+            variants=tuple(variants),
+            repeats=min(repeats, 3) if quick else repeats,
+            block_seconds=0.1 if quick else 0.3,
+            memory=memory,
         )
 
 
@@ -100,9 +119,19 @@ class Row:
     repeats: int
     steps: int | None
     """Timed steps in a block."""
+    tokens_per_second: float | None = None
+    """Tokens of all models together, at the median time."""
+    model_flops: float | None = None
+    """Model FLOP/s at the median time."""
+    peak_share: Spread | None = None
+    """Model FLOP/s as a share of those of the same matmuls alone."""
+    peak_memory_mb: float | None = None
+    """Most that tensors take during a step, those between steps included (`bench.memory`)."""
     against: str | None = None
     ratio: Spread | None = None
     """Seconds of the variant divided by those of `against`."""
+    speed_up: Spread | None = None
+    """How many of the variant are done in the time of what it is against: 1 / ratio."""
     goal: str | None = None
     met: bool | None = None
     note: str | None = None
@@ -116,13 +145,17 @@ def measure(group: Group, say: Callable[[str], None]) -> list[Row]:
     gc.collect()
     steps: dict[str, Step] = {}
     counts: dict[str, int] = {}
+    memory: dict[str, float] = {}
     faults: dict[str, str] = {}
     for variant in group.variants:
         say(f"{group.name}: preparing {variant.name}")
         try:
             torch.manual_seed(0)
+            watch = Watch(group.memory) if group.memory else None
             step = variant.make()
             counts[variant.name] = max(1, math.ceil(group.block_seconds / _warm(step)))
+            if watch:
+                memory[variant.name] = watch.peak(step)
             steps[variant.name] = step
         except UnavailableError as fault:
             faults[variant.name] = f"skipped: {fault}"
@@ -133,17 +166,18 @@ def measure(group: Group, say: Callable[[str], None]) -> list[Row]:
     seconds = _in_turn(group, steps, counts, say)
     if counters["stats"]["unique_graphs"] != graphs:
         faults |= {name: "failed: something was compiled while it was timed" for name in steps}
-    return [row for variant in group.variants for row in _rows(group, variant, seconds, counts, faults)]
+    found = _Found(seconds=seconds, counts=counts, memory=memory, faults=faults)
+    return [row for variant in group.variants for row in _rows(group, variant, found)]
 
 
 def _warm(step: Step) -> float:
     """Seconds a step, once it has been compiled and its memory is there."""
     step()
-    _wait()
+    _wait(step)
     began, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - began < 0.05:
         step()
-        _wait()
+        _wait(step)
         count += 1
     return (time.perf_counter() - began) / count
 
@@ -157,41 +191,61 @@ def _in_turn(
         say(f"{group.name}: timing {len(steps)} variants, {repeat + 1} of {group.repeats}")
         # To and fro, so that a steady drift of the clock rate does not favour whoever comes first.
         for name in list(steps) if repeat % 2 == 0 else reversed(steps):
-            steps[name]()  # brings its memory back into the caches
-            _wait()
+            step = steps[name]
+            if counts[name] > 1:
+                step()  # brings its memory back into the caches, which matters to short ones
+                _wait(step)
             began = time.perf_counter()
             for _ in range(counts[name]):
-                steps[name]()
-            _wait()
+                step()
+            _wait(step)
             seconds[name][repeat] = (time.perf_counter() - began) / counts[name]
     return seconds
 
 
-def _wait() -> None:
+def _wait(step: Step) -> None:
+    if hasattr(step, "wait"):
+        step.wait()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def _rows(
-    group: Group, variant: Variant, seconds: dict[str, np.ndarray], counts: dict[str, int], faults: dict[str, str]
-) -> list[Row]:
-    fault = faults.get(variant.name)
-    own = seconds.get(variant.name)
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What was measured in a group, by variant."""
+
+    seconds: dict[str, np.ndarray]
+    """(repeats,) each."""
+    counts: dict[str, int]
+    memory: dict[str, float]
+    faults: dict[str, str]
+
+
+def _rows(group: Group, variant: Variant, found: _Found) -> list[Row]:
+    name, fault = variant.name, found.faults.get(variant.name)
+    own = found.seconds.get(name)
     common = {
         "group": group.name,
-        "variant": variant.name,
+        "variant": name,
         "seconds": None if own is None else Spread.of(own),
         "repeats": group.repeats,
-        "steps": counts.get(variant.name),
+        "steps": found.counts.get(name),
+        "peak_memory_mb": found.memory.get(name),
         "note": fault or variant.note,
         "failed": fault is not None and fault.startswith("failed"),
     }
+    if own is not None:
+        middle, peak = np.median(own).item(), found.seconds.get(variant.peak)
+        common["tokens_per_second"] = variant.tokens and variant.tokens / middle
+        common["model_flops"] = variant.flops and variant.flops / middle
+        common["peak_share"] = None if peak is None else Spread.of(peak / own)
     rows = []
     for against in variant.against:
-        other = seconds.get(against.name)
-        if own is None or other is None:
-            rows.append(Row(**common, against=str(against), goal=against.goal))
-            continue
-        ratio = Spread.of(own / (other * against.times))
-        rows.append(Row(**common, against=str(against), ratio=ratio, goal=against.goal, met=against.met(ratio.median)))
+        compared = {"against": str(against), "goal": against.goal}
+        other = found.seconds.get(against.name)
+        if own is not None and other is not None:
+            ratios = own / (other * against.times)
+            ratio = Spread.of(ratios)
+            compared |= {"ratio": ratio, "speed_up": Spread.of(1 / ratios), "met": against.met(ratio.median)}
+        rows.append(Row(**common, **compared))
     return rows or [Row(**common)]
