@@ -12,9 +12,11 @@ from typing import NamedTuple
 from scaling.config import Run, build_run, resolve_device
 from scaling.door import plain
 from scaling.errors import InputError
-from scaling.estimate import cost, evaluation_cost, training_cost
+from scaling.estimate import cost, work
+from scaling.machine import room
+from scaling.memory import most_models
 from scaling.runs import RunFolder, snapshot_path, write_text
-from scaling.shared import at_once, busy, families, own_updates
+from scaling.shared import at_once, busy, families
 from scaling.stack import best_size
 
 SLACK = 1.1
@@ -57,22 +59,24 @@ class Bundle(NamedTuple):
 
 
 def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
-    """Group runs of one shape into stacks of at most `runtime.max_members` models at once (null: `best_size`), the
-    costliest first.
+    """Group runs of one shape into stacks of at most `runtime.max_members` models at once (null: `best_size`), and no
+    more than fit into a worker's share of the memory; the costliest first.
 
     Below that size stacks are split only as long as that lets `workers` that take them in this order end closer
     together. A run that costs more than its share stays whole: nothing can be done about it.
 
     So does a family (`scaling.shared`), even where a worker has nothing to do: as a rule it takes little longer than
     its longest run, which has to be trained anyway, and in two stacks its trunk would be computed twice. Nor is the
-    size that is fastest on a CPU a reason to split it; one that may stand for memory is: `runtime.max_members`, or the
-    size on an accelerator.
+    size that is fastest on a CPU a reason to split it; memory is, and a size that may stand for it:
+    `runtime.max_members`, or the size on an accelerator.
     """
     found: list[list[Bundle]] = []
     for _, group in groupby(sorted(runs, key=lambda run: run.stack_key), key=lambda run: run.stack_key):
         members = list(group)
         largest = members[0].runtime.max_members or _best_size(members[0], max(1, cores() // workers))
-        bundles = bundled(members, largest if _is_hard(members[0]) else None)
+        fitting = _fitting(members, workers)
+        largest = min(largest, fitting or largest)
+        bundles = bundled(members, largest if _is_hard(members[0]) else fitting)
         found += spread(bundles, -(-at_once(_times(bundles)) // largest), largest)
     found.sort(key=_cost, reverse=True)
     costs = [bundle.cost for stack in found for bundle in stack]
@@ -88,10 +92,7 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
 
 def cost_together(runs: Sequence[Run]) -> float:
     """FLOPs of runs in one stack, with their evaluations: an update that several share is counted once."""
-    return sum(
-        training_cost(run) * len(own) / (run.steps - run.first_step) + evaluation_cost(run)
-        for run, own in zip(runs, own_updates(runs), strict=True)
-    )
+    return work(runs).total
 
 
 def bundled(runs: Sequence[Run], largest: int | None) -> list[Bundle]:
@@ -139,6 +140,13 @@ def _is_hard(run: Run) -> bool:
 def _best_size(run: Run, threads: int) -> int:
     device = run.runtime.device
     return best_size(run, resolve_device(device) if device == "auto" else device, threads)
+
+
+def _fitting(members: Sequence[Run], workers: int) -> int | None:
+    """How many models of this shape fit into a worker's share of the memory, at least one; None where that share is not
+    known."""
+    share = room(members[0], workers)
+    return None if share is None else most_models(members, share)
 
 
 def spread(bundles: Sequence[Bundle], parts: int, largest: int) -> list[list[Bundle]]:

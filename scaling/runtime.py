@@ -32,6 +32,9 @@ class RuntimeConfig:
     """A killed run loses at most this much work."""
     max_members: int | None
     """Largest number of models trained together as one stack; null: what is fastest on the device."""
+    memory_gb: float | None = None
+    """Memory, in 10^9 bytes, of the machine or of the GPU that a study's jobs share, where it is not here; null: what
+    is free here. Stacks are made no larger than fits into it (`scaling.machine`)."""
     cache: str
     """Folder of tokenized corpora."""
     out: str
@@ -42,6 +45,8 @@ class RuntimeConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"{field}={value}: must be at least 1")
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise InputError(f"memory_gb={self.memory_gb}: must be above 0, or null for what is free here")
         if not self.checkpoint_seconds >= 0:
             raise InputError(f"checkpoint_seconds={self.checkpoint_seconds}: must be 0 or above")
 

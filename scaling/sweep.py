@@ -1,12 +1,12 @@
 """The command `python -m scaling.sweep`: a study before, during and after it is trained.
 
-`plan` prints its cells, what they take and how long that will be; `status` what is done, under way, new, refused or
-failed; `collect` writes the table of all finished runs.
+`plan` prints its cells and its jobs, what they take, how long that will be here and what it would be on a GPU;
+`status` what is done, under way, new, refused or failed; `collect` writes the table of all finished runs.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from scaling.config import Run
+    from scaling.estimate import Price
 
 STATES = ("done", "failed", "partial", "refused", "new")
 
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("study", help="a file of sweeps/, without .yaml; for collect also just a folder of outputs/")
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="as for python -m scaling.train")
     parser.add_argument("--ids", action="store_true", help="list every run (plan, status)")
+    parser.add_argument("--device", default="h100", help="GPU whose hours are counted (plan); h100 if not given")
+    parser.add_argument("--mfu", default="0.4", help="share of its peak that is reached (plan); 0.4 is assumed")
+    parser.add_argument("--price-per-hour", help="of that GPU, in dollars (plan)")
     parser.add_argument("--out", type=Path, help="the table (collect); results/STUDY/runs.csv if not given")
     given = parser.parse_intermixed_args(arguments)
     guarded(lambda: _run(given), "scaling.sweep")
@@ -53,9 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(given: argparse.Namespace) -> None:
     if given.command == "collect":
         _collect(given.study, given.overrides, given.out)
+    elif given.command == "status":
+        _status(load(given.study, given.overrides), given.ids)
     else:
-        study = load(given.study, given.overrides)
-        (_plan if given.command == "plan" else _status)(study, given.ids)
+        price = _price(given)
+        _plan(load(given.study, given.overrides), given.ids, price)
+
+
+def _price(given: argparse.Namespace) -> "Price":
+    from scaling.estimate import Price
+
+    def number(name: str) -> float | None:
+        text = getattr(given, name.replace("-", "_"))
+        try:
+            return None if text is None else float(text)
+        except ValueError:
+            raise InputError(f"--{name} {text}: expected a number") from None
+
+    return Price(device=given.device, mfu=number("mfu"), per_hour=number("price-per-hour"))
 
 
 def load(name: str, overrides: Sequence[str]) -> Study:
@@ -110,7 +129,9 @@ def cells(runs: Sequence["Run"]) -> dict[tuple[int, int], list["Run"]]:
     return found
 
 
-def _plan(study: Study, ids: bool) -> None:
+def _plan(study: Study, ids: bool, price: "Price") -> None:
+    from scaling.plan import JOB_HEADINGS, Plan, forecast, job_rows
+    from scaling.runs import RunFolder
     from scaling.sweeper import remaining
 
     todo, refused = remaining(study.runs)
@@ -132,37 +153,14 @@ def _plan(study: Study, ids: bool) -> None:
         print(line)
     for line in refused:
         print(f"refused: {line}")
-    for line in forecast(study, todo) if todo else ["nothing to train"]:
-        print(line)
-
-
-def forecast(study: Study, todo: Sequence["Run"]) -> Iterator[str]:
-    """What training these runs of a study will take, in a few lines."""
-    from scaling import estimate
-    from scaling.jobs import makespan, stacks, waves
-    from scaling.runs import RunFolder
-    from scaling.sweeper import threads_per_job, workers
-    from scaling.terminal import amount, duration, note
-
-    at_once = workers(study.launcher)
-    jobs = [stacks(wave, at_once or 1) for wave in waves(todo)]
-    flat = [stack for wave in jobs for stack in wave]
-    yield f"to train: {len(todo)} runs, {sum(run.flops for run in todo):.2e} FLOPs (6ND)"
-    low, high = min(map(len, flat)), max(map(len, flat))
-    sizes = f"{low} to {high} models" if low < high else "1 model" if low == 1 else f"{low} models"
-    order = f", in {len(jobs)} waves (branches wait for their parents)" if len(jobs) > 1 else ""
-    yield f"jobs: {len(flat)} stacks of {sizes}, {at_once or 'all'} at once{order}"
-    largest = max(flat, key=estimate.memory)
-    yield f"memory: about {amount(estimate.memory(largest))}B for a job ({len(largest)} x N={largest[0].N:,})"
+    if not todo:
+        print("nothing to train")
+        return
+    plan = Plan.of(study.launcher, todo)
+    _print_table("jobs", JOB_HEADINGS, job_rows(plan))
     finished = [(run, result) for run in study.runs if (result := RunFolder(run).result())]
-    rates = estimate.recorded_rates(finished)
-    based_on = f"at the speed of the {len(finished)} finished runs"
-    if not rates:
-        note("plan: measuring this machine's speed, some seconds")
-        rates = estimate.measured_rates(todo, threads_per_job(study.launcher, len(flat)) or 1)
-        based_on = f"at the speed of a second of training here, eager, for N={', '.join(f'{n:,}' for n in rates)}"
-    total = sum(makespan([estimate.seconds(s, rates) for s in wave], at_once or len(wave)) for wave in jobs)
-    yield f"time: about {duration(total)} with evaluations, {based_on}"
+    for line in forecast(plan, finished, price):
+        print(line)
 
 
 def _status(study: Study, ids: bool) -> None:

@@ -37,17 +37,113 @@ def sweep(capfd, tiny_grid, study_file):
 def test_plan_counts_cells_and_runs_before_anything_is_spent(sweep, tmp_path):
     status, out, _ = sweep("plan", "precision.weights=bf16,int4,int3", options=["--ids"])
     assert status == 0
-    rows = [re.sub(r"[│\s]+", " ", line).split() for line in out.splitlines() if "1,792" in line and "│" in line]
     flops = [f"{6 * 1792 * d * 6:.1e}" for d in (2560, 5120)]
-    assert rows == [
+    assert rows_of(out, "1,792")[:2] == [
         ["1,792", "2,560", "1", "3", "2", "6", "6", flops[0]],
         ["1,792", "5,120", "3", "3", "2", "6", "6", flops[1]],
     ]
-    assert f"to train: 12 runs, {6 * 1792 * 7680 * 6:.2e} FLOPs" in out
-    assert "jobs: 1 stacks of 12 models, 1 at once" in out
+    assert f"to train: 12 runs, 46.1k tokens, {6 * 1792 * 7680 * 6:.2e} FLOPs (6ND)" in out
+    assert "jobs: 1 stacks of 12 runs, 1 at once" in out
     assert "at the speed of a second of training here" in out
     assert len(re.findall(r"^n1\.8k-d", out, re.M)) == 12
     assert not (tmp_path / "outputs").exists()
+
+
+def rows_of(out, n):
+    """The cells of the rows of a printed table that begin with N."""
+    rows = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in out.splitlines() if "│" in line]
+    return [row for row in rows if row[0] == n]
+
+
+def test_plan_says_what_a_study_takes_and_what_it_would_cost(sweep):
+    """By hand: two FLOPs a weight, those of the head included, and four a position, layer and channel; three passes."""
+    _, out, _ = sweep("plan", options=["--mfu", "0.2", "--device", "a100", "--price-per-hour", "1e9"])
+    forward = 2 * (1792 + 9 * 16) + 4 * 32 * 16
+    training, evaluation = 3 * forward * 2 * 7680, forward * 4 * 3 * 64 * 32
+    assert f"FLOPs: {training:.2e} with head and attention, {evaluation:.2e} more for evaluations" in out
+    hours = (training + evaluation) / (0.2 * 312e12) / 3600
+    assert (
+        f"A100: about {hours:.2g} hours, ${1e9 * hours:.2f} at $1e+09 an hour; assumed: 20% of its 312 TFLOP/s" in out
+    )
+
+
+def test_plan_counts_what_runs_share_once(sweep):
+    _, out, _ = sweep("plan", "schedule=wsd", "schedule.decay_tokens=512")
+    # 40 updates, and of the run of 20 its decay of four, the first of which is still at the peak.
+    assert f"to train: 4 runs, {2 * 43 * 128 / 1e3:.1f}k tokens, {6 * 1792 * 2 * 43 * 128:.2e} FLOPs (6ND)" in out
+
+
+def test_plan_shows_the_memory_of_jobs_and_splits_those_that_would_not_fit(sweep, monkeypatch):
+    """Four runs of one shape: together, in pairs, alone where not even one fits."""
+    monkeypatch.setattr("scaling.estimate.measured_rates", lambda runs, threads: {runs[0].N: 1e10})
+    options = ("model=800k", "data.batch_tokens=1280", "schedule.warmup_tokens=0", "runtime.max_members=4")
+    _, out, _ = sweep("plan", *options)
+    assert rows_of(out, "778,240")[-1][1:4] == ["1", "4", "4"]
+    at, take = re.search(
+        r"memory: about (\d+)MB for a job \((\d) x N=778,240\) of the .*GB that it may take", out
+    ).groups()
+    assert take == "4" and 400 < int(at) < 800
+    _, out, _ = sweep("plan", *options, "runtime.memory_gb=0.55")
+    assert rows_of(out, "778,240")[-1][1:4] == ["2", "2", "2"] and "of the 495MB that it may take" in out
+    _, out, _ = sweep("plan", *options, "runtime.memory_gb=0.1")
+    assert rows_of(out, "778,240")[-1][1:4] == ["4", "1", "1"]
+    assert "too large: N=778,240 does not fit, not even one model; try a lower runtime.micro_batch_tokens" in out
+
+
+def test_plan_for_a_machine_that_is_not_here(sweep, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    _, out, _ = sweep("plan", "runtime.device=cuda")
+    assert "memory: cuda is not here; with runtime.memory_gb=... jobs are made to fit" in out
+    assert "time: unknown, cuda is not on this machine" in out
+    _, out, _ = sweep("plan", "runtime.device=cuda", "runtime.memory_gb=80")
+    assert "of the 72.0GB that it may take" in out
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The whole study of sweeps/paper.yaml: some seconds."""
+    return load("paper", [])
+
+
+def test_the_papers_grid_has_465_runs(capfd, tmp_path, monkeypatch, paper):
+    """Planned without a GPU, a network or a corpus: nothing prepares one, nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scaling.sweep.load", lambda name, overrides: paper)
+    monkeypatch.setattr("scaling.sweeper.prepare", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    main(["plan", "paper"])
+    out, _ = capfd.readouterr()
+    assert "paper: 465 runs" in out and "to train: 465 runs, 3.82T tokens, 1.89e+21 FLOPs (6ND)" in out
+    assert re.search(r"^H100: about 2,\d\d\d hours; assumed: 40% of its 989 TFLOP/s", out, re.M)
+    cells = {
+        "28,237,824": [25, 30, 25, 25, 25],
+        "59,105,280": [25, 30, 25, 25, 25],
+        "113,246,208": [25, 30, 25, 25],
+        "214,188,032": [25, 25, 25, 25],
+    }
+    for n, runs in cells.items():
+        *by_horizon, jobs = rows_of(out, n)
+        assert [int(row[5]) for row in by_horizon] == runs
+        assert int(jobs[1]) * int(jobs[2]) == sum(runs)  # in jobs that fit into 80 GB
+    assert "of the 72.0GB that it may take" in out and "too large" not in out
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_papers_runs_are_set_up_as_it_says(paper):
+    runs = paper.runs
+    assert len(runs) == len({run.run_id for run in runs}) == 465
+    for run in runs:
+        assert (run.data.sequence_length, run.batch_size, run.D) == (1024, 256, run.data.tokens)
+        assert run.schedule.kind == "cosine" and run.schedule.warmup_tokens == run.D / 10
+        assert (run.optimizer.beta1, run.optimizer.beta2, run.optimizer.epsilon) == (0.9, 0.95, 1e-15)
+        assert run.optimizer.weight_decay == 0.1 and run.ptq.methods == ("gptq",)
+        assert run.data.tokens <= run.data.corpus.max_tokens
+    assert {run.lr_peak for run in runs if run.N == 28_237_824} == {6e-4}
+    assert sorted({run.steps for run in runs}) == [6_250, 12_500, 25_000, 50_000, 100_000]
+    parts = [tuple(run.precision.format(p).bits for p in ("weights", "activations", "kv")) for run in runs]
+    one_at_a_time = [p for p in parts if sum(bits < 16 for bits in p) == 1]
+    assert parts.count((16, 16, 16)) == 18 and len(one_at_a_time) == 18 * 3 * 8
+    assert {bits for p in one_at_a_time for bits in p} == {3, 4, 5, 6, 7, 8, 10, 12, 16}
 
 
 def test_plan_and_status_know_what_is_done(sweep, train):
@@ -107,6 +203,11 @@ def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
         ),
         ("status", "four", ["hydra/launcher=nope"], "scaling.sweep: hydra/launcher=nope: no such choice; use one of "),
         ("plan", "four", ["what"], "scaling.sweep: what: expected setting=value"),
+        ("plan", "four", ["--mfu", "1.5"], "scaling.sweep: --mfu 1.5: must be above 0 and at most 1"),
+        ("plan", "four", ["--mfu", "half"], "scaling.sweep: --mfu half: expected a number"),
+        ("plan", "four", ["--device", "h1000"], "scaling.sweep: --device h1000: no such device; use one of a100"),
+        ("plan", "four", ["--price-per-hour", "free"], "scaling.sweep: --price-per-hour free: expected a number"),
+        ("plan", "four", ["runtime.memory_gb=0"], "scaling.sweep: runtime.memory_gb=0.0: must be above 0"),
         ("collect", "nothing", [], "scaling.sweep: "),
     ],
 )
