@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sweep collect figures bench coverage clean
+.PHONY: help setup demo test lint sweep collect figures report bench coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ collect: setup ## gather the finished runs of study S into results/S/runs.csv
 
 figures: setup ## fit the laws and redraw the figures of study S from its committed table alone
 	$(RUN) -m analysis figures $(S)
+
+report: setup ## every claim with its verdict, from the committed tables alone: results/report.md, results/report.html
+	$(RUN) -m analysis report
 
 bench: setup ## measure speed: training steps and quantization, each against others side by side
 	$(RUN) -m bench

@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis laws | fit | profile | slopes | compare | figures | predict | plan`.
+"""The command line: `python -m analysis laws | fit | profile | slopes | compare | figures | predict | plan | report`.
 
 Nothing heavier than argparse is imported before a command runs, so that `--help` is quick. Bad input is one line on
 stderr and status 1.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare, fit_command, plan, profile_command, slopes_command
 from analysis.errors import InputError
+from analysis.report import command as report_command
 
 PROG = "python -m analysis"
 
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("weights", "activations", "kv"):
         predict.add_argument(f"--{name}", metavar="FORMAT", default="bf16", help=f"{name} in training (default bf16)")
     predict.set_defaults(run=_predict)
-    for module in (profile_command, slopes_command, compare, plan):
+    for module in (profile_command, slopes_command, compare, plan, report_command):
         module.add_parser(commands)
     return parser
 

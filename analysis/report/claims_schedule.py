@@ -1,0 +1,306 @@
+"""Claims about what makes models hard to quantize: tokens, the decay of the learning rate, or the optimizer's memory.
+
+Kumar et al. 2024 (arXiv 2411.04330) and Ouyang et al. 2024 (arXiv 2411.17691) say tokens, Catalan-Tatjer et al. 2025
+(arXiv 2510.06213) say decay. `contrasts` has what is measured of each trunk.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.figures import FIGURES
+from analysis.report import drawings
+from analysis.report.blocks import Grid
+from analysis.report.claim import PAPER, Claim, Finding
+from analysis.report.contrasts import NAMES, Trunk, contrasts, trunks
+from analysis.report.numbers import Number, attempt, left_out, mean, of_slope, quotient
+from analysis.report.rules import Rule, above, below, within
+from analysis.report.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
+from analysis.slopes import local_slopes
+
+SCHEDULE = Rows(studies=("schedule",))
+COSINE = Rows(studies=("overtraining", "schedule"), where="schedule == 'cosine'")
+DECAYS = Rows(studies=("weight_decay", "overtraining"), where="schedule == 'cosine'")
+BATCHES = Rows(studies=("batch", "overtraining"), where="schedule == 'cosine'")
+
+AGAINST = "Catalan-Tatjer et al. (arXiv 2510.06213)"
+TOKENS, DECAY = 0.7, 0.3  # S above which tokens explain the growth under cosine, and below which decay does
+FLAT = 0.1  # slope in ln D within which a gap is called flat
+NEAR = 0.05  # of a learning rate: alike
+
+
+def arms(tables: Tables) -> dict[str, list[Trunk]]:
+    """Trunks by learning rate relative to that of the cosine runs of their size (or the middle one of the study), and
+    by weight decay; the main arm, that rate with weight decay, first.
+
+    Raises:
+        InputError: the study has no trunk.
+    """
+    return tables.once(("arms",), lambda: _arms(tables))
+
+
+def _arms(tables: Tables) -> dict[str, list[Trunk]]:
+    found = trunks(tables.rows(SCHEDULE))
+    if not found:
+        raise InputError("no run at a constant rate without a parent, which branches could start from")
+    rates = {size: _usual(tables, size, found) for size in {t.N for t in found}}
+    groups: dict[str, list[Trunk]] = {}
+    for trunk in sorted(found, key=lambda t: (t.weight_decay == 0, abs(math.log(t.lr / rates[t.N])), t.lr)):
+        ratio = trunk.lr / rates[trunk.N]
+        name = "the usual rate" if abs(ratio - 1) < NEAR else f"{ratio:.2g} of the usual rate"
+        groups.setdefault(name + ("" if trunk.weight_decay else ", no weight decay"), []).append(trunk)
+    return groups
+
+
+def _usual(tables: Tables, size: float, found: list[Trunk]) -> float:
+    if tables.has("overtraining"):
+        frame = tables.pooled(("overtraining",))
+        rates = frame.loc[frame["N"] == size, "lr_peak"]
+        if len(rates):
+            return float(rates.mode().iloc[0])
+    return float(np.median(sorted({t.lr for t in found if size == t.N})))
+
+
+def told(tables: Tables, group: list[Trunk]) -> dict[str, Number]:
+    """Each contrast's mean over trunks."""
+    each = pd.DataFrame([contrasts(trunk) for trunk in group])
+    return {name: attempt(lambda name=name: mean(each[name], what="trunks")) for name in NAMES}
+
+
+def main_arm(tables: Tables) -> dict[str, Number]:
+    """The contrasts of the main arm.
+
+    Raises:
+        InputError: the study has no trunk.
+    """
+    return tables.once(("main arm",), lambda: told(tables, next(iter(arms(tables).values()))))
+
+
+def cosine(tables: Tables) -> Number:
+    """gamma_D at 3 and 4 bits of the cosine runs of the sizes that have trunks."""
+    sizes = sorted({t.N for group in arms(tables).values() for t in group})
+    rows = tables.rows(COSINE)
+    rows = rows[rows["N"].isin(sizes)]
+    found = local_slopes("kumar_ptq", rows, bits=(min(TELLING), max(TELLING)))
+    return of_slope(found.constant, found.units)
+
+
+def share(tables: Tables) -> Finding:
+    found, usual = main_arm(tables), attempt(lambda: cosine(tables))
+    S = quotient(found["K2"], usual)
+    return Finding(
+        numbers={"S": S},
+        shown={"K2": found["K2"], "gamma_D under cosine, same sizes and widths": usual},
+        reading=_reading(S),
+        grids=(_arms_grid(tables),),
+        figure=lambda: drawings.branches(next(iter(arms(tables).values()))),
+        caption="The gap on trunks (dots, joined) and at the ends of decayed branches, by tokens of decay.",
+    )
+
+
+def _reading(S: Number) -> str:
+    if not S.sure:
+        return ""
+    if S.low > TOKENS:
+        return "Tokens."
+    if S.high < DECAY:
+        return "Decay."
+    return "Both tokens and decay." if S.low > DECAY and S.high < TOKENS else "Not told apart."
+
+
+def _arms_grid(tables: Tables) -> Grid:
+    groups = arms(tables)
+    found = {name: told(tables, group) for name, group in groups.items()}
+    rows = tuple(
+        (k, what, *(numbers[k].text if numbers[k].known else "-" for numbers in found.values()))
+        for k, what in NAMES.items()
+    )
+    heads = (f"{name} ({len(group)} trunks)" for name, group in groups.items())
+    caption = "All contrasts of ln delta_PTQ (mean of 3 and 4 bits) by learning rate, means over trunks."
+    return Grid(heads=("", "contrast", *heads), rows=rows, caption=caption)
+
+
+def before_decay(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    return Finding(
+        numbers={"K2": found["K2"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K4", "K1")},
+        figure=lambda: FIGURES["schedules"](tables.rows(Rows(studies=("schedule", "overtraining"))), {}),
+        caption="The gap under each schedule that has models of one size at several token counts.",
+    )
+
+
+def decay(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    return Finding(
+        numbers={"K3": found["K3"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K6", "K5")},
+        figure=lambda: drawings.forest(
+            {"difference of ln delta_PTQ": {k: found[k] for k in ("K3", "K6", "K5")}},
+            references={"difference of ln delta_PTQ": {"none": 0.0}},
+        ),
+        caption="Decayed less trunk at equal tokens (K3) and at equal loss (K6), re-warmed less decayed (K5).",
+    )
+
+
+def constant_rate(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    slopes = {k: found[k] for k in ("K1", "K1 late", "K7", "K2", "K4")}
+    return Finding(
+        numbers={"K1": found["K1"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K1 late", "K7")},
+        figure=lambda: drawings.forest(
+            {"slope of ln delta_PTQ": slopes}, references={"slope of ln delta_PTQ": {"flat": 0.0}}
+        ),
+        caption="Slopes in tokens: on the trunk, late on it, while a lower rate is held, before and with the decay.",
+    )
+
+
+# ---- the optimizer's memory ----
+
+
+def memory(tables: Tables) -> Finding:
+    by_decay = attempt(lambda: _share_of_tau(tables, DECAYS, "weight_decay"))
+    by_batch = attempt(lambda: _share_of_tau(tables, BATCHES, "batch_tokens"))
+    without = attempt(lambda: _slope_without(tables))
+    return Finding(
+        numbers={"Q": by_decay},
+        shown={"the same from the batch": by_batch, "slope of ln delta_PTQ in ln D without weight decay": without},
+        reading=_which(by_decay),
+        figure=lambda: drawings.memory(_memory_rows(tables, DECAYS)),
+        caption="The gap at 3 bits against D and against D / tau, by weight decay; the better axis brings lines "
+        "together.",
+    )
+
+
+def _which(Q: Number) -> str:
+    if not Q.sure:
+        return ""
+    if Q.low > TOKENS:
+        return "D / tau counts."
+    if Q.high < DECAY:
+        return "Tokens count."
+    return "Both count." if Q.low > DECAY and Q.high < TOKENS else "Not told apart."
+
+
+def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
+    """Gaps at the telling widths above zero, of sizes that the first of the studies has."""
+    sizes = tables.pooled(asked.studies[:1])["N"].unique()
+    rows = ends(full_precision(tables.rows(asked)))
+    rows = rows[rows["N"].isin(sizes) & rows["P_post"].isin(TELLING)]
+    rows = rows[(rows["gap"] > 0) & (rows["gap"] < SATURATED)]
+    return rows.assign(log=np.log(rows["gap"].astype(float)), level=rows["N"].astype(str) + rows["P_post"].astype(str))
+
+
+def _share_of_tau(tables: Tables, asked: Rows, varied: str) -> Number:
+    """Q of ln delta = level(N, bits) + gamma ln D - Q gamma ln tau, from runs that differ in `varied` and D: 0 if D
+    counts, 1 if D / tau does."""
+    if not tables.has(asked.studies[0]):
+        raise InputError(f"not run yet: `make sweep S={asked.studies[0]}`")
+    rows = _memory_rows(tables, asked)
+    rows = rows[np.isfinite(rows["tau"].astype(float))]
+    other = {"weight_decay": "batch_tokens", "batch_tokens": "weight_decay"}[varied]
+    rows = rows[rows[other] == rows[other].mode().iloc[0]]
+    if rows[varied].nunique() < 2 or rows["tokens"].nunique() < 2:
+        raise InputError(f"the runs have one {varied}, or one D")
+
+    def measure(part: pd.DataFrame) -> float:
+        x = np.column_stack([np.log(part["D"].astype(float)), np.log(part["tau"].astype(float))])
+        both = pd.DataFrame(x, index=part.index).assign(y=part["log"])
+        centred = (both - both.groupby(part["level"]).transform("mean")).to_numpy()
+        found, _, rank, _ = np.linalg.lstsq(centred[:, :2], centred[:, 2], rcond=1e-6)
+        return -found[1] / found[0] if rank == 2 else math.nan
+
+    return left_out(measure, rows, "run_id")
+
+
+def _slope_without(tables: Tables) -> Number:
+    rows = _memory_rows(tables, DECAYS)
+    rows = rows[rows["weight_decay"] == 0]
+    if rows["tokens"].nunique() < 2:
+        raise InputError("no runs without weight decay at two D")
+
+    def measure(part: pd.DataFrame) -> float:
+        x, y = np.log(part["D"].astype(float)), part["log"]
+        x, y = (v - v.groupby(part["level"]).transform("mean") for v in (x, y))
+        return float((x * y).sum() / (x**2).sum()) if (x**2).sum() > 0 else math.nan
+
+    return left_out(measure, rows, "run_id")
+
+
+CROSSED = (
+    "Study `schedule`: constant-rate trunks, from whose snapshots branches decay to zero over several numbers of "
+    "tokens, hold a lower rate, or are re-warmed, so that tokens before the decay (D_b) and tokens of decay (D_d) "
+    "vary independently. "
+)
+
+
+AGAIN = "Study `schedule`, as [above](#tokens-or-decay). "
+
+CLAIMS = (
+    Claim(
+        key="tokens-or-decay",
+        title="The growth under a cosine schedule is one of tokens, not of decay",
+        source=f"{PAPER}, Appendix G (linear decay only); {AGAINST} say decay",
+        statement="delta_PTQ grows with tokens per parameter whatever the learning-rate schedule.",
+        how=CROSSED
+        + "S is the slope of ln delta_PTQ in ln D_b at fixed D_d (K2), over gamma_D of cosine runs of the same "
+        f"sizes at 3 and 4 bits: above {TOKENS:g} tokens do it, below {DECAY:g} decay does, between both do.",
+        rule=Rule(
+            conditions=(above("S", "S = K2 / gamma_D under cosine", TOKENS),),
+            meaning=f"below {TOKENS:g}; decay alone if below {DECAY:g}",
+        ),
+        needs=(("schedule",),),
+        beside=("overtraining",),
+        measure=share,
+    ),
+    Claim(
+        key="before-decay",
+        title="With the same decay, more tokens before it still make models harder to quantize",
+        source=f"{PAPER}, Sec. 3 and Appendix G",
+        statement="Tokens have an effect of their own.",
+        how=AGAIN + "K2 alone.",
+        rule=Rule(conditions=(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d"),)),
+        needs=(("schedule",),),
+        beside=("overtraining",),
+        measure=before_decay,
+    ),
+    Claim(
+        key="decay",
+        title="Decaying the learning rate makes models harder to quantize",
+        source=AGAINST,
+        statement="The error of quantization jumps when the learning rate decays, largely independent of tokens.",
+        how=AGAIN
+        + "K3: ln delta_PTQ at the end of a decay less that of its trunk at equal tokens; K6, the same at equal "
+        "loss, tells whether it is more than that decayed models are better ones.",
+        rule=Rule(conditions=(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens"),)),
+        needs=(("schedule",),),
+        measure=decay,
+    ),
+    Claim(
+        key="constant-rate",
+        title="At a constant learning rate the gap is flat in tokens",
+        source=AGAINST,
+        statement="Without decay the error of quantization hardly changes over trillions of tokens.",
+        how=AGAIN
+        + "K1: the slope of ln delta_PTQ in ln D along trunks; late: beyond twice the optimizer's memory tau = "
+        "batch / (rate x weight decay).",
+        rule=Rule(conditions=(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT),)),
+        needs=(("schedule",),),
+        measure=constant_rate,
+    ),
+    Claim(
+        key="memory",
+        title="What counts is D, not D over the optimizer's memory",
+        source=f"{PAPER}, Eq. 2 (one weight decay, one batch)",
+        statement="The law of the gap knows tokens and no optimizer.",
+        how="Studies `weight_decay` and `batch` beside `overtraining`: tau = batch / (rate x weight decay) varies at "
+        "equal D. Q is the share of the growth in ln D that goes against ln tau: 0 if D counts, 1 if D / tau does.",
+        rule=Rule(conditions=(below("Q", "Q from weight decay", DECAY),), meaning=f"D / tau alone if above {TOKENS:g}"),
+        needs=(("weight_decay",),),
+        beside=("batch", "overtraining"),
+        measure=memory,
+    ),
+)
