@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint sweep collect figures report bench coverage clean
+.PHONY: help setup demo test test-slow lint sweep collect figures report bench coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: setup ## train a small grid on real text, quantize every model, fit the la
 
 test: setup ## run the tests
 	$(RUN) -m pytest
+
+test-slow: setup ## run the tests of process groups, about a minute
+	$(RUN) -m pytest -m slow
 
 lint: setup ## check style
 	$(VENV)/bin/ruff check .

@@ -8,9 +8,9 @@ written; and where a model is measured in all its quantizations. The largest of 
 Every moment takes so many bytes for each member and some once. Those of a training step take none once: their memory is
 proportional to the members.
 
-On a CPU the count is within 7% of the tensors that are there (tests/scaling/test_memory.py). What the system counts as
+On a CPU the count is within 5% of the tensors that are there (tests/scaling/test_memory.py). What the system counts as
 the process's memory is more, by what the process takes without a tensor and by the holes that its heap is left with:
-`PROCESS` and `HEAP`, which are measured. There was no GPU to measure that path on.
+`PROCESS` and `HEAP`, which are measured. With them it is within 15%. There was no GPU to measure that path on.
 
 Bytes throughout; letters as in `scaling.kept`, S tokens of one model in one pass.
 """
@@ -39,11 +39,11 @@ TRACKING, TABLES = 35e6, 70e6
 """Of W&B in the same process, and of its tables once there are quantizations."""
 COMPILER = 200e6
 """Of torch.compile in the same process; the compilers that it starts have ended before memory is largest."""
-HEAP = 1.65
-"""What glibc's heap takes from the system for each byte of tensors at the peak: 1.3 to 1.9 in steps of 24k to 3M
-parameters, most in bfloat16. glibc serves aligned blocks from holes that are larger than the block, so a tensor does
-not fit into the hole that its like has left, and `scaling.allocator` has it keep such holes, because that is faster.
-With every tensor in a mapping of its own it is 1.0."""
+HEAP, HEAP_HALF = 1.5, 1.7
+"""What glibc's heap takes from the system for each byte of the tensors that come and go, at the peak: 1.3 to 1.7 in
+steps of models of 24k to 30M parameters, and 1.4 to 1.9 in bfloat16. glibc serves aligned blocks from holes that are
+larger than the block, so a tensor does not fit into the hole that its like has left, and `scaling.allocator` has it
+keep such holes, because that is faster. With every tensor in a mapping of its own it is 1.0."""
 
 
 class Moment(NamedTuple):
@@ -74,19 +74,17 @@ class Memory:
 def memory(stack: Sequence[Run]) -> Memory:
     """What training and measuring a stack takes."""
     device, models = device_of(stack[0]), at_once(busy(stack))
-    most = max(moments(stack, device), key=lambda moment: moment.of(models))
-    tensors = most.of(models)
-    fixed, factor = _around(stack[0], device)
-    return Memory(models=models, tensors=tensors, total=fixed + factor * tensors, moment=most.name)
+    found = [(moment, _seen(moment, stack[0], device)) for moment in moments(stack, device)]
+    moment, seen = max(found, key=lambda pair: pair[1].of(models))
+    return Memory(models=models, tensors=moment.of(models), total=seen.of(models), moment=moment.name)
 
 
 def most_models(runs: Sequence[Run], limit: float) -> int:
     """How many models of these runs, which are of one shape, fit into `limit` bytes together: at least 1, whether or
     not one does."""
     device = device_of(runs[0])
-    fixed, factor = _around(runs[0], device)
-    tensors = (limit - fixed) / factor
-    return max(1, min(int((tensors - moment.once) // moment.each) for moment in moments(runs, device)))
+    found = [_seen(moment, runs[0], device) for moment in moments(runs, device)]
+    return max(1, min(int((limit - moment.once) // moment.each) for moment in found))
 
 
 def device_of(run: Run) -> str:
@@ -94,14 +92,17 @@ def device_of(run: Run) -> str:
     return resolve_device("auto") if run.runtime.device == "auto" else run.runtime.device
 
 
-def _around(run: Run, device: str) -> tuple[float, float]:
-    """What the process takes without tensors, and what a tensor takes in units of its own size."""
+def _seen(moment: Moment, run: Run, device: str) -> Moment:
+    """A moment as the system counts it: with the rest of the process and the holes of its heap. Weights and moments of
+    the optimizer, which stay where they are, leave none."""
     if device != "cpu":
-        return 0.0, 1.0  # what the caching allocator takes beyond that was not measured: `scaling.machine` has a margin
+        return moment  # what the caching allocator takes beyond it was not measured: `scaling.machine` has a margin
     fixed = PROCESS + (COMPILER if run.runtime.compile == "on" else 0)
     if run.tracking.mode != "off":
         fixed += TRACKING + (TABLES if settings_of(run) else 0)
-    return fixed, HEAP
+    stays = 3 * Sizes([run], device).weights_bytes
+    heap = HEAP_HALF if run.runtime.dtype == "bfloat16" else HEAP
+    return Moment(moment.name, stays + heap * (moment.each - stays), fixed + heap * moment.once)
 
 
 def moments(stack: Sequence[Run], device: str) -> list[Moment]:

@@ -1,13 +1,16 @@
 """Every claim's verdict on simulated studies: reproduced where it was planted, not reproduced where the opposite was,
 and not decidable where noise hides it."""
 
+import dataclasses
 import functools
 import warnings
 
 import pytest
 
+from analysis import stages
 from analysis.report import build, rehearsal
 from analysis.report.claim import judge, missing
+from analysis.report.claims_tokens import growth
 from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.report.studies import NAMES
 from analysis.report.tables import REPEATED, Tables, checked
@@ -32,8 +35,9 @@ def turned(symbol, value, at):
     return {**GAP, symbol: value, "C_T": GAP["C_T"] * at ** (sign * (GAP[symbol] - value))}
 
 
-QUIET, LOUD, LOUDER = {"noise": 0.3}, {"noise": 5.0}, {"noise": 10.0}
+QUIET, LOUD, LOUDER = {"noise": 0.3}, {"noise": 5.0}, {"noise": 30.0}
 FALLING = QUIET | {"gap": turned("gamma_D", -0.3, USUAL)}
+FLAT = QUIET | {"gap": turned("gamma_D", 0.0, USUAL)}
 GROWING_WITH_SIZE = QUIET | {"gap": turned("gamma_N", -0.4, L2)}
 HARMLESS = QUIET | {"gap": turned("gamma_D", 0.05, USUAL) | {"C_T": turned("gamma_D", 0.05, USUAL)["C_T"] / 6}}
 EASY = QUIET | {"parts": {s: v / 2 if s.startswith("gamma") else v for s, v in PARTS.items()} | {"n_a": 0.3}}
@@ -56,9 +60,9 @@ def low_precision_helps(frame):
 
 
 def near_gaps_shrink(frame):
-    """One bit below training models lose a quarter of what they should: no C_w says that."""
+    """One bit below training models lose half of what they should: no C_w says that."""
     near = (frame["P_w"] < 16) & (frame["P_w"] - frame["P_post"] == 1)
-    return frame.assign(gap=frame["gap"].astype(float) / (1 + 3 * near))
+    return frame.assign(gap=frame["gap"].astype(float) / (1 + near))
 
 
 USUAL_VERDICTS = {
@@ -72,19 +76,19 @@ USUAL_VERDICTS = {
     "error": ({"kappa": 1.0, "noise": 0.3}, {"kappa": 2.0}, {"kappa": 1.25}),
     "quantizers": (QUIET, CONTRARY, LOUD),
     "no-D": (QUIET, CONTRARY, LOUD),
-    "order": (QUIET, EASY, {"noise": 30.0}),
-    "fine-order": (QUIET, CONTRARY, {"noise": 30.0}),
+    "order": (QUIET, EASY, LOUDER),
+    "fine-order": (QUIET, CONTRARY, LOUDER),
     "product": (QUIET, CONTRARY, LOUDER),
     "matched": (QUIET, EASY, LOUD),
     "matched-compute": (QUIET, CONTRARY, LOUD),
     "robust": (QUIET, CONTRARY, LOUDER),
     "tokens-or-decay": (QUIET, CONTRARY, LOUD),
     "before-decay": (QUIET, CONTRARY, LOUDER),
-    "decay": (QUIET, CONTRARY, {"noise": 30.0}),
+    "decay": (QUIET, CONTRARY, LOUDER),
     "constant-rate": ({"before": 0.0}, QUIET, LOUDER),
     "memory": (QUIET, CONTRARY, LOUD),
     "formats": (QUIET, FALLING, LOUD),
-    "granularity": (QUIET, CONTRARY, LOUDER),
+    "granularity": (QUIET, CONTRARY, FLAT),
     "corpus": (QUIET, CONTRARY, {"noise": 2.0}),
     "seeds": (QUIET, {"noise": 5.0}, {"noise": 2.0}),
     "rate": (QUIET, CONTRARY, {}),
@@ -97,7 +101,7 @@ CASES = [
     *((key, *case) for key, worlds in USUAL_VERDICTS.items() for case in zip(worlds, VERDICTS, strict=True)),
     *(("law-turning", QUIET, REPRODUCED), ("law-turning", LOUD, NOT_DECIDABLE)),
     *(("capacity", QUIET, REPRODUCED), ("capacity", LOUD, NOT_DECIDABLE)),
-    *(("unified", QUIET, REPRODUCED), ("unified", LOUD, NOT_DECIDABLE)),
+    *(("unified", QUIET, REPRODUCED), ("unified", {"noise": 3.0}, NOT_DECIDABLE)),
 ]
 MENDED = [
     ("law-turning", rising_early, NOT_REPRODUCED),
@@ -106,6 +110,14 @@ MENDED = [
 ]
 DRAWS, SEED = 24, 1
 UNJUDGED = {"gamma_post", "step_5", "w-kv", "bare grows"}  # numbers that a claim shows besides
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_starts():
+    """Verdicts are what is tested, not whether the solver finds the optimum from anywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "STARTS", 6)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +191,8 @@ def test_a_claim_in_other_words_takes_the_verdict(tables):
     found = {}
     frames = tables(QUIET)
     for key in ("tokens", "article-tokens"):
-        found[key] = judge(CLAIMS[key], frames, found)
+        plain = dataclasses.replace(CLAIMS[key], measure=lambda t: dataclasses.replace(growth(t), figure=None))
+        found[key] = judge(plain, frames, found)
     assert found["article-tokens"].verdict == found["tokens"].verdict == REPRODUCED
     assert found["article-tokens"].line == found["tokens"].line
     assert found["article-tokens"].claim.title == CLAIMS["article-tokens"].title

@@ -273,6 +273,7 @@ def test_a_damaged_checkpoint_does_not_stop_the_rest(grid, computed, monkeypatch
     assert_all_same(trained(*grid), apart(*grid))
 
 
+@pytest.mark.slow
 def test_two_processes_share_and_resume(make_run):
     """Ended where all are one model, and started again: what one process trains, but for rounding."""
     long = ("runtime.checkpoint_seconds=0", "ptq=none")

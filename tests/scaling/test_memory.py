@@ -164,11 +164,12 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
 
 
 def test_memory_is_proportional_to_the_models(runs_of):
-    one = memory(runs_of(1, "ptq=none"))
+    one, two = (memory(runs_of(count, "ptq=none")) for count in (1, 2))
     for count in (2, 4, 16):
         found = memory(runs_of(count, "ptq=none"))
         assert found.models == count and found.tensors == count * one.tensors
-        assert found.total - one.total == pytest.approx(HEAP * (count - 1) * one.tensors)
+        assert found.total - one.total == pytest.approx((count - 1) * (two.total - one.total))
+    assert one.tensors < two.total - one.total < HEAP * one.tensors
 
 
 def test_memory_follows_its_causes(runs_of):
