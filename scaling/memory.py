@@ -73,8 +73,8 @@ class Memory:
 
 def memory(stack: Sequence[Run]) -> Memory:
     """What training and measuring a stack takes."""
-    device, models = device_of(stack[0]), at_once(busy(stack))
-    found = [(moment, _seen(moment, stack[0], device)) for moment in moments(stack, device)]
+    sizes, models = Sizes(stack, device_of(stack[0])), at_once(busy(stack))
+    found = [(moment, _seen(moment, sizes)) for moment in moments(stack, sizes)]
     moment, seen = max(found, key=lambda pair: pair[1].of(models))
     return Memory(models=models, tensors=moment.of(models), total=seen.of(models), moment=moment.name)
 
@@ -82,8 +82,8 @@ def memory(stack: Sequence[Run]) -> Memory:
 def most_models(runs: Sequence[Run], limit: float) -> int:
     """How many models of these runs, which are of one shape, fit into `limit` bytes together: at least 1, whether or
     not one does."""
-    device = device_of(runs[0])
-    found = [_seen(moment, runs[0], device) for moment in moments(runs, device)]
+    sizes = Sizes(runs, device_of(runs[0]))
+    found = [_seen(moment, sizes) for moment in moments(runs, sizes)]
     return max(1, min(int((limit - moment.once) // moment.each) for moment in found))
 
 
@@ -92,27 +92,25 @@ def device_of(run: Run) -> str:
     return resolve_device("auto") if run.runtime.device == "auto" else run.runtime.device
 
 
-def _seen(moment: Moment, run: Run, device: str) -> Moment:
+def _seen(moment: Moment, s: Sizes) -> Moment:
     """A moment as the system counts it: with the rest of the process and the holes of its heap. Weights and moments of
     the optimizer, which stay where they are, leave none."""
-    if device != "cpu":
+    if not s.on_cpu:
         return moment  # what the caching allocator takes beyond it was not measured: `scaling.machine` has a margin
-    fixed = PROCESS + (COMPILER if run.runtime.compile == "on" else 0)
-    if run.tracking.mode != "off":
-        fixed += TRACKING + (TABLES if settings_of(run) else 0)
-    stays = 3 * Sizes([run], device).weights_bytes
-    heap = HEAP_HALF if run.runtime.dtype == "bfloat16" else HEAP
+    fixed = PROCESS + (COMPILER if s.compiled else 0)
+    if s.run.tracking.mode != "off":
+        fixed += TRACKING + (TABLES if settings_of(s.run) else 0)
+    stays, heap = 3 * s.weights_bytes, HEAP_HALF if s.half else HEAP
     return Moment(moment.name, stays + heap * (moment.each - stays), fixed + heap * moment.once)
 
 
-def moments(stack: Sequence[Run], device: str) -> list[Moment]:
+def moments(stack: Sequence[Run], s: Sizes) -> list[Moment]:
     """Every moment at which the memory of a stack may be largest."""
-    sizes = Sizes(stack, device)
-    found = [*in_a_step(sizes), _update(sizes), _taking(sizes, len(families(stack)) < len(stack))]
-    if sizes.on_cpu:
+    found = [*in_a_step(s), _update(s), _taking(s, forks=len(families(stack)) < len(stack))]
+    if s.on_cpu:
         # The file of one model is put together in memory.
-        found.append(Moment("checkpoint", 3 * sizes.weights_bytes, 3 * sizes.weights_bytes))
-    return [*found, *when_measured(sizes)]
+        found.append(Moment("checkpoint", 3 * s.weights_bytes, 3 * s.weights_bytes))
+    return [*found, *when_measured(s)]
 
 
 def in_a_step(s: Sizes) -> list[Moment]:

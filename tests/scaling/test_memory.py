@@ -102,7 +102,7 @@ def peak_of_steps(runs):
 )
 def test_a_step_takes_what_was_predicted(runs_of, members, overrides):
     runs = runs_of(members, *overrides)
-    predicted = [moment for moment in moments(runs, "cpu") if moment.name in TRAINING]
+    predicted = [moment for moment in moments(runs, Sizes(runs, "cpu")) if moment.name in TRAINING]
     assert max(moment.of(members) for moment in predicted) == pytest.approx(peak_of_steps(runs), rel=0.05)
 
 
