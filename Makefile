@@ -36,7 +36,7 @@ demo: setup ## train a small grid on real text, quantize every model, fit the la
 	$(RUN) -m analysis figures demo
 
 test: setup ## run the tests
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8
 
 test-slow: setup ## run the tests of process groups, about a minute
 	$(RUN) -m pytest -m slow

@@ -110,6 +110,10 @@ def small_or_quantized(tables: Tables) -> Finding:
 
 
 def _models(tables: Tables) -> pd.DataFrame:
+    return tables.once(("models",), lambda: _all_models(tables))
+
+
+def _all_models(tables: Tables) -> pd.DataFrame:
     """Models in 16 bits and quantized per channel, by GPTQ where the table has it, else rounded to nearest; bytes with
     (`bytes`) and without (`bare`) scales and embeddings."""
     asked = Rows(studies=SMALL, ptq=None)
@@ -124,33 +128,24 @@ def _models(tables: Tables) -> pd.DataFrame:
 def _pairs(tables: Tables, column: str) -> pd.DataFrame:
     """Each quantized model with the loss (`other`) and the N (`small`) that a model in 16 bits of as many bytes (by
     `column`) has at the same D: between measured ones by the fitted law of the loss, bent through them."""
-    models = _models(tables)
-    fit = _fit_of_loss(tables)
-    found = []
+    models, fit, found = _models(tables), _fit_of_loss(tables), []
     for tokens, group in models.groupby("tokens"):
-        whole = (
-            group[group["bits"] >= FULL_BITS]
-            .groupby("N")
-            .agg(size=(column, "mean"), loss=("loss", "mean"), runs=("loss", "size"))
-        )
+        sixteen = group[group["bits"] >= FULL_BITS].groupby("N")
+        whole = sixteen.agg(size=(column, "mean"), loss=("loss", "mean"), runs=("loss", "size"))
         if len(whole) < 2:
             continue
-        known = np.log(whole.index.to_numpy(float))
-        for r in group[(group["bits"] < FULL_BITS)].itertuples():
-            size = getattr(r, column)
-            if not whole["size"].iloc[0] <= size <= whole["size"].iloc[-1] or r.gap != r.gap:
-                continue
-            log = float(np.interp(math.log(size), np.log(whole["size"].to_numpy(float)), known))
-            law = _law(fit, np.exp([*known, log]), tokens)
-            other = law[-1] + float(np.interp(log, known, whole["loss"].to_numpy(float) - law[:-1]))
-            here = {"run_id": r.run_id, "tokens": tokens, "bits": r.bits, "N": r.N, "loss": r.loss, "gap": r.gap}
-            there = {"small": math.exp(log), "other": other, "less": r.loss - other, "runs": whole["runs"].mean()}
-            found.append(here | there)
-    if not found:
-        raise InputError(
-            "no quantized model has as many bytes as some model in 16 bits between two sizes of the same D"
-        )
-    return pd.DataFrame(found)
+        ends_ = whole["size"].iloc[[0, -1]]
+        low = group[(group["bits"] < FULL_BITS) & group[column].between(*ends_) & group["gap"].notna()]
+        known, sizes = np.log(whole.index.to_numpy(float)), np.log(whole["size"].to_numpy(float))
+        logs = np.interp(np.log(low[column].to_numpy(float)), sizes, known)
+        bent = whole["loss"].to_numpy(float) - _law(fit, np.exp(known), tokens)
+        other = _law(fit, np.exp(logs), tokens) + np.interp(logs, known, bent)
+        more = {"small": np.exp(logs), "other": other, "less": low["loss"] - other, "runs": whole["runs"].mean()}
+        found.append(low[["run_id", "tokens", "bits", "N", "loss", "gap"]].assign(**more))
+    rows = pd.concat(found) if found else pd.DataFrame()
+    if rows.empty:
+        raise InputError("no quantized model has as many bytes as some model in 16 bits between two sizes at its D")
+    return rows
 
 
 def _fit_of_loss(tables: Tables) -> Fit | None:

@@ -63,10 +63,14 @@ def _usual(tables: Tables, size: float, found: list[Trunk]) -> float:
     return float(np.median(sorted({t.lr for t in found if size == t.N})))
 
 
-def told(tables: Tables, group: list[Trunk]) -> dict[str, Number]:
-    """Each contrast's mean over trunks."""
-    each = pd.DataFrame([contrasts(trunk) for trunk in group])
-    return {name: attempt(lambda name=name: mean(each[name], what="trunks")) for name in NAMES}
+def told(tables: Tables, arm: str) -> dict[str, Number]:
+    """Each contrast's mean over the trunks of an arm."""
+
+    def make() -> dict[str, Number]:
+        each = pd.DataFrame([contrasts(trunk) for trunk in arms(tables)[arm]])
+        return {name: attempt(lambda name=name: mean(each[name], what="trunks")) for name in NAMES}
+
+    return tables.once(("arm", arm), make)
 
 
 def main_arm(tables: Tables) -> dict[str, Number]:
@@ -75,7 +79,7 @@ def main_arm(tables: Tables) -> dict[str, Number]:
     Raises:
         InputError: the study has no trunk.
     """
-    return tables.once(("main arm",), lambda: told(tables, next(iter(arms(tables).values()))))
+    return told(tables, next(iter(arms(tables))))
 
 
 def cosine(tables: Tables) -> Number:
@@ -112,7 +116,7 @@ def _reading(S: Number) -> str:
 
 def _arms_grid(tables: Tables) -> Grid:
     groups = arms(tables)
-    found = {name: told(tables, group) for name, group in groups.items()}
+    found = {name: told(tables, name) for name in groups}
     rows = tuple(
         (k, what, *(numbers[k].text if numbers[k].known else "-" for numbers in found.values()))
         for k, what in NAMES.items()
