@@ -3,6 +3,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 S ?= demo
+ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -16,6 +17,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  S=NAME        study for sweep, collect and figures (a file of sweeps/), now: $(S)"
+	@echo "  ARGS=         more for sweep, such as tracking=off or hydra.sweeper.largest_N=4e5 (larger models wait)"
 	@echo "  PYTHON=PATH   interpreter to make the environment with, 3.11 or newer, now: $(PYTHON)"
 	@echo "  TORCH_INDEX=  package index to take torch from, such as that of its CPU builds; empty: the default one"
 
@@ -46,7 +48,7 @@ lint: setup ## check style
 	$(VENV)/bin/ruff format --check .
 
 sweep: setup ## train the study S, skipping what is done
-	$(RUN) -m scaling.train --multirun sweeps=$(S)
+	$(RUN) -m scaling.train --multirun sweeps=$(S) $(ARGS)
 
 collect: setup ## gather the finished runs of study S into results/S/runs.csv
 	$(RUN) -m scaling.sweep collect $(S)

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from analysis import compare, fit_command, plan, profile_command, slopes_command
+from analysis import compare, fit_command, plan, predict_command, profile_command, slopes_command
 from analysis.errors import InputError
 from analysis.report import command as report_command
 
@@ -47,17 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     fit_command.add_draws(figures)
     figures.set_defaults(run=_figures)
 
-    predict = commands.add_parser(
-        "predict", help="predict a loss", description="Predict a loss from FITS.json, or from the `paper`'s constants."
-    )
-    predict.add_argument("fits", metavar="FITS.json|paper")
-    predict.add_argument("--N", type=float, required=True, help="non-embedding parameters")
-    predict.add_argument("--D", type=float, required=True, help="training tokens")
-    predict.add_argument("--post", metavar="FORMAT", help="quantize after training: int4, e4m3, or bits")
-    for name in ("weights", "activations", "kv"):
-        predict.add_argument(f"--{name}", metavar="FORMAT", default="bf16", help=f"{name} in training (default bf16)")
-    predict.set_defaults(run=_predict)
-    for module in (profile_command, slopes_command, compare, plan, report_command):
+    for module in (predict_command, profile_command, slopes_command, compare, plan, report_command):
         module.add_parser(commands)
     return parser
 
@@ -95,26 +85,6 @@ def _figures(chosen: argparse.Namespace) -> None:
         low, high = fit.interval("gamma_D")
         interval = f"[{low:.3f}, {high:.3f}]" if low == low else "(no interval: too few runs)"
         print(f"gamma_D = {fit.params['gamma_D']:.3f} {interval}")
-
-
-def _predict(chosen: argparse.Namespace) -> None:
-    from analysis import fits, predict
-
-    found = predict.paper() if chosen.fits == "paper" else fits.read(Path(chosen.fits)).fits
-    widths = {"P_w": chosen.weights, "P_a": chosen.activations, "P_kv": chosen.kv}
-    made = predict.predict(
-        found,
-        N=chosen.N,
-        D=chosen.D,
-        widths={part: predict.bits_of(text) for part, text in widths.items()},
-        post=None if chosen.post is None else predict.bits_of(chosen.post),
-    )
-    for term, what in ((made.loss, "loss after training"), (made.gap, "added by quantization"), (made.total, "loss")):
-        if term is not None:
-            interval = f"[{term.low:.4f}, {term.high:.4f}]" if term.low == term.low else "(constants without intervals)"
-            print(f"{what:<22} {term.value:.4f} {interval} nats a token  ({term.law})")
-    for warning in made.warnings:
-        print(f"warning: {warning}")
 
 
 if __name__ == "__main__":

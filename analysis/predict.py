@@ -6,7 +6,7 @@ and their errors are taken as independent. An interval of a gap is made on its l
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from analysis.fits import published
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
+from analysis.table import numbers
 
 PAPER = ("kumar_neff_tied", "kumar_ptq")  # the laws whose published constants are one paper's
 
@@ -97,6 +98,36 @@ def predict(
     up = np.hypot(loss.high - loss.value, gap.high - gap.value)
     total = Term(law=f"{loss.law} + {gap.law}", value=value, low=float(value - down), high=float(value + up))
     return Prediction(loss=loss, gap=gap, total=total, warnings=outside(fit, at) + outside(after, at))
+
+
+def foretell(fits: Mapping[str, Fit], cells: pd.DataFrame, posts: Sequence[float]) -> tuple[pd.DataFrame, list[str]]:
+    """What `predict` says of each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
+    quantized to each of `posts`: columns N, D, P_w, P_a, P_kv, P_post, loss, loss_low, loss_high, and gap, gap_low,
+    gap_high where P_post is below 16. Also a line for each question that has no answer or lies outside the rows of the
+    fits, each once.
+
+    Raises:
+        InputError: N or D is missing, or something is no number above zero; or no question has an answer.
+    """
+    asked = {name: numbers(cells, name, positive=True) for name in ("N", "D", *PARTS) if name in cells or name in "ND"}
+    rows, lines = [], {}
+    for cell in pd.DataFrame(asked).to_dict("records"):
+        widths = {part: cell.get(part, FULL_BITS) for part in PARTS}
+        for post in (FULL_BITS, *posts):
+            row = {"N": cell["N"], "D": cell["D"], **widths, "P_post": post}
+            try:
+                made = predict(fits, N=cell["N"], D=cell["D"], widths=widths, post=post)
+            except InputError as fault:
+                lines[str(fault)] = None
+                continue
+            lines |= dict.fromkeys(made.warnings)
+            terms = {"loss": made.total} if made.gap is None else {"loss": made.total, "gap": made.gap}
+            for name, term in terms.items():
+                row |= {name: term.value, f"{name}_low": term.low, f"{name}_high": term.high}
+            rows.append(row)
+    if not rows:
+        raise InputError(f"nothing could be foretold: {'; '.join(lines)}")
+    return pd.DataFrame(rows), list(lines)
 
 
 def _term(fit: Fit, at: Mapping[str, float]) -> Term:

@@ -27,5 +27,5 @@ ConfigStore.instance().store(
     group="hydra/sweeper",
     name="stacks",
     provider="scaling",
-    node={"_target_": "hydra_plugins.scaling_stacks.StackSweeper", "params": None, "grids": []},
+    node={"_target_": "hydra_plugins.scaling_stacks.StackSweeper", "params": None, "grids": [], "largest_N": None},
 )

@@ -79,6 +79,23 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
     return list(runs.values())
 
 
+def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
+    """The runs of at most so many parameters: larger ones can be foretold from these before they are trained.
+
+    Raises:
+        InputError: there is none.
+    """
+    if largest_N is None:
+        return runs
+    if not isinstance(largest_N, int | float):
+        raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters")
+    found = [run for run in runs if largest_N >= run.N]
+    if not found:
+        least = min(run.N for run in runs)
+        raise InputError(f"hydra.sweeper.largest_N={largest_N:g}: no run is that small; the smallest has N = {least:,}")
+    return found
+
+
 def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value]]:
     """Setting -> its values. A setting that is named twice has the later values."""
     parser = OverridesParser.create(config_loader=loader)

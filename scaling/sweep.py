@@ -49,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="h100", help="GPU whose hours are counted (plan); h100 if not given")
     parser.add_argument("--mfu", default="0.4", help="share of its peak that is reached (plan); 0.4 is assumed")
     parser.add_argument("--price-per-hour", help="of that GPU, in dollars (plan)")
-    parser.add_argument("--out", type=Path, help="the table (collect); results/STUDY/runs.csv if not given")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="a table: of finished runs (collect; results/STUDY/runs.csv if not given), "
+        "or of planned N, D and bits (plan; none if not given)",
+    )
     given = parser.parse_intermixed_args(arguments)
     guarded(lambda: _run(given), "scaling.sweep")
 
@@ -61,7 +66,7 @@ def _run(given: argparse.Namespace) -> None:
         _status(load(given.study, given.overrides), given.ids)
     else:
         price = _price(given)
-        _plan(load(given.study, given.overrides), given.ids, price)
+        _plan(load(given.study, given.overrides), given.ids, price, given.out)
 
 
 def _price(given: argparse.Namespace) -> "Price":
@@ -86,7 +91,7 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.grid import study_runs
+    from scaling.grid import study_runs, up_to
     from scaling.train import CONFIGS
 
     for override in overrides:
@@ -97,7 +102,8 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", [f"sweeps={name}", *about_hydra], return_hydra_config=True).hydra
         loader = GlobalHydra.instance().config_loader()
-        runs = study_runs(config.sweeper.params or {}, config.sweeper.grids, arguments, loader)
+        asked = config.sweeper
+        runs = up_to(asked.get("largest_N"), study_runs(asked.params or {}, asked.grids, arguments, loader))
     return Study(runs, config.launcher)
 
 
@@ -129,10 +135,11 @@ def cells(runs: Sequence["Run"]) -> dict[tuple[int, int], list["Run"]]:
     return found
 
 
-def _plan(study: Study, ids: bool, price: "Price") -> None:
+def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
     from scaling.plan import JOB_HEADINGS, Plan, forecast, job_rows
     from scaling.runs import RunFolder
     from scaling.sweeper import remaining
+    from scaling.table import planned
 
     todo, refused = remaining(study.runs)
     waiting = {run.run_id for run in todo}
@@ -153,6 +160,8 @@ def _plan(study: Study, ids: bool, price: "Price") -> None:
         print(line)
     for line in refused:
         print(f"refused: {line}")
+    if out is not None:
+        print(f"{out}: {planned(study.runs, out)} rows")
     if not todo:
         print("nothing to train")
         return

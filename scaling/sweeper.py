@@ -21,7 +21,7 @@ from scaling.cli import UnfinishedError
 from scaling.config import Run
 from scaling.data import Corpus, prepare
 from scaling.errors import InputError
-from scaling.grid import study_runs
+from scaling.grid import study_runs, up_to
 from scaling.jobs import cores, cost_together, stacks, waves, with_threads, write_stack
 from scaling.runs import RunFolder
 from scaling.terminal import PLAIN_VARIABLE, duration, note
@@ -32,8 +32,10 @@ NAMED = 3  # run ids in a message
 class StackSweeper:
     """`hydra.sweeper` of every study; `hydra_plugins/scaling_stacks.py` makes it known to Hydra."""
 
-    def __init__(self, params: Mapping[str, Any] | None, grids: Sequence[Mapping[str, Any]]):
-        self.params, self.grids = params or {}, grids
+    def __init__(
+        self, params: Mapping[str, Any] | None, grids: Sequence[Mapping[str, Any]], largest_N: float | None = None
+    ):
+        self.params, self.grids, self.largest_N = params or {}, grids, largest_N
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.launcher_config = hydra_context, config.hydra.launcher
@@ -48,7 +50,7 @@ class StackSweeper:
             InputError: a point of the grid cannot be used; nothing was trained.
             UnfinishedError: some runs are not done, for reasons that were noted and lie in their folders.
         """
-        runs = study_runs(self.params, self.grids, arguments, self.context.config_loader)
+        runs = up_to(self.largest_N, study_runs(self.params, self.grids, arguments, self.context.config_loader))
         todo, refused = remaining(runs)
         for line in refused:
             note(line)

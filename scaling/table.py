@@ -9,7 +9,7 @@ token count; both are paired over windows, and standard errors are clustered by 
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,16 @@ def collect(study_folder: Path, out: Path) -> int:
         raise InputError(f"{study_folder}: no finished run; train some with python -m scaling.train")
     order = ["N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post"]
     frame = pd.DataFrame(rows).sort_values(order, na_position="first", kind="stable")
+    with replacing(out) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+    return len(frame)
+
+
+def planned(runs: Sequence[Run], out: Path) -> int:
+    """Write N, D and the bits in training of so many runs to the CSV `out`, each once: what can be foretold before
+    anything is trained. Returns the number of rows."""
+    rows = [{"N": run.N, "D": run.D, **{p: _precision_columns(run)[p] for p in ("P_w", "P_a", "P_kv")}} for run in runs]
+    frame = pd.DataFrame(rows).drop_duplicates().sort_values(["N", "D", "P_w", "P_a", "P_kv"])
     with replacing(out) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
     return len(frame)

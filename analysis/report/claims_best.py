@@ -17,6 +17,7 @@ from analysis.figures.predicted_gap import usable
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
+from analysis.report import foretold
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.claims_tokens import fit_notes
@@ -40,7 +41,7 @@ def best(tables: Tables) -> Finding:
         Number.none("the table `matched` is missing") if not groups else attempt(lambda: _margin(tables, groups[0]))
     )
     if groups:
-        grids = tuple(_matched_grid(tables, group) for group in groups)
+        grids = (*(_matched_grid(tables, group) for group in groups), *foretold.beside(tables, "matched"))
     frame = tables.rows(MATCHED) if tables.has("matched") else tables.rows(TRAINED)
     return Finding(
         numbers=numbers,

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.predict import paper, predict
 
 
 @pytest.fixture
@@ -103,9 +104,29 @@ def test_predict_from_paper_and_from_a_file(capsys, study, tmp_path):
     assert out.count("[") == 3
 
 
+def test_a_plan_is_foretold_row_by_row(capsys, tmp_path):
+    cells, out = tmp_path / "cells.csv", tmp_path / "foretold.csv"
+    cells.write_text("N,D,P_a\n1e9,1e11,16\n1e9,1e11,4\n1e9,1e11,3\n")
+    status, said, _ = run(capsys, "predict", "paper", "--cells", cells, "--post", "int3,6", "--out", out)
+    assert status == 0
+    # Trained at 4 bits there is no law of what 3 or 6 bits add; at 3 bits no parameter is left.
+    frame = pd.read_csv(out)
+    assert frame[["P_a", "P_post"]].to_numpy().tolist() == [[16, 16], [16, 3], [16, 6], [4, 16]]
+    assert "post=6: not below P_a=4 in training" in said and "no effective parameters" in said
+    told = predict(paper(), N=1e9, D=1e11, widths={}, post=3.0)
+    assert frame["gap"].iloc[1] == pytest.approx(told.gap.value, rel=1e-5)
+    assert frame["loss"].iloc[1] == pytest.approx(told.total.value, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (
+            ("predict", "paper", "--N", "1", "--D", "1", "--filter", "N > 1"),
+            "predict: expected --N and --D, or --cells and --out",
+        ),
+        (("predict", "paper", "--cells", "{table}"), "predict: --cells: expected --out beside it"),
+        (("predict", "paper", "--cells", "none.csv", "--out", "o.csv"), "predict: none.csv: no such table"),
         (("fit", "nope", "{table}", "--out", "{out}"), "fit: nope: no such law; use one of"),
         (("fit", "chinchilla", "none.csv", "--out", "{out}"), "fit: none.csv: no such table"),
         (("fit", "chinchilla", "{table}", "--out", "{out}"), "fit: chinchilla: N has 2 different values"),

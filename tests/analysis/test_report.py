@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.report import blocks, build, html, markdown, rehearsal, studies
+from analysis.report import blocks, build, foretold, html, markdown, rehearsal, studies
 from analysis.report.blocks import Bullets, Document, Grid, Heading, Paragraph, Verdict
 from analysis.report.rules import NOT_RUN, REPRODUCED
 from analysis.report.tables import COLUMNS, Rows, Tables, nominal
@@ -229,3 +229,18 @@ def test_contents_come_before_the_first_section_and_nest():
 def test_empty_columns_are_left_out():
     made = blocks.grid(("a", "b", "c"), (("1", "", "x"), ("2", "", "")))
     assert (made.heads, made.rows) == (("a", "c"), (("1", "x"), ("2", "")))
+
+
+def test_what_was_foretold_stands_beside_what_came_out(tmp_path):
+    rehearsal.write(tmp_path, World(noise=0.3), only=["matched"])
+    tables = Tables(tmp_path, ["matched"], draws=0, seed=0, progress=lambda _: None)
+    assert foretold.beside(tables, "matched") == ()
+    frame = tables.frames["matched"]
+    four = frame[frame["P_w"] == 4]
+    lines = [f"{n},{four['D'].iloc[0] * 1.001},4,4,4,16,2,1.9,2.1" for n in (four["N"].iloc[0], 123)]
+    (tmp_path / "matched" / "foretold.csv").write_text(
+        "\n".join(["N,D,P_w,P_a,P_kv,P_post,loss,loss_low,loss_high", *lines])
+    )
+    (grid,) = foretold.beside(tables, "matched")
+    assert [row[2:6] for row in grid.rows] == [("4", "", "loss", "2.00 [1.90, 2.10]")]  # nothing has N = 123
+    assert float(grid.rows[0][6]) == pytest.approx(four["loss"].mean(), abs=1e-4) and len(four) == 2

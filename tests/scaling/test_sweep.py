@@ -49,6 +49,15 @@ def test_plan_counts_cells_and_runs_before_anything_is_spent(sweep, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_plan_writes_what_can_be_foretold(sweep, tmp_path):
+    status, out, _ = sweep("plan", "precision.weights=bf16,int4", options=["--out", str(tmp_path / "cells.csv")])
+    assert status == 0 and "cells.csv: 4 rows" in out
+    cells = pd.read_csv(tmp_path / "cells.csv")
+    assert cells[["N", "D", "P_w", "P_a"]].to_numpy().tolist() == [
+        [1792, d, p, 16] for d in (2560, 5120) for p in (4, 16)
+    ]
+
+
 def rows_of(out, n):
     """The cells of the rows of a printed table that begin with N."""
     rows = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in out.splitlines() if "│" in line]

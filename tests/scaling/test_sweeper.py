@@ -52,6 +52,25 @@ def test_the_command_line_replaces_a_setting_in_every_grid(study_file):
     assert sorted(found) == [(23552, 3000000, "int3", 7), (23552, 3000000, "int4", 7), (82944, 3000000, "bf16", 7)]
 
 
+def test_large_models_can_wait(study_file):
+    study_file("union", TWO_GRIDS)
+    assert {run.N for run in load("union", ["hydra.sweeper.largest_N=5e4"]).runs} == {23552}
+    assert len(load("union", ["hydra.sweeper.largest_N=82944"]).runs) == len(load("union", []).runs)
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("2e4", "20000: no run is that small; the smallest has N = 23,552"),
+        ("small", "small: expected a number of parameters"),
+    ],
+)
+def test_a_limit_that_leaves_nothing_or_means_nothing_is_refused(study_file, value, said):
+    study_file("union", TWO_GRIDS)
+    with pytest.raises(InputError, match=said):
+        load("union", [f"hydra.sweeper.largest_N={value}"])
+
+
 def test_values_set_on_copies_are_what_hydra_composes(study_file, tiny):
     """Against a composition of every single point, which is what Hydra's own sweeper does."""
     from hydra import compose, initialize_config_dir
