@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scaling.config import Run
     from scaling.estimate import Price
 
+ADD = "a table of the same study from another machine, whose other runs are put into this one (collect)"
 STATES = ("done", "failed", "partial", "refused", "new")
 
 
@@ -55,13 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a table: of finished runs (collect; results/STUDY/runs.csv if not given), "
         "or of planned N, D and bits (plan; none if not given)",
     )
+    parser.add_argument("--add", type=Path, action="append", default=[], metavar="TABLE", help=ADD)
     given = parser.parse_intermixed_args(arguments)
     guarded(lambda: _run(given), "scaling.sweep")
 
 
 def _run(given: argparse.Namespace) -> None:
     if given.command == "collect":
-        _collect(given.study, given.overrides, given.out)
+        _collect(given.study, given.overrides, given.out, given.add)
     elif given.command == "status":
         _status(load(given.study, given.overrides), given.ids)
     else:
@@ -187,7 +189,7 @@ def _status(study: Study, ids: bool) -> None:
     print(f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 
-def _collect(name: str, overrides: Sequence[str], out: Path | None) -> None:
+def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
     from scaling.runs import RunFolder
     from scaling.table import collect
     from scaling.terminal import note
@@ -202,7 +204,7 @@ def _collect(name: str, overrides: Sequence[str], out: Path | None) -> None:
     else:
         folder = RunFolder(_single(name, overrides)).path.parent
     out = out or Path("results") / name / "runs.csv"
-    print(f"{out}: {collect(folder, out)} rows")
+    print(f"{out}: {collect(folder, out, others)} rows")
 
 
 def _single(study: str, overrides: Sequence[str]) -> "Run":

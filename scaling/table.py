@@ -21,10 +21,11 @@ from scaling.evaluate import clustered_mean
 from scaling.formats import Format, parse
 from scaling.gaussian import over_matrices
 from scaling.measure import evaluation_name
+from scaling.merge import as_written, ordered, with_rows_of, write
 from scaling.model import is_block_weight, parts_of
 from scaling.precision import Precision
 from scaling.quantize import block_of
-from scaling.runs import RunFolder, read_result, replacing, stored_run
+from scaling.runs import RunFolder, read_result, stored_run
 from scaling.scales import check_rule, stored_bits
 
 PLAIN_BYTES = 2  # what is not quantized is kept in bf16
@@ -63,20 +64,21 @@ class _Folder:
     result: dict[str, Any]
 
 
-def collect(study_folder: Path, out: Path) -> int:
-    """Write the table of all finished runs under `study_folder` to the CSV `out`; returns its number of rows.
+def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
+    """Write the table of all finished runs under `study_folder` to the CSV `out`, with those rows of the tables
+    `others` (of other machines) whose runs are not there; returns its number of rows.
 
     Raises:
-        InputError: no finished run there, or a folder is damaged.
+        InputError: no finished run there, a folder is damaged, or another table has not these columns.
     """
     folders = {folder.path.name: folder for folder in _finished(study_folder)}
     rows = [row for folder in folders.values() for row in _rows(folder, folders)]
     if not rows:
         raise InputError(f"{study_folder}: no finished run; train some with python -m scaling.train")
-    order = ["N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post"]
-    frame = pd.DataFrame(rows).sort_values(order, na_position="first", kind="stable")
-    with replacing(out) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+    frame = as_written(pd.DataFrame(rows))
+    for path in others:
+        frame = with_rows_of(path, frame)
+    write(ordered(frame), out)
     return len(frame)
 
 
@@ -85,8 +87,7 @@ def planned(runs: Sequence[Run], out: Path) -> int:
     anything is trained. Returns the number of rows."""
     rows = [{"N": run.N, "D": run.D, **{p: _precision_columns(run)[p] for p in ("P_w", "P_a", "P_kv")}} for run in runs]
     frame = pd.DataFrame(rows).drop_duplicates().sort_values(["N", "D", "P_w", "P_a", "P_kv"])
-    with replacing(out) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+    write(as_written(frame), out)
     return len(frame)
 
 

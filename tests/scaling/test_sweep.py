@@ -194,6 +194,27 @@ def test_collect_writes_the_table_and_says_what_it_lacks(sweep, train, tmp_path)
     assert len(table) == 6 and table.run_id.nunique() == 2 and set(table.D) == {2560}
 
 
+def test_collect_adds_the_runs_of_another_machine(sweep, train, tmp_path):
+    both, theirs, out_file = (tmp_path / name for name in ("both.csv", "theirs.csv", "runs.csv"))
+    train("study=four", "data.tokens=2560", "seed=0,1", "--multirun")
+    sweep("collect", options=["--out", str(both)])
+    # Here only one of the two is there, and the other machine found another loss for a run that both have.
+    first, second = (path.parent for path in sorted((tmp_path / "outputs" / "four").glob("*/result.json")))
+    whole = pd.read_csv(both, dtype=str, keep_default_na=False)
+    loss = whole["loss"][whole["run_id"] == first.name].iloc[0]
+    theirs.write_text(both.read_text().replace(loss, f"{float(loss) + 0.25:.8g}"))
+    second.rename(tmp_path / "elsewhere")
+    status, out, err = sweep("collect", options=["--out", str(out_file), "--add", str(theirs)])
+    assert status == 0 and out == f"{out_file}: 6 rows\n"
+    assert f"{theirs}: 1 runs added; 1 runs are here too, with losses at most 0.25 nats apart" in err
+    assert out_file.read_bytes() == both.read_bytes()
+    for text, said in (("N,D\n1,2\n", "not a table with the columns of this version"), ("", "not a table of runs (")):
+        theirs.write_text(text)
+        status, out, _ = sweep("collect", options=["--out", str(out_file), "--add", str(theirs)])
+        assert status == 1 and out.startswith(f"scaling.sweep: {theirs}: {said}")
+        assert out_file.read_bytes() == both.read_bytes()
+
+
 def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
     train("study=loose")
     status, _, _ = sweep("collect", study="loose", options=["--out", str(tmp_path / "runs.csv")])
