@@ -22,8 +22,8 @@ from analysis.valley import Valley
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit:
-    """A fitted law. `params` and `intervals` are by symbol, in the units that the law's parameters state."""
+class Fit(diagnosis.Diagnosis):
+    """A fitted law and its diagnosis. `params`, `intervals`: by symbol, in the units that the law's parameters state."""
 
     law: Law
     params: dict[str, float]
@@ -40,17 +40,7 @@ class Fit:
     rows: int
     filter: str
     left_out: dict[str, int]
-    starts: int
-    starts_at_optimum: int
-    status: str
-    condition: float
-    at_bound: dict[str, bool]
-    active_share: float
-    r2: float
-    r2_within: dict[str, float]
-    rmse: float
     ranges: dict[str, tuple[float, float]]
-    warnings: list[str]
 
     def interval(self, symbol: str) -> tuple[float, float]:
         """The 95% interval of a parameter, (NaN, NaN) where the table is too small for one.

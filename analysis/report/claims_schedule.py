@@ -97,21 +97,22 @@ def share(tables: Tables) -> Finding:
     return Finding(
         numbers={"S": S},
         shown={"K2": found["K2"], "gamma_D under cosine, same sizes and widths": usual},
-        reading=_reading(S),
+        reading=_reading(S, "Tokens.", "Decay.", "Both tokens and decay."),
         grids=(_arms_grid(tables),),
         figure=lambda: drawings.branches(next(iter(arms(tables).values()))),
         caption="The gap on trunks (dots, joined) and at the ends of decayed branches, by tokens of decay.",
     )
 
 
-def _reading(S: Number) -> str:
-    if not S.sure:
+def _reading(number: Number, large: str, small: str, both: str) -> str:
+    """What a share that lies surely above TOKENS, below DECAY or between says."""
+    if not number.sure:
         return ""
-    if S.low > TOKENS:
-        return "Tokens."
-    if S.high < DECAY:
-        return "Decay."
-    return "Both tokens and decay." if S.low > DECAY and S.high < TOKENS else "Not told apart."
+    if number.low > TOKENS:
+        return large
+    if number.high < DECAY:
+        return small
+    return both if number.low > DECAY and number.high < TOKENS else "Not told apart."
 
 
 def _arms_grid(tables: Tables) -> Grid:
@@ -172,21 +173,11 @@ def memory(tables: Tables) -> Finding:
     return Finding(
         numbers={"Q": by_decay},
         shown={"the same from the batch": by_batch, "slope of ln delta_PTQ in ln D without weight decay": without},
-        reading=_which(by_decay),
+        reading=_reading(by_decay, "D / tau counts.", "Tokens count.", "Both count."),
         figure=lambda: drawings.memory(_memory_rows(tables, DECAYS)),
         caption="The gap at 3 bits against D and against D / tau, by weight decay; the better axis brings lines "
         "together.",
     )
-
-
-def _which(Q: Number) -> str:
-    if not Q.sure:
-        return ""
-    if Q.low > TOKENS:
-        return "D / tau counts."
-    if Q.high < DECAY:
-        return "Tokens count."
-    return "Both count." if Q.low > DECAY and Q.high < TOKENS else "Not told apart."
 
 
 def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
