@@ -23,7 +23,7 @@ from analysis.valley import Valley
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit(diagnosis.Diagnosis):
-    """A fitted law and its diagnosis. `params`, `intervals`: by symbol, in the units that the law's parameters state."""
+    """A fitted law and its diagnosis. `params`, `intervals`: by symbol, in the units that the law states."""
 
     law: Law
     params: dict[str, float]
