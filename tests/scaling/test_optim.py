@@ -12,8 +12,8 @@ def rates(run):
     return [learning_rate(run, step) for step in range(run.steps)]
 
 
-# 40 steps of 128 tokens, the first four of them warm-up; peak 0.004 * (32 / 16) ** 0.5.
-PEAK = 0.004 * 2**0.5
+# 40 steps of 128 tokens, the first four of them warm-up; peak 0.008 * (32 / 16) ** 0.5.
+PEAK = 0.008 * 2**0.5
 
 
 def test_cosine_by_hand(make_run):
