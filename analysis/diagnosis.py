@@ -3,7 +3,9 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 
+from analysis.law import Law
 from analysis.objective import Problem
 from analysis.stages import Fitted
 
@@ -12,6 +14,8 @@ ILL = 1e3  # condition number above which parameters are barely told apart
 LOST = 1e7  # ... and above which they are not told apart at all
 THIN = 10.0  # least ratio between the largest and the smallest D/N
 FEW = 0.5  # share of starts below which the optimum was luck
+CONDITIONS = ("corpus", "dtype", "schedule", "decay_tokens", "lr_peak", "weight_decay", "batch_tokens")
+"""Columns of how a run was trained that no law knows and that move losses and gaps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ def diagnose(fitted: Fitted) -> Diagnosis:
         rmse=float(np.sqrt(np.mean((problem.y - prediction) ** 2))),
         warnings=[],
     )
-    return dataclasses.replace(made, warnings=_doubts(problem, made))
+    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(problem.law, fitted.frame))
 
 
 def _condition(problem: Problem, best: np.ndarray, edge: np.ndarray) -> float:
@@ -120,3 +124,12 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
         listed = ", ".join(f"{b} bits {r:.2f}" for b, r in within.items())
         doubts.append(f"R2 within a bit width is below 0.5: {listed}")
     return doubts
+
+
+def _mixed(law: Law, frame: pd.DataFrame) -> list[str]:
+    """A doubt about rows that the law takes for equals, and that were trained differently."""
+    asked = [v for v in law.variables if v in frame]
+    cells = frame.groupby(asked, dropna=False)
+    found = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in asked}
+    listed = ", ".join(f"{c} ({count} values)" for c, count in found.items() if count > 1)
+    return [f"rows of one {', '.join(asked)} differ in {listed}, which the law takes for scatter"] if listed else []

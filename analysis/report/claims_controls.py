@@ -226,7 +226,7 @@ def learning_rate(tables: Tables) -> Finding:
     return Finding(
         numbers={"slope": mean(slopes, what="sizes and token counts")},
         grids=(grid,),
-        figure=lambda: drawings.rates(base, rows),
+        figure=lambda: FIGURES["learning_rates"](frame, {}),
         caption="Loss, and the gap at 3 bits, against the peak learning rate, by N and D.",
     )
 

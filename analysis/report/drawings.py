@@ -239,37 +239,6 @@ def memory(rows: pd.DataFrame) -> style.Drawn:
 
 
 @style.styled
-def rates(base: pd.DataFrame, gaps: pd.DataFrame) -> style.Drawn:
-    """Loss and gap at 3 bits against the peak learning rate, a line an N and D."""
-    cells = sorted(set(zip(base["N"], base["tokens"], strict=True)))
-    looks = {cell: (style.shades(len(cells))[i], style.MARKERS[i % len(style.MARKERS)]) for i, cell in enumerate(cells)}
-    figure, axes = style.canvas(1, 2, width=5.8, height=2.9)
-    gaps = gaps[gaps["P_post"] == TELLING[0]]
-    for panel, (frame, column) in zip(axes[0], ((base, "loss"), (gaps, "gap")), strict=True):
-        for (size, tokens), (colour, marker) in looks.items():
-            group = frame[(frame["N"] == size) & (frame["tokens"] == tokens)]
-            means = group.groupby("lr_peak")[column].mean()
-            panel.plot(means.index, means, marker=marker, color=colour)
-        panel.set_xscale("log")
-        if len(frame):
-            low, high = style.span(frame["lr_peak"])
-            panel.set_xlim(low, high)
-            style.log_ticks(panel.xaxis, low, high, most=5)
-    axes[0, 1].set_yscale("log")
-    if len(gaps):
-        style.log_ticks(axes[0, 1].yaxis, *axes[0, 1].get_ylim())
-    axes[0, 0].set_ylabel("loss (nats per token)")
-    axes[0, 1].set_ylabel(r"$\delta_\mathrm{PTQ}$ at 3 bits (nats per token)")
-    figure.supxlabel("peak learning rate", fontsize=8)
-    handles = [
-        Line2D([], [], color=c, marker=m, label=f"{style.magnitude(n)}, {style.magnitude(d)} tokens")
-        for (n, d), (c, m) in looks.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
-    return style.Drawn(figure=figure, numbers=base[["N", "D", "lr_peak", "loss"]])
-
-
-@style.styled
 def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
     """Gaps by seed at each telling width, the N and D with the most runs."""
     cell = gaps.groupby(["N", "tokens"])["run_id"].nunique().idxmax()

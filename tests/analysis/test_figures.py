@@ -117,3 +117,19 @@ def test_log_ticks_are_few_and_inside(low, high):
     ticks = axes[0, 0].xaxis.get_majorticklocs()
     assert 1 <= len(ticks) <= 5
     assert low <= min(ticks) <= max(ticks) <= high
+
+
+def test_learning_rates_are_compared_where_there_are_three(tables):
+    frame = tables.simulate(sizes=(23_600, 82_900), tokens=(1e6, 4e6))
+    at_rates = [
+        frame[frame["N"] == 23_600].assign(lr_peak=rate, run_id=lambda r, rate=rate: r["run_id"] + f"-{rate:g}")
+        for rate in (1e-3, 2e-3, 4e-3)
+    ]
+    mixed = pd.concat([*at_rates, frame[frame["N"] == 82_900].assign(lr_peak=1e-3)], ignore_index=True)
+    drawn = FIGURES["learning_rates"](mixed, {})
+    assert set(drawn.numbers["N"]) == {23_600} and set(drawn.numbers["lr_peak"]) == {1e-3, 2e-3, 4e-3}
+    gaps = mixed[mixed["P_post"] == 3].set_index("run_id")["gap"]
+    told = drawn.numbers.dropna(subset="gap").set_index("run_id")["gap"]
+    assert len(told) and told.to_dict() == gaps[told.index].to_dict()
+    with pytest.raises(InputError, match="no N and D was trained at 3 peak learning rates"):
+        FIGURES["learning_rates"](mixed[mixed["lr_peak"] < 4e-3], {})

@@ -162,3 +162,15 @@ def test_bad_options_are_one_line(options, line, tables):
     with pytest.raises(InputError) as fault:
         analysis.fit("chinchilla", tables.simulate(post=()), **options)
     assert str(fault.value).startswith(line)
+
+
+def test_rows_that_were_trained_differently_are_a_doubt(tables):
+    frame = tables.simulate(sizes=(23_600, 82_900, 201_000), tokens=(1e6, 4e6, 16e6))
+    by_size = frame.assign(lr_peak=1 / frame["N"], schedule="cosine")  # a rule by N is no difference between equals
+    twice = by_size.assign(lr_peak=2 * by_size["lr_peak"], run_id=by_size["run_id"] + "-twice")
+    mixed = pd.concat([by_size, twice], ignore_index=True)
+    said = [
+        [w for w in analysis.fit("kumar_ptq", f, bootstrap=0).warnings if "takes for scatter" in w]
+        for f in (by_size, mixed)
+    ]
+    assert said == [[], ["rows of one N, D, P_post differ in lr_peak (2 values), which the law takes for scatter"]]
