@@ -1,5 +1,7 @@
 """Figures hold the table's numbers and the law's, and nothing else on the machine changes them."""
 
+import warnings
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -119,14 +121,17 @@ def test_log_ticks_are_few_and_inside(low, high):
     assert low <= min(ticks) <= max(ticks) <= high
 
 
-def test_learning_rates_are_compared_where_there_are_three(tables):
+def test_learning_rates_are_compared_where_there_are_three(tables, tmp_path):
     frame = tables.simulate(sizes=(23_600, 82_900), tokens=(1e6, 4e6))
     at_rates = [
         frame[frame["N"] == 23_600].assign(lr_peak=rate, run_id=lambda r, rate=rate: r["run_id"] + f"-{rate:g}")
         for rate in (1e-3, 2e-3, 4e-3)
     ]
     mixed = pd.concat([*at_rates, frame[frame["N"] == 82_900].assign(lr_peak=1e-3)], ignore_index=True)
-    drawn = FIGURES["learning_rates"](mixed, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = FIGURES["learning_rates"](mixed, {})
+        drawn.figure.savefig(tmp_path / "figure.png", dpi=40)
     assert set(drawn.numbers["N"]) == {23_600} and set(drawn.numbers["lr_peak"]) == {1e-3, 2e-3, 4e-3}
     gaps = mixed[mixed["P_post"] == 3].set_index("run_id")["gap"]
     told = drawn.numbers.dropna(subset="gap").set_index("run_id")["gap"]
