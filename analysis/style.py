@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -75,6 +75,12 @@ def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> t
 def shades(count: int) -> list:
     """`count` colours in order, dark to light, told apart in greyscale and by colour-blind readers."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.86, count)] if count > 1 else ["#31688e"]
+
+
+def looks(values: Sequence) -> dict:
+    """A colour and a marker for each value, in order."""
+    colours = shades(len(values))
+    return {v: (colours[i], MARKERS[i % len(MARKERS)]) for i, v in enumerate(values)}
 
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from scaling.config import Run
     from scaling.estimate import Price
 
-ADD = "a table of the same study from another machine, whose other runs are put into this one (collect)"
 STATES = ("done", "failed", "partial", "refused", "new")
 
 
@@ -56,7 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a table: of finished runs (collect; results/STUDY/runs.csv if not given), "
         "or of planned N, D and bits (plan; none if not given)",
     )
-    parser.add_argument("--add", type=Path, action="append", default=[], metavar="TABLE", help=ADD)
+    parser.add_argument(
+        "--add",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="a table of the same study from another machine, whose other runs are put into this one (collect)",
+    )
     given = parser.parse_intermixed_args(arguments)
     guarded(lambda: _run(given), "scaling.sweep")
 

@@ -85,8 +85,12 @@ def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
 def planned(runs: Sequence[Run], out: Path) -> int:
     """Write N, D and the bits in training of so many runs to the CSV `out`, each once: what can be foretold before
     anything is trained. Returns the number of rows."""
-    rows = [{"N": run.N, "D": run.D, **{p: _precision_columns(run)[p] for p in ("P_w", "P_a", "P_kv")}} for run in runs]
-    frame = pd.DataFrame(rows).drop_duplicates().sort_values(["N", "D", "P_w", "P_a", "P_kv"])
+    parts = {"P_w": "weights", "P_a": "activations", "P_kv": "kv"}
+    rows = [
+        {"N": run.N, "D": run.D} | {column: run.precision.format(part).bits for column, part in parts.items()}
+        for run in runs
+    ]
+    frame = pd.DataFrame(rows).drop_duplicates().sort_values(["N", "D", *parts])
     write(as_written(frame), out)
     return len(frame)
 

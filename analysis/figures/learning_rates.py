@@ -24,9 +24,7 @@ def draw(frame: pd.DataFrame, fits: dict) -> style.Drawn:
         InputError: no N and D was trained at three peak learning rates.
     """
     base, gaps = _rows(frame)
-    cells = sorted(set(zip(base["N"], base["D"], strict=True)))
-    shades = style.shades(len(cells))
-    looks = {cell: (shades[i], style.MARKERS[i % len(style.MARKERS)]) for i, cell in enumerate(cells)}
+    looks = style.looks(sorted(set(zip(base["N"], base["D"], strict=True))))
     figure, axes = style.canvas(1, 2, width=5.8, height=2.9)
     for panel, (rows, column) in zip(axes[0], ((base, "loss"), (gaps, "gap")), strict=True):
         for (size, tokens), (colour, marker) in looks.items():

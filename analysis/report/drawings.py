@@ -25,12 +25,6 @@ GREY = "0.45"
 LOOKS = ("-", style.DASHES, ":", "-.")
 
 
-def _looks(values: Sequence) -> dict:
-    """A colour and a marker for each value, in order."""
-    shades = style.shades(len(values))
-    return {v: (shades[i], style.MARKERS[i % len(style.MARKERS)]) for i, v in enumerate(values)}
-
-
 @style.styled
 def forest(
     panels: Mapping[str, Mapping[str, Number]], *, references: Mapping[str, Mapping[str, float | None]] | None = None
@@ -86,7 +80,7 @@ def turning(tables: Tables, rows: Rows, found: "Sequence[Lowest]", law: "Callabl
     the fitted laws."""
     frame = ends(full_precision(tables.rows(rows)))
     widths, sizes = sorted({low.bits for low in found}), sorted({low.N for low in found})
-    looks = _looks(sizes)
+    looks = style.looks(sizes)
     figure, axes = style.canvas(1, len(widths), width=style.COLUMN + 2.6 * (len(widths) - 1), height=3.0)
     plotted = []
     for panel, bits in zip(axes[0], widths, strict=True):
@@ -268,7 +262,7 @@ def by_bits(rows: pd.DataFrame, scatter: float) -> style.Drawn:
     losses = (rows["loss"] - rows["gap"]).astype(float)
     panel.axhspan(1e-6, scatter * losses.mean(), color="0.92", linewidth=0, zorder=0.5)
     shown = rows[rows["gap"] > 1e-4]
-    for size, (colour, marker) in _looks(sizes).items():
+    for size, (colour, marker) in style.looks(sizes).items():
         means = shown[shown["N"] == size].groupby("P_post")["gap"].mean()
         tokens = rows.loc[rows["N"] == size, "tokens"].iloc[0]
         label = f"N = {style.magnitude(size)}, D = {style.magnitude(tokens)}"
