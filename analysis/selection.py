@@ -29,6 +29,7 @@ SWITCHES = ("act_order", "clip")
 OPTIONS = ("format_post_a", "granularity_post_a", "format_post_kv", "granularity_post_kv", "calib_tokens")
 DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
 MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")
+PLAINEST = "rtn channel "  # of equally frequent ways to quantize, the one that all studies have in common
 RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over
 
 
@@ -243,7 +244,7 @@ def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> Non
         return
     names = pd.concat(words, axis=1).agg(lambda row: " ".join(filter(None, row)), axis=1)
     counts = names.value_counts()
-    chosen = min(counts.index, key=lambda name: (-counts[name], name))
+    chosen = min(counts.index, key=lambda name: (-counts[name], not name.startswith(PLAINEST), name))
     if len(counts) > 1:
         others = ", ".join(sorted(set(counts.index) - {chosen}))
         sieve.warnings.append(f"fitted on {chosen} alone, not on {others}; choose with --filter")
