@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from scaling.cli import UnfinishedError
 from scaling.config import Run
@@ -39,6 +39,10 @@ class StackSweeper:
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.launcher_config = hydra_context, config.hydra.launcher
+        # Jobs are composed without the study's file, so they may lack the launcher whose settings these are.
+        with read_write(config):
+            asked = config.hydra.overrides.hydra
+            config.hydra.overrides.hydra = [o for o in asked if not o.lstrip("+~").startswith("hydra.launcher.")]
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

@@ -238,10 +238,10 @@ def test_workers_share_the_work_and_give_the_same_numbers(train, study_file, tmp
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     text = """
 defaults: [{override /hydra/launcher: joblib}]
-hydra: {mode: MULTIRUN, launcher: {n_jobs: 2}, sweeper: {params: {seed: "0,1", precision.weights: "bf16,int3"}}}
+hydra: {mode: MULTIRUN, launcher: {n_jobs: 1}, sweeper: {params: {seed: "0,1", precision.weights: "bf16,int3"}}}
 """
     study_file("shared", text)
-    status, _, err = train("sweeps=shared")
+    status, _, err = train("sweeps=shared", "hydra.launcher.n_jobs=2")
     assert status == 0, err
     assert len(list((tmp_path / "outputs/shared/stacks").glob("*.json"))) == 2
     train("--multirun", "study=alone", "seed=0,1", "precision.weights=bf16,int3")
