@@ -85,7 +85,12 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     quantized = quantized[pd.to_numeric(quantized["P_post"], errors="coerce").isin(BITS)]
     parts = []
     order = {name: i for i, name in enumerate(NAMES)}
-    for setting, group in sorted(quantized.groupby(SETTING), key=lambda g: (order.get(g[0][0], len(order)), g[0])):
+
+    def plain_first(found: tuple) -> tuple:
+        (method, family, granularity), _ = found
+        return order.get(method, len(order)), method, family != "int", family, granularity
+
+    for setting, group in sorted(quantized.groupby(SETTING), key=plain_first):
         try:
             kept = shared.quantized(group, "kumar_ptq")
         except InputError as fault:

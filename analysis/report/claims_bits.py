@@ -160,7 +160,7 @@ CLAIMS = (
         statement="If a model responds to rounding as a quadratic does, the gap is proportional to the error sigma2 "
         "of the format on normal values, whatever the format: kappa = 1 in `delta_PTQ = C_T D^gamma_D / N^gamma_N "
         "sigma2^kappa`.",
-        how="Study `overtraining`, integers per channel and in blocks of 16 together, 3 to 6 bits.",
+        how="Study `overtraining`, rounded to integers of 3 to 6 bits with one scale a tensor, a channel or a block.",
         rule=Rule(conditions=(within("kappa", "kappa", 0.8, 1.25),)),
         needs=(STUDY,),
         measure=error,

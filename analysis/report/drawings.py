@@ -149,8 +149,10 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
     rows = rows.assign(share=rows["gap"] / scale)
     figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.8)
     panel = axes[0, 0]
-    for (grain, group), marker in zip(rows.groupby("granularity_post"), style.MARKERS, strict=False):
-        panel.plot(group["sigma2_post"], group["share"], marker, markersize=2.6, label=str(grain), alpha=0.7)
+    grains = rows.groupby("granularity_post")
+    for (grain, group), marker, colour in zip(grains, style.MARKERS, style.CATEGORIES, strict=False):
+        look = {"color": colour, "markersize": 2.6, "alpha": 0.7}
+        panel.plot(group["sigma2_post"], group["share"], marker, label=str(grain), **look)
     grid = np.geomspace(*style.span(rows["sigma2_post"]), 40)
     panel.plot(grid, grid ** p["kappa"], color="black", zorder=5)
     panel.set_xscale("log")
