@@ -99,9 +99,11 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
         yield studies.provenance(tables)
     yield Heading(level=2, text="Verdicts", anchor="verdicts")
     yield Paragraph(
-        text="Reproduced: all intervals of the rule lie where the claim says. Not reproduced: one lies wholly "
-        "elsewhere. Not decidable: the intervals are too wide to tell, or the table does not tell the number. Of so "
-        "many intervals of 95% one or two will miss the truth: read neighbouring claims together."
+        text="Reproduced: all intervals of the rule lie where the claim says; conditions that are lenient, as their "
+        "rules say, are only not ruled out. Not reproduced: one lies wholly elsewhere. Not decidable: the intervals "
+        "are too wide to tell, or the table does not tell the number. Rules ask for signs and forms; the paper's "
+        "constants, which hang on model, text and tokenizer, stand beside ours. Of so many intervals of 95% one or "
+        "two will miss the truth: read neighbouring claims together."
     )
     yield Grid(
         heads=("claim", "verdict", "the number it hangs on"),
@@ -130,7 +132,8 @@ def _short(outcome: Outcome) -> str:
 def _summary(outcomes: list[Outcome]) -> str:
     counts = Counter(o.verdict for o in outcomes if not o.claim.follows)
     told = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE, NOT_RUN) if counts[v]]
-    return f"Of {counts.total()} claims: {', '.join(told)}."
+    again = sum(bool(o.claim.follows) for o in outcomes)
+    return f"Of {counts.total()} claims: {', '.join(told)}. {again} more repeat one of them in the words of the press."
 
 
 def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:

@@ -37,7 +37,7 @@ SMALL = with_models("small_or_quantized")
 
 
 def noticeable(tables: Tables) -> Finding:
-    """Gaps against the scatter of losses between seeds, of each N at its largest D; errors are those of windows."""
+    """Gaps against the scatter of losses between seeds, of each N at its largest D."""
     scatter = tables.scatter()
     rows = ends(full_precision(tables.rows(RTN)))
     rows = rows[rows["gap"].notna() & rows["P_post"].isin(WIDTHS)]
@@ -46,11 +46,14 @@ def noticeable(tables: Tables) -> Finding:
         raise InputError("no gaps at 3 to 8 bits")
     found, gaps = {}, {}
     for (size, bits), group in rows.groupby(["N", "P_post"]):
-        threshold = scatter.loss * float((group["loss"] - group["gap"]).mean())
+        threshold = scatter.noticed(float((group["loss"] - group["gap"]).mean()))
         se = math.sqrt(float((group["gap_se"].fillna(0.0) ** 2).sum())) / len(group)
         gaps[size, bits] = float(group["gap"].mean())
-        value, low, high = (gaps[size, bits] - threshold + side * NORMAL * se for side in (0, -1, 1))
-        found[size, bits] = Number(value=value, low=low, high=high, unit="nats", note="standard error over documents")
+        value = gaps[size, bits] - threshold.value
+        low = value - math.hypot(NORMAL * se, threshold.high - threshold.value)
+        high = value + math.hypot(NORMAL * se, threshold.value - threshold.low)
+        note = "errors over documents and of what is noticeable"
+        found[size, bits] = Number(value=value, low=low, high=high, unit="nats", note=note)
     sizes = sorted({size for size, _ in found})
     lines = []
     for size in sizes:

@@ -21,8 +21,8 @@ from analysis.report import foretold
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.claims_tokens import fit_notes
-from analysis.report.claims_training import ALONE, NO_GROWTH, TRAINED, costs, fits_of, neff, slopes_of
-from analysis.report.numbers import Number, attempt, left_out, mean
+from analysis.report.claims_training import ALONE, NO_GROWTH, TRAINED, costs, fits_of, growth_of_costs, neff, slopes_of
+from analysis.report.numbers import Number, attempt, left_out
 from analysis.report.rules import Rule, Told, above, at_least, below, within
 from analysis.report.tables import Rows, Tables, ends, nominal
 from analysis.style import Drawn, magnitude
@@ -108,7 +108,7 @@ def _matched_grid(tables: Tables, group: pd.DataFrame) -> Grid:
 
 
 def whatever_compute(tables: Tables) -> Finding:
-    slope = attempt(lambda: mean(slopes_of(costs(tables))["slope"], paper=0.0, what="parts and widths"))
+    slope = attempt(lambda: growth_of_costs(slopes_of(costs(tables))))
     groups = _budgets(tables) if tables.has("matched") else []
     winners = {float(group.groupby("P_w")["loss"].mean().idxmin()) for group in groups}
     flags = {} if len(groups) < 2 else {"winners": "the same" if len(winners) == 1 else "different"}
@@ -133,6 +133,12 @@ def robust(tables: Tables) -> Finding:
         return rows["gap"].sum() / rows["plain"].sum()
 
     shown = {
+        f"the same from {bits + 1:g} to {bits:g} bits": attempt(
+            lambda bits=bits: left_out(ratio, near[near["P_post"] == bits])
+        )
+        for bits in sorted(near["P_post"].unique())
+    }
+    shown |= {
         f"the same {spare:g} bits below training": attempt(
             lambda spare=spare: left_out(ratio, pairs[pairs["spare"] == spare])
         )
@@ -183,14 +189,20 @@ def unified(tables: Tables) -> Finding:
         if s in fit.params
     }
     near = low[UNIFIED][low[UNIFIED]["P_w"] - low[UNIFIED]["P_post"] <= 1]
+    by_width = {
+        f"R2 of those at {bits:g} bits": Number.plain(shared.r2(group["gap"], group["predicted"]))
+        for bits, group in low[UNIFIED].groupby("P_post")
+        if len(group) > 2
+    }
     return Finding(
+        flags={"status": fit.status},
         numbers={
             "near": attempt(lambda: left_out(lambda rows: rows["predicted"].sum() / rows["gap"].sum(), near)),
             "r2": Number.plain(fit.r2, paper=0.90),
             "low": Number.plain(r2[UNIFIED]),
             "n": left_out(lambda rows: float(np.sqrt(rows[PLAIN].sum() / rows[UNIFIED].sum())), squares),
         },
-        shown={"R2 of these with N for N_eff": Number.plain(r2[PLAIN]), **constants},
+        shown={"R2 of these with N for N_eff": Number.plain(r2[PLAIN]), **by_width, **constants},
         notes=fit_notes(fit),
         figure=lambda: _taller(FIGURES["effective_size"](frame, {UNIFIED: fit, PLAIN: other})),
         caption="Predicted against measured gaps by the unified law with N and with N_eff.",
@@ -219,12 +231,12 @@ CLAIMS = (
                 above("winner", f"the lowest loss outside {BEST[0]:g} to {BEST[1]:g} bits less the lowest within"),
             )
         ),
-        needs=(("matched", *ALONE),),
+        needs=(("matched",), *((study,) for study in ALONE)),
         measure=best,
     ),
     Claim(
         key="matched-compute",
-        title="That optimum does not depend on compute",
+        title="The best precision in training does not depend on compute",
         source=f"{PAPER}, Sec. 4.3.2, Eq. 7",
         statement="P* is the same at every budget when N, D and P are chosen together.",
         how="It follows from f(P) that knows neither N nor D: their cost is asked for a slope in D as above. Where "
@@ -237,7 +249,8 @@ CLAIMS = (
                 ),
             )
         ),
-        needs=(ALONE,),
+        needs=tuple((study,) for study in ALONE),
+        beside=("matched",),
         measure=whatever_compute,
     ),
     Claim(
@@ -264,6 +277,7 @@ CLAIMS = (
         "N_eff and with N.",
         rule=Rule(
             conditions=(
+                Told(number="status", what="the fit's status", yes="ok", no=""),
                 within("near", "predicted over measured gap one bit below training", 1 / FACTOR, FACTOR),
                 at_least("r2", "R2 of all gaps", 0.8),
                 at_least("low", "R2 of those of models trained in low precision", 0.5),

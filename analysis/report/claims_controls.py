@@ -7,15 +7,24 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.errors import InputError
 from analysis.figures import FIGURES
-from analysis.intervals import LEVEL
 from analysis.report import drawings
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
-from analysis.report.numbers import Number, attempt, difference, left_out, mean, of_fit, of_logs, of_slope, quotient
+from analysis.report.numbers import (
+    Number,
+    attempt,
+    difference,
+    left_out,
+    mean,
+    of_fit,
+    of_logs,
+    of_slope,
+    quotient,
+    spread,
+)
 from analysis.report.rules import Rule, above, below, within
 from analysis.report.studies import with_models
 from analysis.report.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
@@ -184,11 +193,11 @@ def seeds(tables: Tables) -> Finding:
         growth = attempt(
             lambda: of_fit(tables.fit("kumar_ptq", Rows(studies=("overtraining",))), "gamma_D").scaled(math.log(2))
         )
-    gap = _sd(scatter.gap, scatter.freedom)
+    gap = spread(scatter.gap, scatter.freedom)
     return Finding(
         numbers={"octave": quotient(growth, gap)},
         shown={
-            "sd of ln loss between seeds": _sd(scatter.loss, scatter.freedom),
+            "sd of ln loss between seeds": spread(scatter.loss, scatter.freedom),
             "sd of ln delta_PTQ at 3 and 4 bits between seeds": gap,
             "rise of ln delta_PTQ in an octave of D": growth,
         },
@@ -197,12 +206,6 @@ def seeds(tables: Tables) -> Finding:
         ),
         caption="Gaps of runs that differ in their seeds alone.",
     )
-
-
-def _sd(value: float, freedom: int) -> Number:
-    """A standard deviation with the interval that its degrees of freedom leave it."""
-    low, high = (value * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in (0.5 + LEVEL / 2, 0.5 - LEVEL / 2))
-    return Number(value=value, low=low, high=high, note=f"chi-square with {freedom} degrees of freedom")
 
 
 def learning_rate(tables: Tables) -> Finding:
@@ -344,7 +347,7 @@ CLAIMS = (
     Claim(
         key="dtype",
         title="Matmuls in bf16 change neither loss nor gap",
-        source="this project; other studies use bf16 matmuls where this holds",
+        source="this project, whose other studies use bf16 matmuls",
         statement="The precision of the matmuls that training is simulated with is not part of the result.",
         how="Study `dtype`: the same runs with float32 and with bf16 matmuls, paired by seed.",
         rule=Rule(

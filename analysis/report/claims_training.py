@@ -146,18 +146,21 @@ def _r2_of_costs(rows: pd.DataFrame, fit: Fit) -> float:
 
 def same_at_every_D(tables: Tables) -> Finding:
     found = slopes_of(costs(tables))
-    by_part = {
-        f"the same of {shared.NAMES[part]} alone": attempt(
-            lambda part=part: mean(found.loc[found["part"] == part, "slope"], what="widths")
-        )
-        for part in PARTS
+    shown = {
+        f"the same of {shared.NAMES[part]} alone, mean of {len(group)} widths": Number(value=group["slope"].mean())
+        for part, group in found.groupby("part", sort=False)
     }
     return Finding(
-        numbers={"slope": mean(found["slope"], paper=0.0, what="parts and widths")},
-        shown=by_part,
+        numbers={"slope": growth_of_costs(found)},
+        shown=shown,
         figure=lambda: FIGURES["part_sweeps"](tables.rows(TENSOR), fits_of(tables)),
         caption="What low precision of each part costs, token counts side by side; lines are the N_eff law.",
     )
+
+
+def growth_of_costs(slopes: pd.DataFrame) -> Number:
+    """The mean of `slopes_of`. Widths of one part rest on the same unquantized runs, so parts are the units."""
+    return mean(slopes.groupby("part")["slope"].mean(), paper=0.0, what="parts")
 
 
 def fits_of(tables: Tables) -> dict[str, Fit]:
@@ -282,13 +285,13 @@ CLAIMS = (
     ),
     Claim(
         key="no-D",
-        title="That share is the same at every D",
+        title="The share of parameters that is left is the same at every D",
         source=f"{PAPER}, Eq. 3; against it Chen et al. (arXiv 2505.14302), where the cost grows as D^0.03 to D^0.16",
         statement="f(P) knows neither N nor D, so that low precision costs the same loss however many tokens follow.",
         how="The same studies: how the cost of one part at 4 bits or fewer changes from the least to the most tokens "
-        "at one N, as d ln cost / d ln D; parts and widths are the units.",
+        "at one N, as d ln cost / d ln D, mean over widths; parts are the units.",
         rule=Rule(conditions=(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),)),
-        needs=(ALONE,),
+        needs=tuple((study,) for study in ALONE),
         measure=same_at_every_D,
     ),
     Claim(
@@ -309,7 +312,7 @@ CLAIMS = (
     ),
     Claim(
         key="fine-order",
-        title="That order is not one of granularity",
+        title="Activations are the most sensitive part at equal granularity, too",
         source=f"{PAPER}, Appendix I, Fig. 13",
         statement="Activations are more sensitive at equal granularity, too.",
         how="The same, with one scale a token for activations and KV cache (which also cannot look at other tokens).",

@@ -88,8 +88,9 @@ def _answers(question: Question, tables: Tables) -> Iterator[Block]:
         several = [r for r in made.rankings if len(r.scores) > 1 or r.response == "gap_qat"] or made.rankings[:1]
         for ranking in several:
             yield _grid(ranking, holdout)
-        first = several[0].scores[0]
-        best.append(f"`{first.law}` ({digits(first.measures.rmse)} nats), {_lower(HELD_OUT[holdout])}")
+        first, ranked = several[0].scores[0], [score for score in several[0].scores if score.rank]
+        if len(ranked) > 1:
+            best.append(f"`{first.law}` ({digits(first.measures.rmse)} nats), {_lower(HELD_OUT[holdout])}")
     if best:
         yield Paragraph(label="Best", text=f"{'; '.join(best)}.")
 

@@ -30,7 +30,7 @@ def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
     except InputError:
         return ()
     rows = [line for one in told.to_dict("records") if (line := _line(one, frame))]
-    heads = ("N", "D", "bits in training", "bits after", "number", "foretold", "measured", "measured / foretold")
+    heads = ("N", "D", "bits in training", "bits after", "number", "foretold", "measured", "foretold / measured")
     caption = f"`results/{study}/{FILE}`, written before these runs were trained: means over seeds. The intervals are "
     caption += "the law's own; runs scatter besides."
     return (Grid(heads=heads, rows=tuple(rows), caption=caption),) if rows else ()
@@ -58,5 +58,5 @@ def _line(one: dict, frame: pd.DataFrame) -> tuple[str, ...] | None:
         name,
         number.text,
         digits(measured) if quantized else f"{measured:.4f}",
-        digits(measured / one[name]),
+        digits(one[name] / measured),
     )

@@ -205,6 +205,12 @@ def difference(one: Number, other: Number) -> Number:
     return Number(value=value, low=value - half, high=value + half, note="errors of both added in squares")
 
 
+def spread(value: float, freedom: int) -> Number:
+    """A standard deviation with the interval that its degrees of freedom leave it."""
+    low, high = (value * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in (0.5 + LEVEL / 2, 0.5 - LEVEL / 2))
+    return Number(value=value, low=low, high=high, note=f"chi-square with {freedom} degrees of freedom")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scatter:
     """How much runs scatter that differ in their seeds alone: sd of a loss relative to it, sd of a gap at 3 and 4 bits
@@ -217,6 +223,11 @@ class Scatter:
     def sd(self, loss, gap=0.0):
         """Standard deviation in nats of a loss after quantization that consists of `loss` and `gap`."""
         return np.hypot(self.loss * np.asarray(loss), self.gap * np.asarray(gap))
+
+    def noticed(self, loss: float) -> Number:
+        """The standard deviation between seeds of a loss, in nats, with the interval that its degrees of freedom leave
+        it."""
+        return spread(self.loss * loss, self.freedom)
 
     def around(self, value: float, sd: float, *, asked: int = 1, unit: str = "nats") -> Number:
         """`value` with the interval that its standard deviation gives it, wider if it is the largest of `asked`."""

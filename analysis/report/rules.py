@@ -2,7 +2,8 @@
 it, so that the report cannot state one rule and follow another.
 
 A rule is a set of conditions on numbers. Each holds if the whole interval lies where it should, fails if none of it
-does, and is open else. All hold: reproduced. One fails: not reproduced. Else: not decidable at this scale.
+does, and is open else; a lenient one is content with not being ruled out. All hold: reproduced. One fails: not
+reproduced. Else: not decidable at this scale.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from analysis.report.numbers import Number, digits
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 NOT_DECIDABLE, NOT_RUN = "not decidable at this scale", "not run yet"
-YES, NO, OPEN = "yes", "no", "open"
+YES, NO, OPEN, UNREFUTED = "yes", "no", "open", "not ruled out"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,12 @@ class Inside:
     def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> str:
         found = numbers.get(self.number)
         if found is None or not found.sure:
-            return YES if self.lenient else OPEN
+            return UNREFUTED if self.lenient else OPEN
         if found.low >= self.high or found.high <= self.low:
             return OPEN if self.exact else NO
-        inside = self.low < found.low and found.high < self.high
-        return YES if inside or self.lenient else OPEN
+        if self.low < found.low and found.high < self.high:
+            return YES
+        return UNREFUTED if self.lenient else OPEN
 
     @property
     def where(self) -> str:
@@ -77,7 +79,9 @@ class Told:
         found = flags.get(self.number)
         if found == self.no:
             return NO
-        return YES if found == self.yes or self.lenient else OPEN
+        if found == self.yes:
+            return YES
+        return UNREFUTED if self.lenient else OPEN
 
     @property
     def where(self) -> str:
@@ -115,7 +119,7 @@ class Rule:
         found = [condition.judge(numbers, flags) for condition in self.conditions]
         if NO in found:
             return NOT_REPRODUCED, found
-        return (REPRODUCED if all(f == YES for f in found) else NOT_DECIDABLE), found
+        return (REPRODUCED if all(f in (YES, UNREFUTED) for f in found) else NOT_DECIDABLE), found
 
 
 def _kind(condition: Condition) -> object:

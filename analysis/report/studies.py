@@ -64,8 +64,8 @@ def overview(tables: Tables) -> Grid:
 def _row(study: Study, tables: Tables) -> tuple[str, ...]:
     head = (f"`{study.name}`", study.question)
     if not tables.has(study.name):
-        on = f"; rows may be in `{study.on}`" if study.on and tables.has(study.on) else ""
-        return (*head, tables.faults.get(study.name, f"not run yet{on}"), *[""] * 4)
+        on = f"rows of `{study.on}` alone" if study.on and tables.has(study.on) else "not run yet"
+        return (*head, tables.faults.get(study.name, on), *[""] * 4)
     frame = tables.frames[study.name]
     runs = frame.drop_duplicates("run_id")
     diverged = int((runs["diverged"].astype(str).str.lower() == "true").sum())
@@ -88,7 +88,8 @@ def provenance(tables: Tables) -> Grid:
             key = tuple(listed(runs[column]) for column in ("device", "dtype", "commit"))
             found.setdefault(key, []).append(f"`{study.name}`")
     rows = tuple((", ".join(names), *key) for key, names in found.items())
-    return Grid(heads=("studies", "machine", "matmuls", "commit of the runs"), rows=rows)
+    heads = ("studies", "machine", "matmuls", "commit of the runs")
+    return Grid(heads=heads, rows=rows, caption="A + behind a commit: with changes that were not in it.")
 
 
 def hours(runs: pd.DataFrame) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from analysis.errors import InputError
 from analysis.report import numbers
+from analysis.report.claims_training import growth_of_costs
 from analysis.report.numbers import Number, Scatter, left_out, mean, quotient
 from analysis.report.rules import (
     NO,
@@ -15,6 +16,7 @@ from analysis.report.rules import (
     NOT_REPRODUCED,
     OPEN,
     REPRODUCED,
+    UNREFUTED,
     YES,
     Rule,
     Told,
@@ -41,10 +43,11 @@ def number(low, high):
         (within("x", "x", -1, 1), -0.9, 0.9, YES),
         (within("x", "x", -1, 1), -1.1, 0.9, OPEN),
         (within("x", "x", -1, 1), 1.1, 1.9, NO),
-        (above("x", "x", lenient=True), -0.1, 0.2, YES),
+        (above("x", "x", lenient=True), 0.1, 0.2, YES),
+        (above("x", "x", lenient=True), -0.1, 0.2, UNREFUTED),
         (above("x", "x", lenient=True), -0.2, -0.1, NO),
         (above("x", "x"), math.nan, math.nan, OPEN),
-        (above("x", "x", lenient=True), math.nan, math.nan, YES),
+        (above("x", "x", lenient=True), math.nan, math.nan, UNREFUTED),
     ],
 )
 def test_an_interval_holds_fails_or_leaves_it_open(condition, low, high, holds):
@@ -138,3 +141,10 @@ def test_scatter_widens_with_what_was_chosen_from():
 
 def test_reasons_come_without_the_list_of_columns():
     assert numbers.brief("x: the table has no such column; it has N, D (a)") == "x: the table has no such column)"
+
+
+def test_widths_of_one_part_are_one_unit():
+    slopes = pd.DataFrame({"part": ["P_w", "P_w", "P_a", "P_a"], "slope": [0.1, 0.3, 0.5, 0.5]})
+    both = growth_of_costs(slopes)
+    assert both.value == pytest.approx(0.35) and both.high - both.value == pytest.approx(12.7062 * 0.15, rel=1e-4)
+    assert not growth_of_costs(slopes[:2]).sure
