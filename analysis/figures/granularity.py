@@ -1,8 +1,8 @@
 """What the granularity of scales costs. Fig. 13 of Kumar et al. 2024 (arXiv 2411.04330).
 
-gap_qat, what training in low precision added, against bits, a line a granularity; a panel for weights and one for
-activations, each the only part in low precision. All at the N and D with the most such runs. Lines go through the means
-over seeds, bars are standard errors, triangles at the lower edge are costs below the axis, zero or less.
+gap_qat, what training in low precision added, against bits, a line a granularity; a panel a part, each the only one in
+low precision. All at the N and D with the most such runs. Lines go through the means over seeds, bars are standard
+errors, triangles at the lower edge are costs below the axis, zero or less.
 """
 
 import pandas as pd
@@ -12,7 +12,7 @@ from analysis import style
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 
-PARTS = {"P_w": "granularity_w", "P_a": "granularity_a"}
+PARTS = {"P_w": "granularity_w", "P_a": "granularity_a", "P_kv": "granularity_kv"}
 ORDER = ("tensor", "channel", "token")  # the colours', blocks after them
 
 
@@ -21,7 +21,7 @@ def draw(frame: pd.DataFrame, fits: dict) -> style.Drawn:
     """The figure and its numbers. `fits` is not used.
 
     Raises:
-        InputError: neither weights nor activations alone were trained at two granularities at one N and D.
+        InputError: no part alone was trained at two granularities at one N and D.
     """
     rows, size, tokens = _rows(frame)
     panels = [part for part in PARTS if (rows["part"] == part).any()]
@@ -72,7 +72,7 @@ def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
     several = rows.groupby(["part", "N", "D"])["granularity"].transform("nunique") > 1
     rows = rows[several]
     if rows.empty:
-        raise InputError("neither weights nor activations alone were trained at two granularities at one N and D")
+        raise InputError("no part alone was trained at two granularities at one N and D")
     size, tokens = shared.most_frequent(pd.Series(list(zip(rows["N"], rows["D"], strict=True))))
     return rows[(rows["N"] == size) & (rows["D"] == tokens)], size, tokens
 
