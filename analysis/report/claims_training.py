@@ -6,6 +6,7 @@ that of the unquantized run with the same everything else, paired over windows.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,14 +16,13 @@ from analysis.derived import effective_share, paper_constants, training_loss
 from analysis.errors import InputError
 from analysis.figures import FIGURES
 from analysis.figures import rows as shared
-from analysis.figures.predicted_loss import fitted_apart
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 from analysis.report import drawings
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.claims_tokens import fit_notes
-from analysis.report.numbers import Number, attempt, left_out, mean, of_fit
+from analysis.report.numbers import Number, attempt, left_out, mean, of_fit, quotient
 from analysis.report.rules import Rule, above, at_least, within
 from analysis.report.tables import Rows, Tables, nominal
 from analysis.selection import rows_of
@@ -44,6 +44,9 @@ def scaled_by(grain: str) -> str:
 
 
 TENSOR = dataclasses.replace(TRAINED, where=scaled_by("tensor"))  # as in the paper
+WITH_BASE = dataclasses.replace(TENSOR, studies=(*TRAINED.studies, "overtraining"))  # for its runs in 16 bits
+LOW = " + ".join(f"(P_{part} < {FULL_BITS:g}) * 1" for part in ("w", "a", "kv"))
+APART = dataclasses.replace(WITH_BASE, where=f"{TENSOR.where} and {LOW} <= 1")  # one part at a time
 TOKEN = dataclasses.replace(TRAINED, where=scaled_by("token"))
 
 
@@ -71,15 +74,15 @@ def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
 
 
 def neff(tables: Tables) -> Fit:
-    """The N_eff law on runs with a part or several in low precision, per tensor, and unquantized ones.
+    """The N_eff law on runs with a part or several in low precision, per tensor, and all unquantized ones.
 
     Raises:
         InputError: it cannot be fitted.
     """
     try:
-        return tables.fit(LOW_LAWS[0], TENSOR)
+        return tables.fit(LOW_LAWS[0], WITH_BASE)
     except InputError:
-        return tables.fit(LOW_LAWS[1], TENSOR)
+        return tables.fit(LOW_LAWS[1], WITH_BASE)
 
 
 def capacity(tables: Tables) -> Finding:
@@ -128,9 +131,9 @@ def _share(fit: Fit, part: str, bits: float) -> Number:
     )
 
 
-def _foretold(rows: pd.DataFrame, fit: Fit) -> np.ndarray:
-    """What the law says low precision costs each run."""
-    c = shared.constants(fit)
+def _foretold(rows: pd.DataFrame, fit: Fit, c: Mapping | None = None) -> np.ndarray:
+    """What the law, with its own constants or with `c`, says low precision costs each run."""
+    c = shared.constants(fit) if c is None else c
     widths = {part: rows[part].to_numpy(float) for part in PARTS if part in fit.law.variables}
     N, D = rows["N"].to_numpy(float), rows["D"].to_numpy(float)
     return training_loss(c, N, D, widths) - training_loss(c, N, D)
@@ -227,11 +230,8 @@ def _order(tables: Tables, chosen: Rows) -> Finding:
 
 def product(tables: Tables) -> Finding:
     fit = neff(tables)
-    frame = tables.rows(TENSOR)
-    rows = rows_of(fit, frame).frame.reset_index(drop=True)
-    apart = fitted_apart(rows, fit)
-    if apart is None:
-        raise InputError("no run with several parts in low precision, or too few with one")
+    frame = tables.rows(WITH_BASE)
+    rows, apart = rows_of(fit, frame).frame.reset_index(drop=True), tables.fit(fit.law.name, APART)
     several = rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()]
     r2 = {name: _r2(made, several) for name, made in (("product", apart), ("joint", fit))}
     gaps = costs(tables)
@@ -239,6 +239,10 @@ def product(tables: Tables) -> Finding:
     gaps = gaps.assign(foretold=_foretold(gaps, apart))
     gaps = gaps[np.isfinite(gaps["foretold"])]
     ratio = left_out(lambda r: r["foretold"].sum() / r["gap_qat"].sum(), gaps, "run_id")
+    total = gaps["foretold"].sum()
+    low, high = shared.band(apart, lambda c: _foretold(gaps, apart, c).sum(-1, keepdims=True))
+    law = Number(value=1.0, low=float(total / high[0]), high=float(total / low[0]) if low[0] > 0 else math.inf)
+    ratio = dataclasses.replace(quotient(ratio, law), note="scatter of runs and the law's error added in squares")
     papers = {"product": 0.8973, "joint": 0.9006}
     return Finding(
         numbers={"r2": Number.plain(r2["product"], paper=papers["product"]), "ratio": ratio},
@@ -268,7 +272,8 @@ CLAIMS = (
         "f(P_w) f(P_a) f(P_kv)`.",
         how="Studies `weights`, `activations`, `attention`: one part at a time in low precision, integers, weights "
         "per channel, activations and KV cache per tensor, each run beside its unquantized twin. Costs first; gamma "
-        "and n come from a fit of the loss, whose E and alpha this scale does not tell well.",
+        "and n come from a fit of the loss, runs of `overtraining` in 16 bits among them; E is not told well at this "
+        "scale.",
         rule=Rule(
             conditions=(
                 *(above(p, f"the cost of {b}-bit {shared.NAMES[p]}") for p, b in LOWEST.items()),
@@ -280,7 +285,7 @@ CLAIMS = (
             )
         ),
         needs=tuple((study,) for study in ALONE),
-        beside=("joint",),
+        beside=("joint", "overtraining"),
         measure=capacity,
     ),
     Claim(
@@ -338,6 +343,7 @@ CLAIMS = (
             )
         ),
         needs=(("joint",), *((study,) for study in ALONE)),
+        beside=("overtraining",),
         measure=product,
     ),
 )

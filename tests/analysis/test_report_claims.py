@@ -43,7 +43,7 @@ HARMLESS = QUIET | {"gap": turned("gamma_D", 0.05, USUAL) | {"C_T": turned("gamm
 EASY = QUIET | {"parts": {s: v / 2 if s.startswith("gamma") else v for s, v in PARTS.items()} | {"n_a": 0.3}}
 CONTRARY = QUIET | {
     **{"methods": {"rtn": 0.0, "gptq": 0.0, "awq": -1.0}, "blocks": 1.5, "kappa": 0.0, "english": 0.1, "bf16": 0.05},
-    **{"cost_D": 0.4, "interaction": 2.0, "fine": 0.05, "C_w": 20.0, "bend": -0.25},
+    **{"cost_D": 0.4, "interaction": 4.0, "fine": 0.05, "C_w": 20.0, "bend": -0.25},
     **{"before": -0.2, "jump": -0.3, "memory": 1.0, "rate": -1.0},
 }
 """Much of what is claimed is false at once: claims about different studies do not see each other."""
@@ -79,7 +79,7 @@ USUAL_VERDICTS = {
     "order": (QUIET, EASY, LOUDER),
     "fine-order": (QUIET, CONTRARY, LOUDER),
     "product": (QUIET, CONTRARY, LOUDER),
-    "matched": (QUIET, EASY, LOUD),
+    "matched": (QUIET, EASY, LOUDER),
     "matched-compute": (QUIET, CONTRARY, LOUD),
     "robust": (QUIET, CONTRARY, LOUDER),
     "tokens-or-decay": (QUIET, CONTRARY, LOUD),
@@ -95,7 +95,7 @@ USUAL_VERDICTS = {
     "dtype": (QUIET, CONTRARY, LOUD),
     "article-bits": ({"gap": {**GAP, "C_T": 4 * GAP["C_T"]}}, HARMLESS, {}),
     "article-small": (QUIET, HARMLESS, LOUD),
-    "article-saving": (QUIET, EASY, {}),
+    "article-saving": (QUIET, EASY, LOUDER),
 }
 CASES = [
     *((key, *case) for key, worlds in USUAL_VERDICTS.items() for case in zip(worlds, VERDICTS, strict=True)),
