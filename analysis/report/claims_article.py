@@ -19,7 +19,7 @@ from analysis.report import drawings
 from analysis.report.blocks import Grid
 from analysis.report.claim import Claim, Finding
 from analysis.report.claims_tokens import RTN, gap_fit, loss_fit
-from analysis.report.claims_training import ALONE, neff
+from analysis.report.claims_training import ALONE, EACH_ALONE, neff
 from analysis.report.numbers import Number, attempt, left_out, of_fit
 from analysis.report.rules import Rule, above, below
 from analysis.report.studies import with_models
@@ -361,7 +361,7 @@ CLAIMS = (
                 above("four", "the cost at 4 bits over that at 16", 1.0),
             )
         ),
-        needs=tuple((study,) for study in ALONE),
+        needs=EACH_ALONE,
         beside=("joint", "overtraining"),
         measure=saving,
     ),

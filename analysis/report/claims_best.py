@@ -21,7 +21,16 @@ from analysis.report import foretold
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.claims_tokens import fit_notes
-from analysis.report.claims_training import ALONE, NO_GROWTH, TRAINED, costs, fits_of, growth_of_costs, neff, slopes_of
+from analysis.report.claims_training import (
+    EACH_ALONE,
+    NO_GROWTH,
+    TRAINED,
+    costs,
+    fits_of,
+    growth_of_costs,
+    neff,
+    slopes_of,
+)
 from analysis.report.numbers import Number, attempt, left_out
 from analysis.report.rules import Rule, Told, above, at_least, below, within
 from analysis.report.tables import Rows, Tables, ends, nominal
@@ -231,7 +240,7 @@ CLAIMS = (
                 above("winner", f"the lowest loss outside {BEST[0]:g} to {BEST[1]:g} bits less the lowest within"),
             )
         ),
-        needs=(("matched",), *((study,) for study in ALONE)),
+        needs=(("matched",), *EACH_ALONE),
         measure=best,
     ),
     Claim(
@@ -249,7 +258,7 @@ CLAIMS = (
                 ),
             )
         ),
-        needs=tuple((study,) for study in ALONE),
+        needs=EACH_ALONE,
         beside=("matched",),
         measure=whatever_compute,
     ),

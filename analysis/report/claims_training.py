@@ -29,6 +29,7 @@ from analysis.selection import rows_of
 from analysis.style import Drawn
 
 ALONE = ("weights", "activations", "attention")
+EACH_ALONE = tuple((study,) for study in ALONE)  # as `needs` of a claim: all of them
 TRAINED = Rows(studies=(*ALONE, "joint"))
 # Bits at which each part's cost is asked for: the paper's runs below that diverge.
 LOWEST = {"P_w": 3, "P_a": 4, "P_kv": 4}
@@ -240,8 +241,11 @@ def product(tables: Tables) -> Finding:
     gaps = gaps[np.isfinite(gaps["foretold"])]
     ratio = left_out(lambda r: r["foretold"].sum() / r["gap_qat"].sum(), gaps, "run_id")
     total = gaps["foretold"].sum()
-    low, high = shared.band(apart, lambda c: _foretold(gaps, apart, c).sum(-1, keepdims=True))
-    law = Number(value=1.0, low=float(total / high[0]), high=float(total / low[0]) if low[0] > 0 else math.inf)
+    law = Number(value=1.0)
+    ends = shared.band(apart, lambda c: _foretold(gaps, apart, c).sum(-1, keepdims=True))
+    if ends is not None:
+        low, high = (float(end[0]) for end in ends)
+        law = Number(value=1.0, low=total / high, high=total / low if low > 0 else math.inf)
     ratio = dataclasses.replace(quotient(ratio, law), note="scatter of runs and the law's error added in squares")
     papers = {"product": 0.8973, "joint": 0.9006}
     return Finding(
@@ -284,7 +288,7 @@ CLAIMS = (
                 at_least("r2", "R2 of the costs by the N_eff law", 0.8),
             )
         ),
-        needs=tuple((study,) for study in ALONE),
+        needs=EACH_ALONE,
         beside=("joint", "overtraining"),
         measure=capacity,
     ),
@@ -296,7 +300,7 @@ CLAIMS = (
         how="The same studies: how the cost of one part at 4 bits or fewer changes from the least to the most tokens "
         "at one N, as d ln cost / d ln D, mean over widths; parts are the units.",
         rule=Rule(conditions=(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),)),
-        needs=tuple((study,) for study in ALONE),
+        needs=EACH_ALONE,
         measure=same_at_every_D,
     ),
     Claim(
@@ -312,7 +316,7 @@ CLAIMS = (
                 above("w-kv", f"the cost of {EQUAL}-bit weights less that of the KV cache"),
             )
         ),
-        needs=tuple((study,) for study in ALONE),
+        needs=EACH_ALONE,
         measure=order,
     ),
     Claim(
@@ -342,7 +346,7 @@ CLAIMS = (
                 within("ratio", "foretold over measured cost of all of them", 0.8, 1.25),
             )
         ),
-        needs=(("joint",), *((study,) for study in ALONE)),
+        needs=(("joint",), *EACH_ALONE),
         beside=("overtraining",),
         measure=product,
     ),
