@@ -125,6 +125,7 @@ def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool) -> Selection:
     _ends_of_runs(sieve)
     if law.quantized_training:
         _trained_as_held(law, sieve)
+        _one_way_in_training(law, sieve)
         law = _without_constant_parts(law, sieve) if narrow else law
     else:
         _trained_in_full_precision(sieve)
@@ -182,6 +183,22 @@ def _trained_as_held(law: Law, sieve: _Sieve) -> None:
             sieve.keep(width >= FULL_BITS, f"{part} below 16 bits")
 
 
+def _one_way_in_training(law: Law, sieve: _Sieve) -> None:
+    """Bits say little without granularity and family of formats: of the rows that have a part of the law in low
+    precision, those that have it in the most frequent way are kept."""
+    for part in (p for p in PARTS if p in law.variables and p in sieve.frame):
+        name = part.removeprefix("P_")
+        low = table.numbers(sieve.frame, part, positive=True) < FULL_BITS
+        words = [sieve.frame[c].fillna("").astype(str) for c in (f"granularity_{name}",) if c in sieve.frame]
+        if f"format_{name}" in sieve.frame and "M_w" not in law.variables:
+            words.append(_family(sieve.frame[f"format_{name}"]))
+        if not words or not low.any():
+            continue
+        ways = _joined(words)
+        chosen = _most_frequent(sieve, ways[low], f"{part} in training: ")
+        sieve.keep(~low | (ways == chosen).to_numpy(), f"{part} in training in another way")
+
+
 def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
     """Drop what the table cannot tell: constant parts from the law, parts with too few widths from law and rows."""
     constant, asked = {}, [part for part in PARTS if part in law.variables]
@@ -235,20 +252,34 @@ def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> Non
     """A gap law holds for one quantizer, granularity, scale rule and family of formats: keep the most frequent."""
     frame = sieve.frame
     if "format_post" in frame:
-        frame = frame.assign(family=frame["format_post"].astype(str).str.replace(r"\d+", "", regex=True))
+        frame = frame.assign(family=_family(frame["format_post"]))
     words = [frame[c].fillna("").astype(str) for c in setting if c in frame]
     if after:
         words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
         words += [_named(frame[c]) for c in OPTIONS if c in frame]
     if not words or frame.empty:
         return
-    names = pd.concat(words, axis=1).agg(lambda row: " ".join(filter(None, row)), axis=1)
+    names = _joined(words)
+    sieve.keep((names == _most_frequent(sieve, names)).to_numpy(), "quantized in another way")
+
+
+def _family(formats: pd.Series) -> pd.Series:
+    """Names of formats without their numbers: int, em, mxfp, nvfp."""
+    return formats.fillna("").astype(str).str.replace(r"\d+", "", regex=True)
+
+
+def _joined(words: list[pd.Series]) -> pd.Series:
+    return pd.concat(words, axis=1).agg(lambda row: " ".join(filter(None, row)), axis=1)
+
+
+def _most_frequent(sieve: _Sieve, names: pd.Series, what: str = "") -> str:
+    """Of the names of rows, with a warning that begins with `what` where there are others."""
     counts = names.value_counts()
     chosen = min(counts.index, key=lambda name: (-counts[name], not name.startswith(PLAINEST), name))
     if len(counts) > 1:
         others = ", ".join(sorted(set(counts.index) - {chosen}))
-        sieve.warnings.append(f"fitted on {chosen} alone, not on {others}; choose with --filter")
-    sieve.keep((names == chosen).to_numpy(), "quantized in another way")
+        sieve.warnings.append(f"{what}fitted on {chosen} alone, not on {others}; choose with --filter")
+    return chosen
 
 
 def _named(values: pd.Series) -> pd.Series:

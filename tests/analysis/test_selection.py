@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import analysis
@@ -136,3 +137,23 @@ def test_rows_of_a_fit_pass_its_filter(tables):
     rows = rows_of(found, frame).frame
     assert set(rows["seed_init"]) == {0}
     assert set(rows["P_post"]) == {2, 3, 4, 5, 6, 7, 8}  # all that the law speaks of, not only those it was fitted on
+
+
+# ---- one way to be trained in few bits ----
+
+
+def test_a_part_is_in_few_bits_in_one_way(schemes):
+    """Runs with weights per tensor, or in a float format, have as many bits and lose another amount."""
+    low = schemes["P_w"] < 16
+    ints = schemes["P_w"].map("int{:.0f}".format).where(low, "bf16")
+    usual = schemes.assign(format_w=ints, granularity_w=np.where(low, "channel", None))
+    few = usual[low & (usual["N"] < 3e5)]
+    tensor = few.assign(granularity_w="tensor", loss=few["loss"] + 1)
+    floats = few[few["P_w"] == 4].assign(format_w="e2m1", loss=few["loss"] + 2)
+    alone = analysis.fit("kumar_neff", usual, bootstrap=0)
+    found = analysis.fit("kumar_neff", pd.concat([usual, tensor, floats]), bootstrap=0)
+    assert found.params == pytest.approx(alone.params, rel=1e-6)
+    assert found.left_out["P_w in training in another way"] == len(tensor) + len(floats)
+    assert any(w.startswith("P_w in training: fitted on channel int alone, not on channel em") for w in found.warnings)
+    apart = analysis.fit("kumar_neff", pd.concat([usual, tensor]), bootstrap=0, filter="granularity_w != 'channel'")
+    assert apart.params["gamma_w"] != pytest.approx(alone.params["gamma_w"], rel=0.05)
