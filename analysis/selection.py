@@ -90,14 +90,15 @@ def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selec
     return Selection(law=found.law, frame=sieve.frame, left_out=left_out, warnings=warnings)
 
 
-def belonging(law: Law, frame: pd.DataFrame) -> Selection:
+def belonging(law: Law, frame: pd.DataFrame, *, one_way: bool = True) -> Selection:
     """All rows of `frame` that `law` speaks of, whether or not they are enough to fit it, and the law without what they
-    do not tell. For rows that a fit is about there is `rows_of`.
+    do not tell; with a part in training in more than one way (`ways_in_training`) unless `one_way`. For rows that a fit
+    is about there is `rows_of`.
 
     Raises:
         InputError: N, D or a precision column is missing or not finite.
     """
-    return _belonging(law, frame, narrow=True)
+    return _belonging(law, frame, narrow=True, one_way=one_way)
 
 
 def rows_of(fit: "Fit", frame: pd.DataFrame) -> Selection:
@@ -111,7 +112,7 @@ def rows_of(fit: "Fit", frame: pd.DataFrame) -> Selection:
     return _belonging(fit.law, table.filtered(frame, fit.filter), narrow=False)
 
 
-def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool) -> Selection:
+def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
     sieve = _Sieve(with_derived(frame, law.variables))
     sieve.keep(~table.flags(frame, "diverged"), "diverged")
     _no_other_part(sieve)
@@ -125,7 +126,8 @@ def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool) -> Selection:
     _ends_of_runs(sieve)
     if law.quantized_training:
         _trained_as_held(law, sieve)
-        _one_way_in_training(law, sieve)
+        if one_way:
+            _one_way_in_training(law, sieve)
         law = _without_constant_parts(law, sieve) if narrow else law
     else:
         _trained_in_full_precision(sieve)
@@ -184,19 +186,27 @@ def _trained_as_held(law: Law, sieve: _Sieve) -> None:
 
 
 def _one_way_in_training(law: Law, sieve: _Sieve) -> None:
-    """Bits say little without granularity and family of formats: of the rows that have a part of the law in low
-    precision, those that have it in the most frequent way are kept."""
+    """Bits say little without the rest: of the rows with a part of the law in low precision, those that have it in the
+    most frequent way are kept."""
     for part in (p for p in PARTS if p in law.variables and p in sieve.frame):
-        name = part.removeprefix("P_")
-        low = table.numbers(sieve.frame, part, positive=True) < FULL_BITS
-        words = [sieve.frame[c].fillna("").astype(str) for c in (f"granularity_{name}",) if c in sieve.frame]
-        if f"format_{name}" in sieve.frame and "M_w" not in law.variables:
-            words.append(_family(sieve.frame[f"format_{name}"]))
-        if not words or not low.any():
-            continue
-        ways = _joined(words)
-        chosen = _most_frequent(sieve, ways[low], f"{part} in training: ")
-        sieve.keep(~low | (ways == chosen).to_numpy(), f"{part} in training in another way")
+        ways = ways_in_training(sieve.frame, part, formats="M_w" not in law.variables)
+        below = ways.notna()
+        if below.any():
+            chosen = _most_frequent(sieve, ways[below], f"{part} in training: ")
+            sieve.keep((~below | (ways == chosen)).to_numpy(bool), f"{part} in training in another way")
+
+
+def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> pd.Series:
+    """How each of the rows has a part in low precision: family of formats (if these are asked for) and granularity, and
+    scale rule, estimator and rounding where these vary; NaN for rows that have it in 16 bits."""
+    letter = part.removeprefix("P_")
+    words = [pd.Series("", index=rows.index)]
+    if formats and f"format_{letter}" in rows:
+        words.append(family(rows[f"format_{letter}"]))
+    grain, rest = f"granularity_{letter}", (f"scale_rule_{letter}", "estimator", "rounding")
+    told = [c for c in (grain, *rest) if c in rows and (c == grain or rows[c].nunique() > 1)]
+    words += [rows[c].fillna("").astype(str) for c in told]
+    return _joined(words).where(table.numbers(rows, part, positive=True) < FULL_BITS)
 
 
 def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
@@ -252,7 +262,7 @@ def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> Non
     """A gap law holds for one quantizer, granularity, scale rule and family of formats: keep the most frequent."""
     frame = sieve.frame
     if "format_post" in frame:
-        frame = frame.assign(family=_family(frame["format_post"]))
+        frame = frame.assign(family=family(frame["format_post"]))
     words = [frame[c].fillna("").astype(str) for c in setting if c in frame]
     if after:
         words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
@@ -263,13 +273,14 @@ def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> Non
     sieve.keep((names == _most_frequent(sieve, names)).to_numpy(), "quantized in another way")
 
 
-def _family(formats: pd.Series) -> pd.Series:
-    """Names of formats without their numbers: int, em, mxfp, nvfp."""
+def family(formats: pd.Series) -> pd.Series:
+    """Names of formats without their numbers: int4 -> int, e4m3 -> em."""
     return formats.fillna("").astype(str).str.replace(r"\d+", "", regex=True)
 
 
 def _joined(words: list[pd.Series]) -> pd.Series:
-    return pd.concat(words, axis=1).agg(lambda row: " ".join(filter(None, row)), axis=1)
+    rows = zip(*words, strict=True)
+    return pd.Series([" ".join(filter(None, row)) for row in rows], index=words[0].index, dtype=object)
 
 
 def _most_frequent(sieve: _Sieve, names: pd.Series, what: str = "") -> str:

@@ -21,6 +21,7 @@ from analysis.figures import rows as shared
 from analysis.figures.capacity import empirical_share
 from analysis.fitting import Fit
 from analysis.laws import LAWS
+from analysis.selection import family
 from analysis.variables import with_derived
 
 NAMES = {"E_w": "exponent bits", "M_w": "mantissa bits"}
@@ -63,7 +64,7 @@ def _runs(frame: pd.DataFrame) -> pd.DataFrame:
     if "format_w" not in frame:
         return pd.DataFrame()
     runs = shared.alone(shared.qat_gaps(shared.trained(frame, one_way=False)), "P_w")
-    runs = shared.one_way_of(runs[(runs["format_w"].map(shared.family) == FAMILY).to_numpy(bool)], "P_w")
+    runs = shared.one_way_of(runs[(family(runs["format_w"]) == FAMILY).to_numpy(bool)], "P_w")
     return with_derived(runs, ("E_w", "M_w"))
 
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from analysis import style
 from analysis.errors import InputError
 from analysis.figures import rows as shared
+from analysis.selection import family
 
 PARTS = {"P_w": "granularity_w", "P_a": "granularity_a", "P_kv": "granularity_kv"}
 ORDER = ("tensor", "channel", "token")  # the colours', blocks after them
@@ -83,7 +84,7 @@ def _one_family(rows: pd.DataFrame) -> pd.DataFrame:
     for part, group in rows.groupby("part"):
         column = f"format_{part.removeprefix('P_')}"
         if column in group:
-            families = group[column].map(shared.family)
+            families = family(group[column])
             group = group[families == shared.most_frequent(families)]
         kept.append(group)
     return pd.concat(kept) if kept else rows

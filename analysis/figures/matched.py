@@ -17,6 +17,7 @@ from analysis.figures import rows as shared
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
+from analysis.selection import family
 
 ALIKE = 1.1  # largest N P over smallest
 KINDS = {"int": "integers", "em": "floats"}
@@ -72,7 +73,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
 
 def _one_way_each(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each family of the weights' formats the most frequent way to quantize, so that they can stand side by side."""
-    kinds = rows["format_w"].map(shared.family) if "format_w" in rows else pd.Series("int", index=rows.index)
+    kinds = family(rows["format_w"]) if "format_w" in rows else pd.Series("int", index=rows.index)
     below, kept = shared.low(rows), [rows[~shared.low(rows)]]
     for kind in sorted(kinds[below].unique()):
         group = rows[below & (kinds == kind)]
@@ -96,7 +97,7 @@ def _matched(rows: pd.DataFrame) -> pd.DataFrame | None:
         return None
     _, _, tokens, least = best
     chosen = rows[(rows["D"] == tokens) & (memory >= least) & (memory <= ALIKE * least)]
-    kind = chosen["format_w"].map(shared.family) if "format_w" in chosen else "int"
+    kind = family(chosen["format_w"]) if "format_w" in chosen else "int"
     return chosen.assign(kind=np.where(chosen["P_w"] >= FULL_BITS, "", kind)).sort_values(["P_w", "kind"])
 
 

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from analysis import style
 from analysis.errors import InputError
 from analysis.figures import rows as shared
+from analysis.selection import family
 from analysis.table import after_training
 
 BITS = (3.0, 4.0)
@@ -79,7 +80,7 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     words = {
         "ptq": quantized.get("ptq", pd.Series("quantized", index=quantized.index)).astype(str),
         "granularity_post": quantized.get("granularity_post", pd.Series("", index=quantized.index)).fillna(""),
-        "family": quantized.get("format_post", pd.Series("int", index=quantized.index)).map(shared.family),
+        "family": family(quantized.get("format_post", pd.Series("int", index=quantized.index))),
     }
     quantized = quantized.assign(**words)
     quantized = quantized[pd.to_numeric(quantized["P_post"], errors="coerce").isin(BITS)]
@@ -87,8 +88,8 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     order = {name: i for i, name in enumerate(NAMES)}
 
     def plain_first(found: tuple) -> tuple:
-        (method, family, granularity), _ = found
-        return order.get(method, len(order)), method, family != "int", family, granularity
+        (method, kind, granularity), _ = found
+        return order.get(method, len(order)), method, kind != "int", kind, granularity
 
     for setting, group in sorted(quantized.groupby(SETTING), key=plain_first):
         try:

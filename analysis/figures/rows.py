@@ -1,7 +1,6 @@
 """Rows and curves that several figures share: runs in low precision, what that cost each, laws with their bands."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,7 +14,7 @@ from analysis.laws import LAWS
 from analysis.laws.kumar import PARTS
 from analysis.noise import gap_errors
 from analysis.options import Options
-from analysis.selection import belonging, rows_of
+from analysis.selection import belonging, rows_of, ways_in_training
 from analysis.table import numbers
 
 NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
@@ -31,14 +30,11 @@ ANY = {
 def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
     """Ends of runs that were not quantized after training, with P_w, P_a and P_kv (16 where the table has none).
 
-    Of each part's ways to be in low precision (family of formats, granularity, scale rule, estimator, rounding) the
-    most frequent is kept, unless `one_way` is off.
+    Of each part's ways to be in low precision the most frequent is kept, unless `one_way` is off.
     """
     full = {part: FULL_BITS for part in PARTS if part not in frame}
-    rows = belonging(ANY["kumar_neff"], frame.assign(**full)).frame
+    rows = belonging(ANY["kumar_neff"], frame.assign(**full), one_way=one_way).frame
     numbers(rows, "loss", positive=True)
-    for part in PARTS if one_way else ():
-        rows = one_way_of(rows, part)
     return rows
 
 
@@ -140,17 +136,7 @@ def r2(actual, predicted) -> float:
     return 1 - float(np.sum((actual - predicted) ** 2)) / total if total > 0 else float("nan")
 
 
-def family(text: object) -> str:
-    """A format's name without its bits: int4 -> int, e4m3 -> em."""
-    return re.sub(r"\d+", "", str(text))
-
-
 def one_way_of(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     """Of the rows with this part below 16 bits, those in the most frequent way."""
-    letter = part.removeprefix("P_")
-    held = [f"format_{letter}", f"granularity_{letter}", f"scale_rule_{letter}", "estimator", "rounding"]
-    held, below = [c for c in held if c in rows], rows[part] < FULL_BITS
-    if not held or not below.any():
-        return rows
-    ways = rows[held].map(family).agg(" ".join, axis=1)
-    return rows[~below | (ways == most_frequent(ways[below]))]
+    ways = ways_in_training(rows, part)
+    return rows[ways.isna() | (ways == most_frequent(ways))] if ways.notna().any() else rows

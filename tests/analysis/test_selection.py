@@ -154,6 +154,7 @@ def test_a_part_is_in_few_bits_in_one_way(schemes):
     found = analysis.fit("kumar_neff", pd.concat([usual, tensor, floats]), bootstrap=0)
     assert found.params == pytest.approx(alone.params, rel=1e-6)
     assert found.left_out["P_w in training in another way"] == len(tensor) + len(floats)
-    assert any(w.startswith("P_w in training: fitted on channel int alone, not on channel em") for w in found.warnings)
+    (said,) = [w for w in found.warnings if "alone, not on" in w]
+    assert said.startswith("P_w in training: fitted on int channel alone, not on em channel, int tensor;")
     apart = analysis.fit("kumar_neff", pd.concat([usual, tensor]), bootstrap=0, filter="granularity_w != 'channel'")
     assert apart.params["gamma_w"] != pytest.approx(alone.params["gamma_w"], rel=0.05)
