@@ -5,6 +5,7 @@ Kumar et al. 2024 (arXiv 2411.04330) and Ouyang et al. 2024 (arXiv 2411.17691) s
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.contrasts import NAMES, Trunk, contrasts, trunks
 from analysis.report.numbers import Number, attempt, left_out, mean, of_slope, quotient
-from analysis.report.rules import Rule, above, below, within
+from analysis.report.rules import Rule, above, within
 from analysis.report.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
 from analysis.slopes import local_slopes
 
@@ -27,6 +28,7 @@ BATCHES = Rows(studies=("batch", "overtraining"), where="schedule == 'cosine'")
 
 AGAINST = "Catalan-Tatjer et al. (arXiv 2510.06213)"
 TOKENS, DECAY = 0.7, 0.3  # S above which tokens explain the growth under cosine, and below which decay does
+LONGER = "A longer memory makes models harder to quantize at equal tokens: neither D alone nor D / tau counts."
 FLAT = 0.1  # slope in ln D within which a gap is called flat
 NEAR = 0.05  # of a learning rate: alike
 
@@ -167,16 +169,22 @@ def constant_rate(tables: Tables) -> Finding:
 
 
 def memory(tables: Tables) -> Finding:
-    by_decay = attempt(lambda: _share_of_tau(tables, DECAYS, "weight_decay"))
-    by_batch = attempt(lambda: _share_of_tau(tables, BATCHES, "batch_tokens"))
-    without = attempt(lambda: _slope_without(tables))
+    by_decay = attempt(lambda: _of_tau(tables, DECAYS, "weight_decay", _share))
+    by_batch = attempt(lambda: _of_tau(tables, BATCHES, "batch_tokens", _share))
+    exponent = "slope of ln delta_PTQ in ln tau at equal D, from"
     return Finding(
         numbers={"Q": by_decay},
-        shown={"the same from the batch": by_batch, "slope of ln delta_PTQ in ln D without weight decay": without},
-        reading=_reading(by_decay, "D / tau counts.", "Tokens count.", "Both count."),
-        figure=lambda: drawings.memory(_memory_rows(tables, DECAYS)),
-        caption="The gap at 3 bits against D and against D / tau, by weight decay; the better axis brings lines "
-        "together.",
+        shown={
+            "Q from the batch": by_batch,
+            f"{exponent} weight decay": attempt(lambda: _of_tau(tables, DECAYS, "weight_decay", _exponent)),
+            f"{exponent} the batch": attempt(lambda: _of_tau(tables, BATCHES, "batch_tokens", _exponent)),
+            "slope of ln delta_PTQ in ln D without weight decay": attempt(lambda: _slope_without(tables)),
+        },
+        reading=LONGER
+        if by_decay.sure and by_decay.high < -DECAY
+        else _reading(by_decay, "D / tau counts.", "Tokens count.", "Both count."),
+        figure=lambda: FIGURES["memory"](tables.rows(DECAYS), {}),
+        caption="The gap against D and against D / tau, by weight decay; the axis that counts brings lines together.",
     )
 
 
@@ -189,9 +197,9 @@ def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
     return rows.assign(log=np.log(rows["gap"].astype(float)), level=rows["N"].astype(str) + rows["P_post"].astype(str))
 
 
-def _share_of_tau(tables: Tables, asked: Rows, varied: str) -> Number:
-    """Q of ln delta = level(N, bits) + gamma ln D - Q gamma ln tau, from runs that differ in `varied` and D: 0 if D
-    counts, 1 if D / tau does."""
+def _of_tau(tables: Tables, asked: Rows, varied: str, measure: Callable[[float, float], float]) -> Number:
+    """What `measure` makes of gamma and chi in ln delta = level(N, bits) + gamma ln D + chi ln tau, from runs that
+    differ in `varied` and D."""
     if not tables.has(asked.studies[0]):
         raise InputError(f"not run yet: `make sweep S={asked.studies[0]}`")
     rows = _memory_rows(tables, asked)
@@ -201,14 +209,22 @@ def _share_of_tau(tables: Tables, asked: Rows, varied: str) -> Number:
     if rows[varied].nunique() < 2 or rows["tokens"].nunique() < 2:
         raise InputError(f"the runs have one {varied}, or one D")
 
-    def measure(part: pd.DataFrame) -> float:
+    def of_part(part: pd.DataFrame) -> float:
         x = np.column_stack([np.log(part["D"].astype(float)), np.log(part["tau"].astype(float))])
         both = pd.DataFrame(x, index=part.index).assign(y=part["log"])
         centred = (both - both.groupby(part["level"]).transform("mean")).to_numpy()
         found, _, rank, _ = np.linalg.lstsq(centred[:, :2], centred[:, 2], rcond=1e-6)
-        return -found[1] / found[0] if rank == 2 else math.nan
+        return measure(*found) if rank == 2 else math.nan
 
-    return left_out(measure, rows, "run_id")
+    return left_out(of_part, rows, "run_id")
+
+
+def _share(gamma: float, chi: float) -> float:
+    return -chi / gamma
+
+
+def _exponent(gamma: float, chi: float) -> float:
+    return chi
 
 
 def _slope_without(tables: Tables) -> Number:
@@ -292,8 +308,12 @@ CLAIMS = (
         source=f"{PAPER}, Eq. 2 (one weight decay, one batch)",
         statement="The law of the gap knows tokens and no optimizer.",
         how="Studies `weight_decay` and `batch` beside `overtraining`: tau = batch / (rate x weight decay) varies at "
-        "equal D. Q is the share of the growth in ln D that goes against ln tau: 0 if D counts, 1 if D / tau does.",
-        rule=Rule(conditions=(below("Q", "Q from weight decay", DECAY),), meaning=f"D / tau alone if above {TOKENS:g}"),
+        "equal D. Q is the share of the growth in ln D that goes against ln tau: 0 if D counts, 1 if D / tau does, "
+        "below 0 if at equal D a longer memory makes the gap larger.",
+        rule=Rule(
+            conditions=(within("Q", "Q from weight decay", -DECAY, DECAY),),
+            meaning=f"D / tau alone if above {TOKENS:g}; neither if below {-DECAY:g}",
+        ),
         needs=(("weight_decay",),),
         beside=("batch", "overtraining"),
         measure=memory,

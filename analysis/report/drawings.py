@@ -205,36 +205,6 @@ def branches(trunks: "Sequence[Trunk]") -> style.Drawn:
 
 
 @style.styled
-def memory(rows: pd.DataFrame) -> style.Drawn:
-    """The gap at the lowest telling width against D and against D / tau, by weight decay and N."""
-    rows = rows[rows["P_post"] == TELLING[0]]
-    if rows.empty:
-        raise InputError("no gaps at 3 bits")
-    decays, sizes = sorted(rows["weight_decay"].unique()), sorted(rows["N"].unique())
-    figure, axes = style.canvas(1, 2, width=5.6, height=2.9, sharey=True)
-    for panel, (label, by_tau) in zip(axes[0], (("D (tokens)", False), (r"$D/\tau$", True)), strict=True):
-        for i, decay in enumerate(decays):
-            for size, marker in zip(sizes, style.MARKERS, strict=False):
-                group = rows[(rows["weight_decay"] == decay) & (rows["N"] == size)]
-                x = group["D"] / group["tau"].astype(float) if by_tau else group["D"]
-                means = group["gap"].astype(float).groupby(x.round(6)).mean()
-                panel.plot(means.index, means, marker=marker, color=style.CATEGORIES[i % 7], zorder=3)
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        panel.set_xlabel(label)
-    style.log_ticks(axes[0, 0].xaxis, *axes[0, 0].get_xlim(), most=5, text=style.magnitude)
-    style.log_ticks(axes[0, 0].yaxis, *axes[0, 0].get_ylim())
-    axes[0, 0].set_ylabel(r"$\delta_\mathrm{PTQ}$ at 3 bits (nats per token)")
-    handles = [Line2D([], [], color=style.CATEGORIES[i % 7], label=f"weight decay {d:g}") for i, d in enumerate(decays)]
-    handles += [
-        Line2D([], [], color=GREY, marker=m, linestyle="none", label=f"N = {style.magnitude(n)}")
-        for n, m in zip(sizes, style.MARKERS, strict=False)
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
-    return style.Drawn(figure=figure, numbers=rows[["N", "D", "tau", "weight_decay", "batch_tokens", "gap"]])
-
-
-@style.styled
 def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
     """Gaps by seed at each telling width, the N and D with the most runs."""
     cell = gaps.groupby(["N", "tokens"])["run_id"].nunique().idxmax()

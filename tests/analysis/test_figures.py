@@ -138,3 +138,24 @@ def test_learning_rates_are_compared_where_there_are_three(tables, tmp_path):
     assert len(told) and told.to_dict() == gaps[told.index].to_dict()
     with pytest.raises(InputError, match="no N and D was trained at 3 peak learning rates"):
         FIGURES["learning_rates"](mixed[mixed["lr_peak"] < 4e-3], {})
+
+
+def test_memory_is_drawn_by_what_was_varied(tables, tmp_path):
+    frame = tables.simulate(sizes=(23_600, 82_900), tokens=(1e6, 4e6))
+    small = frame[frame["N"] == 23_600].assign(tau=1e6, weight_decay=0.1, batch_tokens=2048)
+    without = small.assign(weight_decay=0.0, tau=np.nan, gap=small["gap"] * 2)
+    large = frame[frame["N"] == 82_900].assign(tau=1e6, weight_decay=0.1, batch_tokens=2048)
+    batches = small.assign(batch_tokens=512, tau=0.25e6, D=small["D"] - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        by_decay = FIGURES["memory"](pd.concat([small, without, large], ignore_index=True), {})
+        by_batch = FIGURES["memory"](pd.concat([small, batches, large], ignore_index=True), {})
+        by_decay.figure.savefig(tmp_path / "figure.png", dpi=40)
+    assert set(by_decay.numbers["N"]) == set(by_batch.numbers["N"]) == {23_600}
+    names = [t.get_text() for t in by_batch.figure.legends[0].get_texts()]
+    assert names == ["batch of 512 tokens", "batch of 2,048 tokens"]
+    lines = [line for line in by_batch.figure.axes[1].get_lines() if line.get_linestyle() == "-"]
+    assert [list(np.round(line.get_xdata(), 3)) for line in lines] == [[4, 16], [1, 4]]  # D / tau
+    assert [len(line.get_xdata()) for line in by_decay.figure.axes[1].get_lines()[1::2]] == [0, 2]  # no tau without it
+    with pytest.raises(InputError, match="no N was trained with two weight decays or two batches"):
+        FIGURES["memory"](small, {})

@@ -102,6 +102,7 @@ CASES = [
     *(("law-turning", QUIET, REPRODUCED), ("law-turning", LOUD, NOT_DECIDABLE)),
     *(("capacity", QUIET, REPRODUCED), ("capacity", LOUD, NOT_DECIDABLE)),
     *(("unified", QUIET, REPRODUCED), ("unified", {"noise": 3.0}, NOT_DECIDABLE)),
+    ("memory", QUIET | {"memory": -1.0}, NOT_REPRODUCED),  # a longer memory hurts
 ]
 MENDED = [
     ("law-turning", rising_early, NOT_REPRODUCED),
