@@ -119,6 +119,18 @@ def program(formats: Sequence[Format], granularity: str, scale_rule: str) -> tup
     return found.pop() if found else (granularity, check_rule(scale_rule, parse("bf16")), False)
 
 
+@torch.library.custom_op("scaling::cut", mutates_args=())
+def _cut(x: torch.Tensor, width: int) -> torch.Tensor:
+    """The first `width` columns. An operation of its own: merged with those before it, torch 2.13 compiles it wrongly
+    for CPUs, and the loop ends where the last whole block does (pytorch issue 195582)."""
+    return x[..., :width].clone(memory_format=torch.contiguous_format)
+
+
+@_cut.register_fake
+def _(x: torch.Tensor, width: int) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], width)
+
+
 class Quantizer:
     """Fake quantization of one part of M models, each in its own format; granularity, rule and rotation are shared."""
 
@@ -176,7 +188,7 @@ class Quantizer:
         """The inverse of `groups`: values (M, R, C) as `shape` has it."""
         if self.block is None or shape[-1] % self.block == 0:
             return y_MGn.view(shape)
-        return y_MGn.view(*shape[:-1], -1)[..., : shape[-1]].contiguous()
+        return _cut(y_MGn.view(*shape[:-1], -1), shape[-1])
 
     def rounded(self, x_MRC: torch.Tensor, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Quantized x, and which values the estimator lets a gradient pass to (None: all)."""

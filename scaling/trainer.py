@@ -227,7 +227,10 @@ class _Training:
         return slot.measured[2]
 
     def _finish(self, m: int, member: Member, diverged: bool) -> None:
-        if not diverged:
+        if diverged:
+            tokens = self.stack.optimizer.steps[m] * member.run.data.batch_tokens
+            note(f"{member.run.run_id}: diverged, after {SKIPS} steps without a finite gradient, at {tokens:,} tokens")
+        else:
             self._measure(m, member)
         # Without moments the model cannot be trained on: a diverged one that is killed here still has to be.
         state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped, moments=diverged)

@@ -157,12 +157,14 @@ def test_a_missing_parent_fails_alone(make_run):
     assert RunFolder(healthy).state() == "done" and RunFolder(orphan).state() == "new"
 
 
-def test_a_diverging_member_does_not_touch_another(make_run):
+def test_a_diverging_member_does_not_touch_another(make_run, capsys):
     wild = make_run("optimizer.lr=1e30", "optimizer.clip=1e30", "seed=1", "data.tokens=25600")
     calm = make_run("data.tokens=25600")
     folders = trained(wild, calm)
     result = folders[0].result()
     assert result["diverged"] and result["evaluations"] == [] and result["skipped_updates"] >= 100
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
+    assert said.startswith(f"{wild.run_id}: diverged, after 100 steps without a finite gradient, at ")
     assert_same(folders[1], trained(elsewhere(calm, "alone"))[0])
 
 
