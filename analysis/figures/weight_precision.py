@@ -10,11 +10,9 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
-from analysis.laws import LAWS
-from analysis.selection import belonging
-from analysis.table import numbers
 
 COLUMNS = 3
 LAWS_SHOWN = ("kumar_neff", "kumar_neff_tied")  # the first that was fitted
@@ -29,7 +27,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     """
     if "P_w" not in frame:
         raise InputError("the table has no column P_w, the bits of weights in training")
-    rows = _weights_only(frame)
+    rows = shared.alone(shared.trained(frame), "P_w")
     panels = [d for d, group in rows.groupby("D") if group["P_w"].nunique() > 1]
     if not panels:
         raise InputError("no token count has weights trained in two widths with activations and KV cache at 16 bits")
@@ -60,16 +58,6 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     handles = [Line2D([], [], color=c, marker=m, label=f"N = {style.magnitude(n)}") for n, (c, m) in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(6 if columns > 1 else 3, len(handles)))
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
-
-
-def _weights_only(frame: pd.DataFrame) -> pd.DataFrame:
-    """Ends of runs whose activations and KV cache were not quantized."""
-    for part in ("P_a", "P_kv"):
-        if part in frame:
-            frame = frame[numbers(frame, part, positive=True) >= FULL_BITS]
-    # The plain law's selection, minus its wish for 16-bit weights.
-    aside = frame.rename(columns={"P_w": "trained"})
-    return belonging(LAWS["chinchilla"], aside).frame.rename(columns={"trained": "P_w"})
 
 
 def _points(axes, group: pd.DataFrame, look: tuple) -> list[dict]:

@@ -4,12 +4,14 @@ how far single runs can be trusted.
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
 from analysis.figures import FIGURES
+from analysis.figures import rows as shared
 from analysis.report import drawings
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
@@ -91,12 +93,27 @@ def formats(tables: Tables) -> Finding:
     return Finding(
         numbers=numbers,
         shown=shown,
-        grids=(grid,),
+        grids=(grid, *_in_training(tables)),
         figure=lambda: drawings.forest(
             {"slope of ln delta_PTQ in ln D": numbers}, references={"slope of ln delta_PTQ in ln D": {"flat": 0.0}}
         ),
         caption="How the gap grows with D in each format at 4 bits.",
     )
+
+
+def _in_training(tables: Tables) -> Iterator[Grid]:
+    """What training with weights in each format cost, where the study has such runs."""
+    if not tables.has("formats"):
+        return
+    runs = shared.qat_gaps(shared.alone(shared.trained(tables.pooled(("formats",)), one_way=False), "P_w"))
+    runs = runs.sort_values(["P_w", "gap_qat"])
+    lines = tuple(
+        (f"`{r.format_w}`", r.granularity_w, magnitude(r.N), magnitude(r.D), f"{r.gap_qat:.4f} +- {r.gap_qat_se:.4f}")
+        for r in runs.itertuples()
+    )
+    caption = "Loss less that of the unquantized run of the same seed; the error is that of the windows alone."
+    if lines:
+        yield Grid(heads=("weights", "scales", "N", "D", "cost of training so (nats)"), rows=lines, caption=caption)
 
 
 def _at_four(rows: pd.DataFrame, name: str, granularity: str) -> pd.DataFrame:
