@@ -54,7 +54,7 @@ def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Models in 16 bits at N and D with several rates, and their gaps at BITS."""
     if "lr_peak" not in frame or "run_id" not in frame:
         raise InputError("the table has no columns lr_peak and run_id")
-    runs = shared.trained(frame)
+    runs = shared.from_the_start(shared.trained(frame))
     runs = runs[~shared.low(runs)]
     base = runs[runs.groupby(["N", "D"])["lr_peak"].transform("nunique") >= LEAST]
     if base.empty:

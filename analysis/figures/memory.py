@@ -57,7 +57,7 @@ def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Gaps above zero with `D_by_tau` (NaN without weight decay) and `place`, the order of D, and the varied column."""
     if not {"tau", *VARIED} <= set(frame):
         raise InputError(f"the table has no columns tau, {' and '.join(VARIED)}")
-    rows = shared.quantized(frame, LAW)
+    rows = shared.from_the_start(shared.quantized(frame, LAW))
     rows = rows[rows["P_post"].isin(BITS) & (rows["gap"] > 0)]
     varied = max(VARIED, key=lambda c: rows[c].nunique())
     (other,) = set(VARIED) - {varied}

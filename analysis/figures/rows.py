@@ -38,6 +38,11 @@ def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
     return rows
 
 
+def from_the_start(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs that are no branch of another: those have the settings of their parent as well."""
+    return rows[rows["parent_id"].isna()] if "parent_id" in rows else rows
+
+
 def alone(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     """Rows whose other parts are at 16 bits."""
     return rows[(rows[[p for p in PARTS if p != part]] >= FULL_BITS).all(axis=1)]

@@ -144,11 +144,12 @@ def test_memory_is_drawn_by_what_was_varied(tables, tmp_path):
     frame = tables.simulate(sizes=(23_600, 82_900), tokens=(1e6, 4e6))
     small = frame[frame["N"] == 23_600].assign(tau=1e6, weight_decay=0.1, batch_tokens=2048)
     without = small.assign(weight_decay=0.0, tau=np.nan, gap=small["gap"] * 2)
+    branches = small.assign(weight_decay=0.3, parent_id="trunk")
     large = frame[frame["N"] == 82_900].assign(tau=1e6, weight_decay=0.1, batch_tokens=2048)
     batches = small.assign(batch_tokens=512, tau=0.25e6, D=small["D"] - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        by_decay = FIGURES["memory"](pd.concat([small, without, large], ignore_index=True), {})
+        by_decay = FIGURES["memory"](pd.concat([small, without, branches, large], ignore_index=True), {})
         by_batch = FIGURES["memory"](pd.concat([small, batches, large], ignore_index=True), {})
         by_decay.figure.savefig(tmp_path / "figure.png", dpi=40)
     assert set(by_decay.numbers["N"]) == set(by_batch.numbers["N"]) == {23_600}
