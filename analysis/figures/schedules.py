@@ -1,10 +1,10 @@
 """delta_PTQ under each learning-rate schedule. Fig. 12 of Kumar et al. 2024 (arXiv 2411.04330).
 
 The paper's figure has linear decay to zero alone; here it is a panel a schedule, so that what tokens do can be told
-from what the decay does. Models trained in 16 bits, at the size with the most schedules; points with their standard
-errors, triangles at the lower edge are gaps below the axis, zero or less. Lines are the gap law (Eq. 2) fitted to all
-sizes of that schedule, whose gamma_D is in the title, or, where the schedule has too few runs, the mean over seeds.
-Dashes are the paper's constants.
+from what the decay does. Models trained in 16 bits, each size at its most frequent rate and weight decay, at the size
+with the most schedules; points with their standard errors, triangles at the lower edge are gaps below the axis, zero
+or less. Lines are the gap law (Eq. 2) fitted to all sizes of that schedule, whose gamma_D is in the title, or, where
+the schedule has too few runs, the mean over seeds. Dashes are the paper's constants.
 """
 
 import textwrap
@@ -84,11 +84,22 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     rows = shared.quantized(frame, LAW)
     if "schedule" not in rows:
         raise InputError("the table has no column schedule")
-    rows = rows[rows["P_post"].isin(BITS)]
+    rows = _one_recipe(rows[rows["P_post"].isin(BITS)])
     rows = rows.assign(name=schedule_names(rows))
     rows = rows[rows.groupby(["name", "N"])["D"].transform("nunique") > 1]
     if rows.empty:
         raise InputError("no schedule has models of one N at two token counts, quantized to 3 to 6 bits")
+    return rows
+
+
+def _one_recipe(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each N the most frequent peak rate and weight decay; without runs that go on from another at a constant rate,
+    whose past is another schedule."""
+    if "parent_id" in rows:
+        rows = rows[rows["parent_id"].isna() | (rows["schedule"] != "constant")]
+    for column in (c for c in ("lr_peak", "weight_decay") if c in rows and rows[c].notna().all()):
+        usual = rows.groupby("N")[column].agg(shared.most_frequent) if len(rows) else {}
+        rows = rows[rows[column] == rows["N"].map(usual)]
     return rows
 
 

@@ -157,6 +157,19 @@ def test_each_schedule_has_its_panel_and_its_own_exponent(scheduled):
     np.testing.assert_allclose(paper["gap"], law.predict(law.published, paper))
 
 
+def test_schedules_are_compared_at_one_rate(scheduled):
+    """Other rates and weight decays, and what goes on from another run, are other models."""
+    rows = scheduled.assign(weight_decay=0.1, parent_id=None)
+    few = rows[rows["seed_init"] == rows["seed_init"].min()].assign(gap=9.0)
+    others = [
+        few.assign(lr_peak=2e-3),
+        few.assign(weight_decay=0.0),
+        few.assign(schedule="constant", parent_id="trunk"),
+    ]
+    drawn = FIGURES["schedules"](pd.concat([rows, *others], ignore_index=True), {})
+    pd.testing.assert_frame_equal(drawn.numbers, FIGURES["schedules"](rows, {}).numbers)
+
+
 def test_one_schedule_is_drawn_if_it_is_the_papers(scheduled):
     linear = scheduled[(scheduled["schedule"] == "linear") & (scheduled["N"] == 23_600)]
     assert set(FIGURES["schedules"](linear, {}).numbers["kind"]) == {"point", "paper", "mean"}
