@@ -61,22 +61,32 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning rate against tokens. All end points are in tokens, so that schedules do not depend on the batch."""
 
-    kind: Literal["cosine", "linear", "constant", "wsd"]
-    """After the warm-up: half a cosine, a straight line, nothing, or constant and then a straight line (WSD)."""
+    kind: Literal["cosine", "linear", "constant", "wsd", "average"]
+    """After the warm-up: half a cosine, a straight line, nothing, constant and then a straight line (WSD), or nothing
+    and at the end the mean of the last weights."""
     warmup_tokens: int
     """Linear from 0 to the peak over the first tokens of the run."""
     decay_tokens: int | None
-    """Only for wsd: tokens at the end of the run over which the rate falls to the end."""
+    """Tokens at the end of the run over which the rate falls to the end (wsd), or over whose updates the weights are
+    averaged in place of a decay (average: what is evaluated at the end is the mean; snapshots are of the weights
+    themselves)."""
     end_fraction: float
     """Learning rate at the end as a share of the peak (cosine, linear, wsd)."""
 
     def __post_init__(self):
         if self.warmup_tokens < 0:
             raise InputError(f"warmup_tokens={self.warmup_tokens}: must be 0 or above")
-        if (self.kind == "wsd") != (self.decay_tokens is not None):
-            raise InputError(f"decay_tokens={self.decay_tokens}: a number of tokens for kind=wsd, null for the others")
+        if (self.kind in ("wsd", "average")) != (self.decay_tokens is not None):
+            raise InputError(
+                f"decay_tokens={self.decay_tokens}: a number of tokens for kind=wsd and average, null for the others"
+            )
         if not 0 <= self.end_fraction <= 1:
             raise InputError(f"end_fraction={self.end_fraction}: must be in [0, 1]")
+
+    @property
+    def falls(self) -> bool:
+        """Whether the rate is ever below its peak once the warm-up is over."""
+        return self.kind not in ("constant", "average")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,6 +200,8 @@ class Run:
                     f"snapshots[{i}]={tokens}: must lie between "
                     f"{(self.first_step + 1) * self.data.batch_tokens} and {self.D} tokens"
                 )
+        if schedule.kind == "average":
+            self._check_average()
         check_division(self.data, self.tokens_at_once)
         self._check_widths()
         widest = max(self.model.d_model, self.model.width_ff)
@@ -200,6 +212,18 @@ class Run:
             )
         if self.branch.parent and not 0 < self.first_step < self.steps:
             raise InputError(f"branch.tokens={self.branch.tokens}: must lie within the run (data.tokens={self.D})")
+
+    def _check_average(self) -> None:
+        tokens, batch = self.schedule.decay_tokens, self.data.batch_tokens
+        if not 1 <= self.step_at(tokens) <= self.steps - self.first_step:
+            raise InputError(
+                f"schedule.decay_tokens={tokens}: an average needs at least one batch ({batch} tokens) and no more "
+                f"than the run trains on ({self.D - self.first_step * batch})"
+            )
+        if any(self.step_at(at) == self.steps for at in self.snapshots):
+            raise InputError(
+                f"snapshots={list(self.snapshots)}: not at the end of an average, where the mean is evaluated"
+            )
 
     def _check_widths(self) -> None:
         """Raise InputError where blocks or rotations do not fit the model."""

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 
+from scaling.averaging import WeightMean
 from scaling.config import PTQConfig, Run
 from scaling.data import Ahead, Batches, Corpus
 from scaling.distributed import Processes
@@ -26,6 +27,7 @@ class Member:
         self.run, self.corpus, self.processes = run, corpus, processes
         self.folder = RunFolder(run)
         self.start: Checkpoint | None = None
+        self.mean = WeightMean(run) if run.schedule.kind == "average" else None
         self.seconds, self.skipped, self.skipped_in_a_row = 0.0, 0, 0
         self.shared_steps = 0  # since this process started: a checkpoint does not say what was before
         self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}

@@ -79,6 +79,14 @@ def memory(stack: Sequence[Run]) -> Memory:
     return Memory(models=models, tensors=moment.of(models), total=seen.of(models), moment=moment.name)
 
 
+def means(stack: Sequence[Run]) -> float:
+    """Means of weights that are kept at once, for each model that is there."""
+    averaging = [run for run in stack if run.schedule.kind == "average"]
+    ends = ((run, run.steps - run.first_step) for run in averaging)
+    windows = [range(end - run.step_at(run.schedule.decay_tokens), end) for run, end in ends]
+    return at_once(windows) / at_once(busy(stack))
+
+
 def most_models(runs: Sequence[Run], limit: float) -> int:
     """How many models of these runs, which are of one shape, fit into `limit` bytes together: at least 1, whether or
     not one does."""
@@ -110,7 +118,9 @@ def moments(stack: Sequence[Run], s: Sizes) -> list[Moment]:
     if s.on_cpu:
         # The file of one model is put together in memory.
         found.append(Moment("checkpoint", 3 * s.weights_bytes, 3 * s.weights_bytes))
-    return [*found, *when_measured(s)]
+    found += when_measured(s)
+    more = means(stack) * s.weights_bytes
+    return [moment._replace(each=moment.each + more) for moment in found]
 
 
 def in_a_step(s: Sizes) -> list[Moment]:

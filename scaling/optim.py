@@ -23,7 +23,7 @@ def learning_rate(run: Run, step: int) -> float:
     seen = step * batch
     if seen < schedule.warmup_tokens:
         return peak * min(1.0, (seen + batch) / schedule.warmup_tokens)
-    if schedule.kind == "constant":
+    if not schedule.falls:
         return peak
     start = run.D - schedule.decay_tokens if schedule.kind == "wsd" else schedule.warmup_tokens
     if seen < start:

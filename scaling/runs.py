@@ -48,6 +48,9 @@ RESULT_FIELDS = {
     "eval_sha": str,
 }
 
+PREFIXES = ("w", "m1", "m2", "mean")
+"""Of the tensors in a checkpoint: weights, first and second moments, mean of the weights."""
+
 State = Literal["new", "partial", "done"]
 
 
@@ -81,7 +84,8 @@ def write_text(path: Path, text: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Weights and moments of one model, each name -> (out, in), and where it stood."""
+    """Weights, moments and mean of the weights (where there is one) of one model, each name -> (out, in), and where it
+    stood."""
 
     weights: dict[str, torch.Tensor]
     first: dict[str, torch.Tensor]
@@ -89,6 +93,7 @@ class Checkpoint:
     step: int
     seconds: float
     skipped: int
+    mean: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
 
 class RunFolder:
@@ -159,10 +164,11 @@ class RunFolder:
         return self.path / "checkpoint.safetensors"
 
     def save_checkpoint(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write weights, moments (where given) and position, with a checksum that tells a damaged file."""
+        """Write weights, what else is given and position, with a checksum that tells a damaged file."""
+        groups = (checkpoint.weights, checkpoint.first, checkpoint.second, checkpoint.mean)
         tensors = {
             f"{prefix}.{name}": tensor.detach().cpu().contiguous()
-            for prefix, group in (("w", checkpoint.weights), ("m1", checkpoint.first), ("m2", checkpoint.second))
+            for prefix, group in zip(PREFIXES, groups, strict=True)
             for name, tensor in group.items()
         }
         metadata = {
@@ -190,7 +196,7 @@ class RunFolder:
             damaged = True
         if damaged:
             raise InputError(f"{path}: missing, truncated or damaged; delete the file to train the run from its start")
-        groups: dict[str, dict[str, torch.Tensor]] = {"w": {}, "m1": {}, "m2": {}}
+        groups: dict[str, dict[str, torch.Tensor]] = {prefix: {} for prefix in PREFIXES}
         for key, tensor in tensors.items():
             prefix, _, name = key.partition(".")
             groups[prefix][name] = tensor
@@ -201,6 +207,7 @@ class RunFolder:
             step=int(metadata["step"]),
             seconds=float(metadata["seconds"]),
             skipped=int(metadata["skipped"]),
+            mean=groups["mean"],
         )
 
     # -- records ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from scaling.config import Run
 from scaling.optim import learning_rate
 
-KINDS = ("constant", "wsd")
+KINDS = ("constant", "wsd", "average")
 """Schedules that stay at their peak for a while. The others fall from the warm-up on, each at its own pace."""
 
 
@@ -57,7 +57,7 @@ def parting(a: Run, b: Run, start: int = 0) -> int:
 
 def _decay(run: Run) -> int:
     """The update from which on the rate may be below the peak."""
-    return run.steps if run.schedule.kind == "constant" else run.step_at(run.D - run.schedule.decay_tokens)
+    return run.step_at(run.D - run.schedule.decay_tokens) if run.schedule.falls else run.steps
 
 
 def own_updates(runs: Sequence[Run], start: int | None = None) -> list[range]:

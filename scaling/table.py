@@ -170,7 +170,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "calib_sha": None,
         "schedule": run.schedule.kind,
         "lr_peak": rate,
-        "lr_end": rate * (1.0 if run.schedule.kind == "constant" else run.schedule.end_fraction),
+        "lr_end": rate * (run.schedule.end_fraction if run.schedule.falls else 1.0),
         "warmup_tokens": run.schedule.warmup_tokens,
         "decay_tokens": run.schedule.decay_tokens,
         "batch_tokens": run.data.batch_tokens,

@@ -28,7 +28,8 @@ from scaling.evaluate import clustered_mean
 from scaling.gradients import Gradients
 from scaling.measure import Measurement, measure
 from scaling.members import Member, Slot, joined
-from scaling.runs import SCHEMA, snapshot_path, trunk_of
+from scaling.model import Weights
+from scaling.runs import SCHEMA, Checkpoint, snapshot_path, trunk_of
 from scaling.shared import model_steps
 from scaling.stack import Stack
 from scaling.terminal import Progress, note
@@ -97,6 +98,8 @@ class _Training:
             for member in slot.members:
                 if processes.first:
                     member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
+                if member.mean and member.start:
+                    member.mean.weights = {name: w[None].to(device) for name, w in member.start.mean.items()}
                 member.start = None  # the stack holds it now
         self.gradients = Gradients(runs, device, processes)
         self.sound = True  # False while an update is half done
@@ -149,6 +152,7 @@ class _Training:
         tokens = torch.from_numpy(batch).to(self.device)
         loss_M = self.gradients(self.stack, tokens)
         norms, rates = self.stack.optimizer.step(self.stack.weights)
+        self._average()
         self.sound = True
         finite = torch.isfinite(norms).tolist()
         members = self.members
@@ -164,6 +168,12 @@ class _Training:
         self._leave()
         if self.slots and time.monotonic() - self.saved_at > self.slots[0].run.runtime.checkpoint_seconds:
             self._save()
+
+    def _average(self) -> None:
+        for m, slot in enumerate(self.slots if self.processes.first else ()):
+            for member in slot.members:
+                if member.mean:
+                    member.mean.add(self.stack.optimizer.steps[m], self.stack.member(m))
 
     def _fork(self) -> None:
         """Members whose learning rates part in the next update go on in copies of their own."""
@@ -211,9 +221,13 @@ class _Training:
         elif len(staying) < len(self.slots):
             self._take(staying, [self.slots[m] for m in staying])
 
-    def _measure(self, m: int, member: Member) -> None:
+    def _measure(self, m: int, member: Member, mean: Weights | None = None) -> None:
+        """Evaluate and quantize model m, or the mean of its weights, for a member."""
         tokens = self.stack.optimizer.steps[m] * member.run.data.batch_tokens
-        found = self._measurement(m, member, tokens)
+        if mean:
+            found = measure(member.run, mean, self.corpus, self.windows, tokens)
+        else:
+            found = self._measurement(m, member, tokens)
         member.folder.add_windows(found.windows)
         member.folder.add_ptq(found.rows)
         self.trackers.log(member.run.run_id, tokens, {"loss": found.loss})
@@ -230,10 +244,13 @@ class _Training:
         if diverged:
             tokens = self.stack.optimizer.steps[m] * member.run.data.batch_tokens
             note(f"{member.run.run_id}: diverged, after {SKIPS} steps without a finite gradient, at {tokens:,} tokens")
+            state = self._state(m, member)  # a diverged model that is killed here still has to be trained on
         else:
-            self._measure(m, member)
-        # Without moments the model cannot be trained on: a diverged one that is killed here still has to be.
-        state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped, moments=diverged)
+            # Killed behind this checkpoint a member comes back with the mean as its weights, and without a mean.
+            mean = member.mean.weights if member.mean else {}
+            self._measure(m, member, mean)
+            state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped, moments=False)
+            state = dataclasses.replace(state, weights=_one(mean) or state.weights)
         member.folder.save_checkpoint(member.folder.checkpoint_path, state)
         result = self._result(member, diverged)
         member.folder.write_result(result)
@@ -244,9 +261,13 @@ class _Training:
     def _save(self) -> None:
         for m, slot in enumerate(self.slots if self.processes.first else ()):
             for member in slot.members:
-                state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
-                member.folder.save_checkpoint(member.folder.checkpoint_path, state)
+                member.folder.save_checkpoint(member.folder.checkpoint_path, self._state(m, member))
         self.saved_at = time.monotonic()
+
+    def _state(self, m: int, member: Member) -> Checkpoint:
+        """What a member goes on from."""
+        state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
+        return dataclasses.replace(state, mean=_one(member.mean.weights)) if member.mean else state
 
     def _result(self, member: Member, diverged: bool) -> dict[str, Any]:
         run = member.run
@@ -291,6 +312,11 @@ class _Training:
             loss, loss_se = clustered_mean(kept[tokens], self.windows.documents)
             found.append({"tokens_seen": tokens, "loss": loss, "loss_se": loss_se})
         return found
+
+
+def _one(weights: Weights) -> Weights:
+    """Those of one model, (1, out, in), as a checkpoint has them, (out, in)."""
+    return {name: w[0] for name, w in weights.items()}
 
 
 class _Interrupt:

@@ -182,7 +182,25 @@ def test_auto_dtype_is_resolved_because_it_is_part_of_the_identity(variant):
         (["optimizer.beta2=1"], "optimizer.beta2=1.0: must be in [0, 1)"),
         (["optimizer.weight_decay=-1"], "optimizer.weight_decay=-1.0: must be 0 or above"),
         (["schedule.end_fraction=2"], "schedule.end_fraction=2.0: must be in [0, 1]"),
-        (["schedule.decay_tokens=1280"], "schedule.decay_tokens=1280: a number of tokens for kind=wsd"),
+        (["schedule.decay_tokens=1280"], "schedule.decay_tokens=1280: a number of tokens for kind=wsd and average"),
+        (
+            ["schedule.kind=average", "schedule.decay_tokens=null"],
+            "schedule.decay_tokens=None: a number of tokens for kind=wsd",
+        ),
+        (
+            ["schedule.kind=average", "schedule.decay_tokens=100"],
+            "schedule.decay_tokens=100: an average needs at least one batch (128 tokens) and no more than the run "
+            "trains on (5120)",
+        ),
+        (
+            ["schedule.kind=average", "schedule.decay_tokens=2560", "branch.parent=p", "branch.tokens=3840"],
+            "schedule.decay_tokens=2560: an average needs at least one batch (128 tokens) and no more than the run "
+            "trains on (1280)",
+        ),
+        (
+            ["schedule.kind=average", "schedule.decay_tokens=512", "snapshots=[2560,5120]"],
+            "snapshots=[2560, 5120]: not at the end of an average",
+        ),
         (["schedule.warmup_tokens=5121"], "schedule.warmup_tokens=5121: longer than the run (data.tokens=5120)"),
         (
             ["schedule.kind=wsd", "schedule.decay_tokens=500000"],

@@ -27,17 +27,20 @@ from tests.scaling.test_trainer import assert_same, elsewhere, trained
 @pytest.fixture
 def grid(make_run):
     """D = 10, 20 and 40 steps, each with a decay, and a trunk that stays at the peak and is measured where two decays
-    begin: they part at their second decaying update, at the first the rate is still the peak."""
+    begin: they part at their second decaying update, at the first the rate is still the peak. Besides, the mean of the
+    weights of steps 9 to 18."""
     return [
         make_run(*wsd(1280, 256)),
         make_run(*wsd(2560, 512)),
         make_run(*wsd(5120, 1024, "snapshots=[1280,4096]")),
         make_run("schedule=constant", "snapshots=[1280,2048]", "data.tokens=3840"),
+        make_run("schedule=average", "snapshots=[1280]", "data.tokens=2304", "schedule.decay_tokens=1280"),
     ]
 
 
 GRID_STEPS = 40 + (10 - 9) + (20 - 17) + 0
-"""The farthest run's own, the tails of two, and nothing for the trunk, which ends before the farthest decays."""
+"""The farthest run's own, the tails of two, and nothing for the trunk and the mean, which end before the farthest
+decays."""
 
 
 @pytest.fixture
@@ -74,10 +77,10 @@ def test_a_shared_trunk_gives_what_each_run_gives_alone(make_run, grid, computed
     loners = [make_run(), make_run(*wsd(2560, 512, "seed=3"))]
     folders = trained(*grid, *other, *loners)
     assert sum(computed) == GRID_STEPS + (20 + 3) + 40 + 20 == model_steps([*grid, *other, *loners])
-    assert [folder.result()["shared_steps"] for folder in folders] == [9, 17, 30, 30, 12, 12, 0, 0]
+    assert [folder.result()["shared_steps"] for folder in folders] == [9, 17, 30, 30, 18, 12, 12, 0, 0]
     assert_all_same(folders, apart(*grid, *other, *loners))
-    # Eight models at their ends and four on the way, each as trained and in two formats.
-    assert collect(folders[0].path.parent, tmp_path / "runs.csv") == 3 * (8 + 4)
+    # Nine models at their ends and five on the way, each as trained and in two formats.
+    assert collect(folders[0].path.parent, tmp_path / "runs.csv") == 3 * (9 + 5)
 
 
 def test_alone_nothing_is_shared(grid):
@@ -168,7 +171,7 @@ def test_progress_counts_what_is_computed(grid, monkeypatch):
     trained(*grid)
     total, *updates = seen
     assert total == GRID_STEPS * 128 == updates[-1][0]
-    assert updates[0] == (128, {"models": "1", "runs": "4"})
+    assert updates[0] == (128, {"models": "1", "runs": "5"})
 
 
 # -- interrupted -------------------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ def test_checkpoints_of_two_steps_are_two_models(grid, computed, monkeypatch):
             train_stack([saving_always(run) for run in grid])
     folders = [RunFolder(run) for run in grid]
     steps = [folder.load_checkpoint(folder.checkpoint_path).step for folder in folders]
-    assert steps == [5, 5, 4, 4]
+    assert steps == [5, 5, 4, 4, 4]
     computed.clear()
     trained(*grid)
     assert sum(computed) == model_steps(grid[:2], 5) + model_steps(grid[2:], 4)

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from scaling import kept, machine
+from scaling.averaging import WeightMean
 from scaling.data import prepare
 from scaling.distributed import ALONE
 from scaling.errors import InputError
@@ -76,9 +77,13 @@ def peak_of_steps(runs):
     with Alive() as alive:
         stack = Stack.start(runs, vocabulary, [None] * len(runs), CPU)
         gradients = Gradients(runs, CPU, ALONE)
-        for _ in range(2):
+        means = [WeightMean(run) if run.schedule.kind == "average" else None for run in runs]
+        for step in range(2):
             gradients(stack, torch.randint(vocabulary, (len(runs), run.batch_size, run.data.sequence_length + 1)))
             stack.optimizer.step(stack.weights)
+            for m, mean in enumerate(means):
+                if mean:
+                    mean.add(mean.first + 1 + step, stack.member(m))
     return alive.peak
 
 
@@ -97,6 +102,16 @@ def peak_of_steps(runs):
         (1, ("model=100k", "model.tied_head=false", "runtime.loss_tokens=256")),
         (1, ("model=100k", "data.sequence_length=1024")),
         (1, ("model=664k", "data.batch_tokens=128", "data.tokens=512")),  # the weights are most of it
+        (
+            2,
+            (
+                "model=664k",
+                "data.batch_tokens=128",
+                "schedule=average",
+                "data.tokens=1280",
+                "schedule.decay_tokens=256",
+            ),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

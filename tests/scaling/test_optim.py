@@ -35,6 +35,10 @@ def test_wsd_is_constant_and_then_falls(make_run):
     assert lr[30:] == pytest.approx([PEAK * (1 - k / 10) for k in range(10)])
 
 
+def test_an_average_is_trained_at_a_constant_rate(make_run):
+    assert rates(make_run("schedule=average", "schedule.decay_tokens=1280")) == rates(make_run("schedule=constant"))
+
+
 def test_constant_is_the_trunk_of_wsd(make_run):
     constant = rates(make_run("schedule=constant"))
     wsd = rates(make_run("schedule=wsd", "schedule.decay_tokens=1280"))

@@ -18,6 +18,7 @@ def test_members_of_a_family_differ_in_horizon_decay_and_what_is_looked_at(make_
         make_run(*wsd(2560, 512)),
         make_run(*wsd(5120, 1024, "schedule.end_fraction=0.5")),
         make_run("schedule=constant"),
+        make_run("schedule=average", "data.tokens=3840", "schedule.decay_tokens=1024"),
         make_run(*wsd(5120, 1024, "snapshots=[1280]")),
         make_run(*wsd(5120, 1024, "data.repeat=true", "ptq=none", "tracking.points_per_doubling=3")),
     ]
@@ -75,6 +76,7 @@ def many(make_run):
         make_run(*wsd(2560, 1)),
         make_run(*wsd(2560, 130)),
         make_run(*wsd(1300, 788)),
+        make_run("schedule=average", "data.tokens=4096", "schedule.decay_tokens=1024"),
     ]
 
 

@@ -179,6 +179,46 @@ def test_snapshot_is_the_model_on_the_way(make_run):
     assert state.step == 20 and state.first
 
 
+def test_an_average_is_the_mean_of_the_last_weights(make_run, corpus_cache):
+    """Of the weights behind steps 37 to 40, which a run at the same rate keeps as snapshots."""
+    at = [4736, 4864, 4992, 5120]
+    (trunk,) = trained(make_run("schedule=constant", f"snapshots={at}"))
+    (folder,) = trained(make_run("schedule=average", "schedule.decay_tokens=512", "snapshots=[4992]"))
+    kept = [trunk.load_checkpoint(snapshot_path(trunk.path, tokens)).weights for tokens in at]
+    mean = {name: torch.stack([weights[name] for weights in kept]).double().mean(0) for name in kept[0]}
+    found = folder.load_checkpoint(folder.checkpoint_path)
+    assert found.step == 40 and not found.first and not found.mean
+    for name, expected in mean.items():
+        torch.testing.assert_close(found.weights[name].double(), expected, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(found.weights[name], kept[-1][name])
+    run = folder.run
+    windows = prepare(run.data, corpus_cache).windows(run.data.eval_windows, run.data.sequence_length)
+    weights = {name: w[None] for name, w in found.weights.items()}
+    precision = StackPrecision.of([run.precision], torch.device("cpu"))
+    losses = evaluate(weights, windows, run.model, precision, run.batch_size, torch.float32)
+    assert (folder.windows()["5120"] == losses[0]).all()
+    assert (folder.windows()["4992"] == trunk.windows()["4992"]).all()  # on the way it is the weights themselves
+
+
+def test_an_average_that_was_killed_before_its_result_ends_the_same(make_run):
+    (folder,) = trained(make_run("schedule=average", "schedule.decay_tokens=512"))
+    before, result = folder.windows(), folder.result()
+    (folder.path / "result.json").unlink()
+    trained(folder.run)
+    assert folder.result()["evaluations"] == result["evaluations"]
+    assert all((folder.windows()[name] == before[name]).all() for name in before)
+
+
+def test_a_branch_can_average(make_run):
+    trunk = make_run("schedule=constant", "snapshots=[2560]")
+    average = ("schedule=average", "data.tokens=3840", "schedule.decay_tokens=1280")
+    trained(trunk)
+    branch, whole = trained(
+        make_run(*average, f"branch.parent={trunk.run_id}", "branch.tokens=2560"), make_run(*average)
+    )
+    assert (branch.windows()["3840"] == whole.windows()["3840"]).all()
+
+
 def test_ptq_rows_are_the_losses_of_rounded_weights(make_run, corpus_cache):
     """Quantized by the public function, weight by weight, and evaluated apart."""
     run = make_run("precision.kv=int4", "ptq.formats=[int3,e2m1]", "ptq.granularities=[channel,block16]")
