@@ -21,7 +21,7 @@ from analysis.options import Options
 from analysis.report import drawings, foretold
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
-from analysis.report.numbers import Number, attempt, digits, of_fit, of_slope
+from analysis.report.numbers import Number, Scatter, attempt, digits, of_fit, of_slope
 from analysis.report.rules import Rule, Told, above, at_least, within
 from analysis.report.tables import TELLING, Rows, Tables, ends, full_precision
 from analysis.selection import belonging
@@ -29,6 +29,7 @@ from analysis.style import Drawn, magnitude
 
 STUDY = ("overtraining",)
 RTN = Rows(studies=STUDY)
+AGAIN = Rows(studies=("weight_decay",))  # new seeds of the size that `turning` asks about
 LAW = "kumar_ptq"
 WIDTHS = (3, 4, 5, 6)
 FACTOR = 1.5  # by which a law may be off what it foretells
@@ -178,10 +179,9 @@ def lowest(tables: Tables, rows: Rows = RTN) -> list[Lowest]:
     frame = frame[frame["P_post"].isin(TELLING) & frame["gap"].notna()]
     found = []
     for (size, bits), group in frame.groupby(["N", "P_post"]):
-        cells = group.groupby("tokens").agg(loss=("loss", "mean"), gap=("gap", "mean"), runs=("loss", "size"))
+        cells = _cells(scatter, group)
         if len(cells) < 3:
             continue
-        sd = scatter.sd(cells["loss"] - cells["gap"], cells["gap"]) / np.sqrt(cells["runs"])
         place = int(np.argmin(cells["loss"]))
         start, last = (place if place < len(cells) - 1 else len(cells) - 2), len(cells) - 1
         found.append(
@@ -191,12 +191,37 @@ def lowest(tables: Tables, rows: Rows = RTN) -> list[Lowest]:
                 tried=tuple(cells.index),
                 least=float(cells.index[place]),
                 rise=float(cells["loss"].iloc[last] - cells["loss"].iloc[start]),
-                sd=math.hypot(sd.iloc[last], sd.iloc[start]),
+                sd=math.hypot(cells["sd"].iloc[last], cells["sd"].iloc[start]),
             )
         )
     if not found:
         raise InputError("no N was quantized to 3 or 4 bits at three token counts")
     return found
+
+
+def _cells(scatter: Scatter, rows: pd.DataFrame) -> pd.DataFrame:
+    """For each D the mean of the loss after quantization and its standard deviation, from the scatter of seeds."""
+    cells = rows.groupby("tokens").agg(loss=("loss", "mean"), gap=("gap", "mean"), runs=("loss", "size"))
+    return cells.assign(sd=scatter.sd(cells["loss"] - cells["gap"], cells["gap"]) / np.sqrt(cells["runs"]))
+
+
+def again(tables: Tables, low: Lowest, decay: float | None = None) -> Number:
+    """The rise from `low.least` to the last D on seeds that did not choose it, at some weight decay (None: that of the
+    models that did).
+
+    Raises:
+        InputError: there are no such runs.
+    """
+    if not tables.has(*AGAIN.studies):
+        raise InputError(f"not run yet: `make sweep S={AGAIN.studies[0]}`")
+    decay = tables.rows(RTN)["weight_decay"].mode().iloc[0] if decay is None else decay
+    rows = ends(full_precision(tables.rows(AGAIN)))
+    rows = rows[(rows["N"] == low.N) & (rows["P_post"] == low.bits) & (rows["weight_decay"] == decay)]
+    cells = _cells(tables.scatter(), rows)
+    if not {low.least, low.tried[-1]} <= set(cells.index):
+        raise InputError(f"no other seeds at D = {magnitude(low.least)} and {magnitude(low.tried[-1])}")
+    first, last = cells.loc[low.least], cells.loc[low.tried[-1]]
+    return tables.scatter().around(last["loss"] - first["loss"], math.hypot(first["sd"], last["sd"]))
 
 
 def loss_fit(tables: Tables) -> Fit:
@@ -234,7 +259,8 @@ def asked_of(found: list[Lowest]) -> Lowest:
 def turning(tables: Tables) -> Finding:
     found, scatter = lowest(tables), tables.scatter()
     most = asked_of(found)
-    rise = scatter.around(most.rise, most.sd, asked=len(most.tried) - 1)
+    chosen = scatter.around(most.rise, most.sd, asked=len(most.tried) - 1)
+    new = attempt(lambda: again(tables, most))
     where = f"at N = {magnitude(most.N)} and {most.bits:g} bits, "
     where += f"lowest at D = {magnitude(most.least)} of {magnitude(most.tried[0])} to {magnitude(most.tried[-1])}"
     rows = [_line(tables, low) for low in found]
@@ -246,7 +272,11 @@ def turning(tables: Tables) -> Finding:
         "best. Intervals are those of one difference, not corrected for the choice of the lowest D.",
     )
     return Finding(
-        numbers={"rise": rise},
+        numbers={"rise": new if new.known else chosen},
+        shown={
+            "the same on the seeds that chose the D": chosen,
+            "on new seeds without weight decay": attempt(lambda: again(tables, most, decay=0.0)),
+        },
         reading=f"That is {where}.",
         grids=(grid,),
         figure=lambda: drawings.turning(
@@ -359,8 +389,9 @@ CLAIMS = (
         "size near 117 tokens a parameter.",
         how="Study `overtraining`, without a law: for each N the D with the lowest loss after quantization among "
         "those tried, and how much the loss rises from there to the last D, against the scatter between seeds. Asked "
-        "at 3 bits of the N with the most tokens a parameter; its interval is corrected for how many D the lowest "
-        "was chosen from.",
+        "at 3 bits of the N with the most tokens a parameter, on new seeds (study `weight_decay`, at the same weight "
+        "decay); without them on the seeds that chose the D, with an interval corrected for how many it was chosen "
+        "from.",
         rule=Rule(
             conditions=(above("rise", "the rise of the loss at 3 bits from its lowest D to the last one"),),
             meaning="the loss at 3 bits still falls at the last D tried",

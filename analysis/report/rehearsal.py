@@ -126,7 +126,7 @@ def _trunk(a: Author, n: int, s: int, how: dict) -> Iterator[list[dict]]:
 
 
 def _weight_decay(a: Author) -> Iterator[list[dict]]:
-    for decay, d, s in itertools.product((0.0, 0.3), (4, 16, 64), (0, 1)):
+    for decay, d, s in itertools.product((0.0, 0.1, 0.3), (4, 16, 64), (0, 1)):
         yield a.rows("weight_decay", L2, d * M, 8000 + d + s, decay=decay)
 
 

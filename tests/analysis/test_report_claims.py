@@ -8,9 +8,10 @@ import warnings
 import pytest
 
 from analysis import stages
+from analysis.errors import InputError
 from analysis.report import build, rehearsal
 from analysis.report.claim import judge, missing
-from analysis.report.claims_tokens import growth
+from analysis.report.claims_tokens import AGAIN, again, growth, lowest
 from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.report.studies import NAMES
 from analysis.report.tables import REPEATED, Tables, checked
@@ -197,6 +198,20 @@ def test_a_claim_in_other_words_takes_the_verdict(tables):
     assert found["article-tokens"].verdict == found["tokens"].verdict == REPRODUCED
     assert found["article-tokens"].line == found["tokens"].line
     assert found["article-tokens"].claim.title == CLAIMS["article-tokens"].title
+
+
+def test_the_turn_is_asked_of_seeds_that_did_not_choose_it(tables):
+    known = tables(QUIET)
+    (low,) = [x for x in lowest(known) if (x.N, x.bits) == (L2, 3)]
+    frame = known.rows(AGAIN)
+    frame = frame[(frame["P_post"] == 3) & (frame["weight_decay"] == 0.1) & (frame["N"] == low.N)]
+    *firsts, last = sorted(frame["tokens"].unique())
+    for first in firsts:
+        means = [frame.loc[frame["tokens"] == D, "loss"].mean() for D in (first, last)]
+        rise = again(known, dataclasses.replace(low, least=first))
+        assert rise.value == pytest.approx(means[1] - means[0]) and rise.low < rise.value < rise.high
+    with pytest.raises(InputError, match=r"^no other seeds at D = 8M and 64M"):
+        again(known, dataclasses.replace(low, least=8e6))
 
 
 def test_figures_that_only_the_report_has_can_be_drawn(tables):
