@@ -24,7 +24,13 @@ BITS = (3.0, 4.0, 5.0, 6.0)
 MOST = 4  # schedules, those with the most token counts
 DRAWS = 200
 TITLE = 24  # letters in a line of a panel's title
-NAMES = {"cosine": "cosine", "linear": "linear", "wsd": "stable, then linear", "constant": "constant"}
+NAMES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "wsd": "stable, then linear",
+    "constant": "constant",
+    "average": "mean of the weights",
+}
 TO_ZERO = "linear to 0"
 
 

@@ -17,7 +17,7 @@ from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.contrasts import NAMES, Trunk, contrasts, trunks
 from analysis.report.numbers import Number, attempt, left_out, mean, of_slope, quotient
-from analysis.report.rules import Rule, above, within
+from analysis.report.rules import Rule, above, below, within
 from analysis.report.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
 from analysis.slopes import local_slopes
 
@@ -165,6 +165,21 @@ def constant_rate(tables: Tables) -> Finding:
     )
 
 
+def averages(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    shown = ("A3", "A6", "AD")
+    return Finding(
+        numbers={"AD": found["AD"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("A3", "A6", "A2", "AL")},
+        figure=lambda: drawings.forest(
+            {"difference of ln delta_PTQ": {k: found[k] for k in shown} | {"K3": found["K3"]}},
+            references={"difference of ln delta_PTQ": {"none": 0.0}},
+        ),
+        caption="A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over the "
+        "same tokens (AD); a decay less the trunk (K3).",
+    )
+
+
 # ---- the optimizer's memory ----
 
 
@@ -301,6 +316,20 @@ CLAIMS = (
         rule=Rule(conditions=(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT),)),
         needs=(("schedule",),),
         measure=constant_rate,
+    ),
+    Claim(
+        key="averages",
+        title="A mean of the weights is easier to quantize than the end of a decay",
+        source=AGAINST,
+        statement="Averaging weights along the trajectory makes models robust to quantization; decaying the learning rate "
+        "does the opposite.",
+        how=AGAIN
+        + "From the same snapshots the trunk's rate is kept, and the weights are averaged over as many tokens as a decay "
+        "takes. AD: ln delta_PTQ of the mean less that of the decay; A3 and A6: of the mean less the trunk at equal "
+        "tokens and at equal loss.",
+        rule=Rule(conditions=(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens"),)),
+        needs=(("schedule",),),
+        measure=averages,
     ),
     Claim(
         key="memory",

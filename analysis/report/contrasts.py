@@ -5,6 +5,7 @@ A trunk is a run at a constant learning rate, evaluated on its way. From its sna
     decayed     schedule wsd, D_d = decay_tokens to the end: D_b = D - D_d tokens before the decay
     held        schedule constant at a lower rate
     re-warmed   schedule constant, from the end of a decayed branch
+    averaged    schedule average: the mean of the weights over D_d tokens at the trunk's rate
 
 and the outcome is ln delta_PTQ at 3 and 4 bits. A contrast of a trunk is the mean over both widths; trunks are the
 units whose scatter makes intervals. Between its evaluations a trunk's ln delta is a straight line in ln D (or, at equal
@@ -32,14 +33,19 @@ NAMES = {
     "K5": "re-warmed less decayed",
     "K6": "decayed less trunk at equal loss",
     "K7": "slope in ln D while a lower rate is held",
+    "A2": "slope in ln D_b of means over the same tokens",
+    "A3": "mean of the weights less trunk at equal tokens",
+    "A6": "mean of the weights less trunk at equal loss",
+    "AD": "mean of the weights less decayed, over the same tokens",
+    "AL": "the same in loss before quantization (nats)",
 }
-"""The contrasts that were fixed beforehand."""
+"""The contrasts, each fixed before its runs: K first, A when means of the weights were added to the study."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trunk:
-    """One trunk with its branches: `path`, `held` {branch: rows} as (tokens, loss, {bits: ln delta}), `decayed` and
-    `rewarmed` at their ends."""
+    """One trunk with its branches: `path`, `held` {branch: rows} as (tokens, loss, {bits: ln delta}), `decayed`,
+    `averaged` and `rewarmed` at their ends."""
 
     run_id: str
     N: float
@@ -50,6 +56,7 @@ class Trunk:
     decayed: pd.DataFrame
     held: Mapping[str, pd.DataFrame]
     rewarmed: pd.DataFrame
+    averaged: pd.DataFrame
 
 
 def trunks(frame: pd.DataFrame) -> list[Trunk]:
@@ -76,12 +83,11 @@ def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _trunk(run_id: str, root: pd.Series, runs: pd.DataFrame, points: pd.DataFrame) -> Trunk:
     children = runs[runs["parent_id"] == run_id]
-    decays = children[children["schedule"] == "wsd"]
+    decays, means = (children[children["schedule"] == kind] for kind in ("wsd", "average"))
     lower = children[(children["schedule"] == "constant") & (children["lr_peak"] < LOWER * root["lr_peak"])]
     again = runs[runs["parent_id"].isin(decays.index) & (runs["schedule"] == "constant")]
     ends = points[points["tokens_seen"] >= points["D"]].set_index("run_id", drop=False)
-    decayed = ends.loc[ends.index.intersection(decays.index)]
-    decayed = decayed.assign(D_d=decayed["decay_tokens"], D_b=decayed["D"] - decayed["decay_tokens"])
+    ends = ends.assign(D_d=ends["decay_tokens"], D_b=ends["D"] - ends["decay_tokens"])
     return Trunk(
         run_id=run_id,
         N=root["N"],
@@ -89,9 +95,10 @@ def _trunk(run_id: str, root: pd.Series, runs: pd.DataFrame, points: pd.DataFram
         weight_decay=root["weight_decay"],
         tau=root["tau"] if root["tau"] == root["tau"] else math.inf,
         path=points[points["run_id"] == run_id].sort_values("tokens_seen"),
-        decayed=decayed,
+        decayed=ends.loc[ends.index.intersection(decays.index)],
         held={child: points[points["run_id"] == child].sort_values("tokens_seen") for child in lower.index},
         rewarmed=ends.loc[ends.index.intersection(again.index)],
+        averaged=ends.loc[ends.index.intersection(means.index)],
     )
 
 
@@ -119,6 +126,13 @@ def _of_width(trunk: Trunk, bits: float) -> Iterator[tuple[str, float]]:
     yield "K5", _average(value - ends.loc[parent, bits] for parent, value in again.items() if parent in ends.index)
     yield "K6", _average(r[bits] - _at_loss(path, r["loss"], bits) for _, r in ends.iterrows())
     yield "K7", _average(slope(rows["tokens_seen"], rows[bits]) for rows in trunk.held.values())
+    means = trunk.averaged.dropna(subset=[bits])
+    yield "A2", _within(means, "D_d", "D_b", bits)
+    yield "A3", _average(r[bits] - _at(path, r["D"], bits) for _, r in means.iterrows())
+    yield "A6", _average(r[bits] - _at_loss(path, r["loss"], bits) for _, r in means.iterrows())
+    less = means.set_index(["D", "D_d"])[["loss", bits]] - ends.set_index(["D", "D_d"])[["loss", bits]]
+    yield "AD", _average(less[bits])
+    yield "AL", _average(less["loss"])
 
 
 def slope(tokens: pd.Series, logs: pd.Series) -> float:

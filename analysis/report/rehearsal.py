@@ -116,6 +116,9 @@ def _trunk(a: Author, n: int, s: int, how: dict) -> Iterator[list[dict]]:
         rows = a.rows("schedule", n, before + over, s, schedule="wsd", **more, **branch)
         decayed = rows[0]["run_id"] if (before, over) == (8 * M, 2 * M) else ""
         yield rows
+        if how["rate"] == RATE:
+            mean = {**more, "effect": more["effect"] + w.mean - w.jump, "name": f"-mean-{over:g}"}
+            yield a.rows("schedule", n, before + over, s, schedule="average", **mean, **branch)
         if decayed:
             again = {**branch, "parent": decayed, "effect": effect(16 * M, 16 * M), "name": "-again"}
             yield a.rows("schedule", n, 16 * M, s, schedule="constant", **again)

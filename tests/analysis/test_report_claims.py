@@ -87,6 +87,7 @@ USUAL_VERDICTS = {
     "before-decay": (QUIET, CONTRARY, LOUDER),
     "decay": (QUIET, CONTRARY, LOUDER),
     "constant-rate": ({"before": 0.0}, QUIET, LOUDER),
+    "averages": (QUIET, QUIET | {"mean": 0.9}, LOUDER),
     "memory": (QUIET, CONTRARY, LOUD),
     "formats": (QUIET, FALLING, LOUD),
     "granularity": (QUIET, CONTRARY, FLAT),

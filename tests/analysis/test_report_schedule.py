@@ -11,7 +11,7 @@ from analysis.report.claims_schedule import arms, cosine, main_arm, share
 from analysis.report.tables import Tables
 from analysis.report.worlds import L2, L3, World
 
-EXACT = World(noise=0.0, before=0.36, jump=0.4)
+EXACT = World(noise=0.0, before=0.36, jump=0.4, mean=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,12 @@ def test_branches_belong_to_their_trunk(trunks):
         assert len(trunk.decayed) == 9
         assert set(trunk.decayed["D_d"]) == {0.5e6, 2e6, 8e6}
         assert {round(d / 1e6) for d in trunk.decayed["D_b"]} == {2, 8, 32}
+        assert len(trunk.averaged) in (0, 9)
         assert len(trunk.rewarmed) == 1
         assert [len(rows) for rows in trunk.held.values()] == [3]
         assert len(trunk.path) == 6
     assert sum(math.isinf(trunk.tau) for trunk in trunks) == 2  # without weight decay
+    assert sum(len(trunk.averaged) for trunk in trunks) == 9 * 8  # at the usual rate
 
 
 def test_contrasts_are_the_planted_ones(trunks):
@@ -56,6 +58,9 @@ def test_contrasts_are_the_planted_ones(trunks):
     ends = trunk.decayed[trunk.decayed["D"] <= 32e6 * contrasts.BEYOND]
     lost = np.log(ends["D_b"].astype(float) / np.minimum(ends["D"], 32e6).astype(float)).mean()
     assert found["K3"] == pytest.approx(0.4 + 0.36 * lost, abs=2e-3)
+    assert found["A2"] == pytest.approx(0.36, abs=2e-3)
+    assert found["A3"] == pytest.approx(0.1 + 0.36 * lost, abs=2e-3)
+    assert found["AD"] == pytest.approx(0.1 - 0.4, abs=2e-3)
     assert found["K5"] == pytest.approx(0.36 * math.log(16 / 8) - 0.4, abs=2e-3)
 
 
