@@ -175,8 +175,8 @@ def averages(tables: Tables) -> Finding:
             {"difference of ln delta_PTQ": {k: found[k] for k in shown} | {"K3": found["K3"]}},
             references={"difference of ln delta_PTQ": {"none": 0.0}},
         ),
-        caption="A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over the "
-        "same tokens (AD); a decay less the trunk (K3).",
+        caption="A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over "
+        "the same tokens (AD); a decay less the trunk (K3).",
     )
 
 
@@ -321,12 +321,12 @@ CLAIMS = (
         key="averages",
         title="A mean of the weights is easier to quantize than the end of a decay",
         source=AGAINST,
-        statement="Averaging weights along the trajectory makes models robust to quantization; decaying the learning rate "
-        "does the opposite.",
+        statement="Averaging weights along the trajectory makes models robust to quantization; decaying the learning "
+        "rate does the opposite.",
         how=AGAIN
-        + "From the same snapshots the trunk's rate is kept, and the weights are averaged over as many tokens as a decay "
-        "takes. AD: ln delta_PTQ of the mean less that of the decay; A3 and A6: of the mean less the trunk at equal "
-        "tokens and at equal loss.",
+        + "From the same snapshots the trunk's rate is kept, and the weights are averaged over as many tokens as a "
+        "decay takes. AD: ln delta_PTQ of the mean less that of the decay; A3 and A6: of the mean less the trunk at "
+        "equal tokens and at equal loss.",
         rule=Rule(conditions=(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens"),)),
         needs=(("schedule",),),
         measure=averages,
