@@ -21,7 +21,7 @@ from analysis.laws import LAWS
 
 LAW = "kumar_ptq"
 BITS = (3.0, 4.0, 5.0, 6.0)
-MOST = 4  # schedules, those with the most token counts
+MOST = 4  # schedules
 DRAWS = 200
 TITLE = 24  # letters in a line of a panel's title
 NAMES = {
@@ -42,9 +42,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         InputError: no schedule with gaps at two token counts, or one alone that is not linear decay to zero.
     """
     rows = _rows(frame)
-    seen = rows.groupby("name")["D"].agg(["nunique", "size"])
-    order = seen.sort_values(["nunique", "size"], ascending=False, kind="stable").index[:MOST]
-    rows = rows[rows["name"].isin(order)]
+    rows = rows[rows["name"].isin(_chosen(rows))]
     schedules = sorted(rows["name"].unique())
     if len(schedules) == 1 and schedules[0] != TO_ZERO:
         raise InputError(f"one schedule alone, {schedules[0]}; expected several, or {TO_ZERO}")
@@ -83,6 +81,14 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     figure.supxlabel(f"D/N (tokens per parameter), N = {style.magnitude(size)}", fontsize=8)
     _legend(figure, colours, lost=bool((shown["gap"] <= low).any()), columns=panels)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+
+
+def _chosen(rows: pd.DataFrame) -> list[str]:
+    """The names of at most MOST schedules: those with the most token counts, one of each kind before a second."""
+    seen = rows.groupby(["schedule", "name"], as_index=False)["D"].agg(["nunique", "size"])
+    seen = seen.sort_values(["nunique", "size"], ascending=False, kind="stable")
+    turn = seen.groupby("schedule").cumcount()
+    return list(seen.assign(turn=turn).sort_values("turn", kind="stable")["name"].iloc[:MOST])
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
