@@ -397,6 +397,7 @@ CLAIMS = (
             meaning="the loss at 3 bits still falls at the last D tried",
         ),
         needs=(STUDY,),
+        beside=AGAIN.studies,
         measure=turning,
     ),
     Claim(

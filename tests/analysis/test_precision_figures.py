@@ -190,6 +190,15 @@ def test_schedules_are_called_by_what_was_varied_less():
     assert shares[0] == shares[1] == "stable, then linear to 0 over 20% of D"
 
 
+def test_many_lengths_of_one_kind_leave_a_panel_to_another(scheduled):
+    """Five averages and two decays: two panels of each."""
+    one = scheduled[scheduled["schedule"] == "cosine"].assign(lr_end=4e-3)
+    lengths = [("average", d) for d in (1e5, 2e5, 3e5, 4e5, 5e5)] + [("wsd", d) for d in (1e5, 2e5)]
+    parts = [one.assign(schedule=kind, decay_tokens=d, run_id=one["run_id"] + f"{kind}{d}") for kind, d in lengths]
+    found = FIGURES["schedules"](pd.concat(parts), {}).numbers["name"].unique()
+    assert [sum(name.startswith(start) for name in found) for start in ("mean of", "stable")] == [2, 2]
+
+
 # ---- bits in and after training ----
 
 
