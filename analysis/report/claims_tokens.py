@@ -210,8 +210,10 @@ def again(tables: Tables, low: Lowest, decay: float | None = None) -> Number:
     models that did).
 
     Raises:
-        InputError: there are no such runs.
+        InputError: there are no such runs, or no rise, since the last D is the lowest.
     """
+    if not low.inside:
+        raise InputError(f"the loss at {low.bits:g} bits is lowest at the last D")
     if not tables.has(*AGAIN.studies):
         raise InputError(f"not run yet: `make sweep S={AGAIN.studies[0]}`")
     decay = tables.rows(RTN)["weight_decay"].mode().iloc[0] if decay is None else decay
