@@ -21,15 +21,15 @@ from analysis.options import Options
 from analysis.report import drawings, foretold
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding
-from analysis.report.numbers import Number, Scatter, attempt, digits, of_fit, of_slope
+from analysis.report.numbers import Number, attempt, digits, of_fit, of_slope
 from analysis.report.rules import Rule, Told, above, at_least, within
-from analysis.report.tables import TELLING, Rows, Tables, ends, full_precision
+from analysis.report.tables import Rows, Tables
+from analysis.report.turns import AGAIN, Lowest, again, asked_of, lowest
 from analysis.selection import belonging
 from analysis.style import Drawn, magnitude
 
 STUDY = ("overtraining",)
 RTN = Rows(studies=STUDY)
-AGAIN = Rows(studies=("weight_decay",))  # new seeds of the size that `turning` asks about
 LAW = "kumar_ptq"
 WIDTHS = (3, 4, 5, 6)
 FACTOR = 1.5  # by which a law may be off what it foretells
@@ -150,82 +150,6 @@ def _ratio(rows: pd.DataFrame, fit: Fit) -> Number:
 # ---- where more tokens hurt ----
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Lowest:
-    """The loss after quantization of one N at one width as D grows. `least`: the D at which it is lowest among those
-    tried (`tried`, ascending); `rise`: from there to the last D in nats, or over the last step if the last is
-    lowest."""
-
-    N: float
-    bits: float
-    tried: tuple[float, ...]
-    least: float
-    rise: float
-    sd: float
-
-    @property
-    def inside(self) -> bool:
-        return self.least < self.tried[-1]
-
-
-def lowest(tables: Tables, rows: Rows = RTN) -> list[Lowest]:
-    """Without any law: for each N and telling width the D of the lowest loss after quantization, over means of seeds.
-
-    Raises:
-        InputError: the scatter between seeds is not known.
-    """
-    scatter = tables.scatter()
-    frame = ends(full_precision(tables.rows(rows)))
-    frame = frame[frame["P_post"].isin(TELLING) & frame["gap"].notna()]
-    found = []
-    for (size, bits), group in frame.groupby(["N", "P_post"]):
-        cells = _cells(scatter, group)
-        if len(cells) < 3:
-            continue
-        place = int(np.argmin(cells["loss"]))
-        start, last = (place if place < len(cells) - 1 else len(cells) - 2), len(cells) - 1
-        found.append(
-            Lowest(
-                N=size,
-                bits=bits,
-                tried=tuple(cells.index),
-                least=float(cells.index[place]),
-                rise=float(cells["loss"].iloc[last] - cells["loss"].iloc[start]),
-                sd=math.hypot(cells["sd"].iloc[last], cells["sd"].iloc[start]),
-            )
-        )
-    if not found:
-        raise InputError("no N was quantized to 3 or 4 bits at three token counts")
-    return found
-
-
-def _cells(scatter: Scatter, rows: pd.DataFrame) -> pd.DataFrame:
-    """For each D the mean of the loss after quantization and its standard deviation, from the scatter of seeds."""
-    cells = rows.groupby("tokens").agg(loss=("loss", "mean"), gap=("gap", "mean"), runs=("loss", "size"))
-    return cells.assign(sd=scatter.sd(cells["loss"] - cells["gap"], cells["gap"]) / np.sqrt(cells["runs"]))
-
-
-def again(tables: Tables, low: Lowest, decay: float | None = None) -> Number:
-    """The rise from `low.least` to the last D on seeds that did not choose it, at some weight decay (None: that of the
-    models that did).
-
-    Raises:
-        InputError: there are no such runs, or no rise, since the last D is the lowest.
-    """
-    if not low.inside:
-        raise InputError(f"the loss at {low.bits:g} bits is lowest at the last D")
-    if not tables.has(*AGAIN.studies):
-        raise InputError(f"not run yet: `make sweep S={AGAIN.studies[0]}`")
-    decay = tables.rows(RTN)["weight_decay"].mode().iloc[0] if decay is None else decay
-    rows = ends(full_precision(tables.rows(AGAIN)))
-    rows = rows[(rows["N"] == low.N) & (rows["P_post"] == low.bits) & (rows["weight_decay"] == decay)]
-    cells = _cells(tables.scatter(), rows)
-    if not {low.least, low.tried[-1]} <= set(cells.index):
-        raise InputError(f"no other seeds at D = {magnitude(low.least)} and {magnitude(low.tried[-1])}")
-    first, last = cells.loc[low.least], cells.loc[low.tried[-1]]
-    return tables.scatter().around(last["loss"] - first["loss"], math.hypot(first["sd"], last["sd"]))
-
-
 def loss_fit(tables: Tables) -> Fit:
     """The law of the loss in 16 bits: with an exponent each for N and D, or one for both where the table has too few
     sizes."""
@@ -251,18 +175,12 @@ def law_critical(tables: Tables, N: float, bits: float) -> Number:
     return Number(value=told.value, low=told.low, high=told.high, note="draws of both laws")
 
 
-def asked_of(found: list[Lowest]) -> Lowest:
-    """At 3 bits, the N with the most tokens a parameter: where more of them should hurt first. Chosen before any loss
-    is looked at."""
-    three = [low for low in found if low.bits == TELLING[0]] or found
-    return max(three, key=lambda low: low.tried[-1] / low.N)
-
-
 def turning(tables: Tables) -> Finding:
-    found, scatter = lowest(tables), tables.scatter()
+    found, scatter = lowest(tables, RTN), tables.scatter()
     most = asked_of(found)
     chosen = scatter.around(most.rise, most.sd, asked=len(most.tried) - 1)
-    new = attempt(lambda: again(tables, most))
+    usual = tables.rows(RTN)["weight_decay"].mode().iloc[0]
+    new = attempt(lambda: again(tables, most, usual))
     where = f"at N = {magnitude(most.N)} and {most.bits:g} bits, "
     where += f"lowest at D = {magnitude(most.least)} of {magnitude(most.tried[0])} to {magnitude(most.tried[-1])}"
     rows = [_line(tables, low) for low in found]
@@ -277,7 +195,7 @@ def turning(tables: Tables) -> Finding:
         numbers={"rise": new if new.known else chosen},
         shown={
             "the same on the seeds that chose the D": chosen,
-            "on new seeds without weight decay": attempt(lambda: again(tables, most, decay=0.0)),
+            "on new seeds without weight decay": attempt(lambda: again(tables, most, 0.0)),
         },
         reading=f"That is {where}.",
         grids=(grid,),
@@ -307,7 +225,7 @@ def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
 
 
 def law_agrees(tables: Tables) -> Finding:
-    most = asked_of(lowest(tables))
+    most = asked_of(lowest(tables, RTN))
     law = attempt(lambda: law_critical(tables, most.N, most.bits))
     if not law.known:
         told = law

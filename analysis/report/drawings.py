@@ -18,8 +18,8 @@ from analysis.report.numbers import Number
 from analysis.report.tables import TELLING, Rows, Tables, ends, full_precision
 
 if TYPE_CHECKING:
-    from analysis.report.claims_tokens import Lowest
     from analysis.report.contrasts import Trunk
+    from analysis.report.turns import Lowest
 
 GREY = "0.45"
 LOOKS = ("-", style.DASHES, ":", "-.")

@@ -11,10 +11,11 @@ from analysis import stages
 from analysis.errors import InputError
 from analysis.report import build, rehearsal
 from analysis.report.claim import judge, missing
-from analysis.report.claims_tokens import AGAIN, again, growth, lowest
+from analysis.report.claims_tokens import RTN, growth
 from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.report.studies import NAMES
 from analysis.report.tables import REPEATED, Tables, checked
+from analysis.report.turns import AGAIN, again, lowest
 from analysis.report.worlds import L2, USUAL, World
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE)
@@ -203,16 +204,16 @@ def test_a_claim_in_other_words_takes_the_verdict(tables):
 
 def test_the_turn_is_asked_of_seeds_that_did_not_choose_it(tables):
     known = tables(QUIET)
-    (low,) = [x for x in lowest(known) if (x.N, x.bits) == (L2, 3)]
+    (low,) = [x for x in lowest(known, RTN) if (x.N, x.bits) == (L2, 3)]
     frame = known.rows(AGAIN)
     frame = frame[(frame["P_post"] == 3) & (frame["weight_decay"] == 0.1) & (frame["N"] == low.N)]
     *firsts, last = sorted(frame["tokens"].unique())
     for first in firsts:
         means = [frame.loc[frame["tokens"] == D, "loss"].mean() for D in (first, last)]
-        rise = again(known, dataclasses.replace(low, least=first))
+        rise = again(known, dataclasses.replace(low, least=first), 0.1)
         assert rise.value == pytest.approx(means[1] - means[0]) and rise.low < rise.value < rise.high
     with pytest.raises(InputError, match=r"^no other seeds at D = 8M and 64M"):
-        again(known, dataclasses.replace(low, least=8e6))
+        again(known, dataclasses.replace(low, least=8e6), 0.1)
 
 
 def test_figures_that_only_the_report_has_can_be_drawn(tables):
