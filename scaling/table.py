@@ -9,7 +9,8 @@ token count; both are paired over windows, and standard errors are clustered by 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from scaling.merge import as_written, ordered, with_rows_of, write
 from scaling.model import is_block_weight, parts_of
 from scaling.precision import Precision
 from scaling.quantize import block_of
-from scaling.runs import RunFolder, read_result, stored_run
+from scaling.runs import RunFolder, read_result, stored_run, write_text
 from scaling.scales import check_rule, stored_bits
 
 PLAIN_BYTES = 2  # what is not quantized is kept in bf16
@@ -66,7 +67,8 @@ class _Folder:
 
 def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
     """Write the table of all finished runs under `study_folder` to the CSV `out`, with those rows of the tables
-    `others` (of other machines) whose runs are not there; returns its number of rows.
+    `others` (of other machines) whose runs are not there, and beside it provenance.json: with what how many of the runs
+    were made. Returns its number of rows.
 
     Raises:
         InputError: no finished run there, a folder is damaged, or another table has not these columns.
@@ -79,7 +81,21 @@ def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
     for path in others:
         frame = with_rows_of(path, frame)
     write(ordered(frame), out)
+    versions = {name: folder.result["versions"] for name, folder in folders.items()}
+    write_text(out.with_name("provenance.json"), json.dumps(_provenance(frame, versions), indent=1) + "\n")
     return len(frame)
+
+
+def _provenance(frame: pd.DataFrame, versions: Mapping[str, dict[str, str]]) -> list[dict[str, Any]]:
+    """Runs, hours and versions (null for runs of other tables) by commit, device and dtype."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in frame.drop_duplicates("run_id").to_dict("records"):
+        made: dict[str, Any] = {name: run[name] or None for name in ("commit", "device", "dtype")}
+        made["versions"] = versions.get(run["run_id"])
+        entry = found.setdefault(json.dumps(made, sort_keys=True), {**made, "runs": 0, "hours": 0.0})
+        entry["runs"] += 1
+        entry["hours"] += float(run["seconds"]) / 3600
+    return [{**entry, "hours": round(entry["hours"], 3)} for _, entry in sorted(found.items())]
 
 
 def planned(runs: Sequence[Run], out: Path) -> int:
