@@ -19,10 +19,10 @@ class WeightMean:
         """The mean so far, each (1, out, in); empty before the first weights that count."""
 
     def add(self, step: int, weights: Weights) -> None:
-        """Take in the weights (1, out, in) behind `step` updates."""
+        """Take in the weights (1, out, in) behind `step` updates, more than `first`."""
         count = step - self.first
         if count == 1:
             self.weights = {name: w.clone() for name, w in weights.items()}
-        elif count > 1:
+        else:
             for name, w in weights.items():
                 self.weights[name].lerp_(w, 1 / count)

@@ -171,9 +171,10 @@ class _Training:
 
     def _average(self) -> None:
         for m, slot in enumerate(self.slots if self.processes.first else ()):
+            step = self.stack.optimizer.steps[m]
             for member in slot.members:
-                if member.mean:
-                    member.mean.add(self.stack.optimizer.steps[m], self.stack.member(m))
+                if member.mean and step > member.mean.first:
+                    member.mean.add(step, self.stack.member(m))
 
     def _fork(self) -> None:
         """Members whose learning rates part in the next update go on in copies of their own."""

@@ -167,12 +167,11 @@ def constant_rate(tables: Tables) -> Finding:
 
 def averages(tables: Tables) -> Finding:
     found = main_arm(tables)
-    shown = ("A3", "A6", "AD")
     return Finding(
         numbers={"AD": found["AD"]},
         shown={f"{k}: {NAMES[k]}": found[k] for k in ("A3", "A6", "A2", "AL")},
         figure=lambda: drawings.forest(
-            {"difference of ln delta_PTQ": {k: found[k] for k in shown} | {"K3": found["K3"]}},
+            {"difference of ln delta_PTQ": {k: found[k] for k in ("A3", "A6", "AD", "K3")}},
             references={"difference of ln delta_PTQ": {"none": 0.0}},
         ),
         caption="A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over "

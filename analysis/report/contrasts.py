@@ -119,20 +119,25 @@ def _of_width(trunk: Trunk, bits: float) -> Iterator[tuple[str, float]]:
     yield "K1", slope(path["tokens_seen"], path[bits])
     late = path[path["tokens_seen"] > MEMORIES * trunk.tau]
     yield "K1 late", slope(late["tokens_seen"], late[bits])
-    yield "K2", _within(ends, "D_d", "D_b", bits)
-    yield "K3", _average(r[bits] - _at(path, r["D"], bits) for _, r in ends.iterrows())
+    yield from zip(("K2", "K3", "K6"), _of_branches(path, ends, bits), strict=True)
     yield "K4", _within(ends.assign(share=(ends["D_d"] / ends["D_b"]).astype(float).round(2)), "share", "D", bits)
     again = trunk.rewarmed.set_index("parent_id")[bits]
     yield "K5", _average(value - ends.loc[parent, bits] for parent, value in again.items() if parent in ends.index)
-    yield "K6", _average(r[bits] - _at_loss(path, r["loss"], bits) for _, r in ends.iterrows())
     yield "K7", _average(slope(rows["tokens_seen"], rows[bits]) for rows in trunk.held.values())
     means = trunk.averaged.dropna(subset=[bits])
-    yield "A2", _within(means, "D_d", "D_b", bits)
-    yield "A3", _average(r[bits] - _at(path, r["D"], bits) for _, r in means.iterrows())
-    yield "A6", _average(r[bits] - _at_loss(path, r["loss"], bits) for _, r in means.iterrows())
+    yield from zip(("A2", "A3", "A6"), _of_branches(path, means, bits), strict=True)
     less = means.set_index(["D", "D_d"])[["loss", bits]] - ends.set_index(["D", "D_d"])[["loss", bits]]
     yield "AD", _average(less[bits])
     yield "AL", _average(less["loss"])
+
+
+def _of_branches(path: pd.DataFrame, ends: pd.DataFrame, bits: float) -> tuple[float, float, float]:
+    """The slope in ln D_b at fixed D_d, and the branches less their trunk at equal tokens and at equal loss."""
+    return (
+        _within(ends, "D_d", "D_b", bits),
+        _average(r[bits] - _at(path, r["D"], bits) for _, r in ends.iterrows()),
+        _average(r[bits] - _at_loss(path, r["loss"], bits) for _, r in ends.iterrows()),
+    )
 
 
 def slope(tokens: pd.Series, logs: pd.Series) -> float:

@@ -34,10 +34,9 @@ class World:
     `bend`: curvature of ln delta in ln D; `kappa`: if not zero, ln delta goes with that times the logarithm of the
     format's error, not with bits; `methods`: what each quantizer adds to gamma_D; `cost_D`: slope of ln cost in ln D;
     `interaction`: factor on the cost of several parts together; `fine`: factor on that of activations with a scale a
-    token; `before`: slope in tokens before a decay; `jump`, `mean`: what a decay and a mean of
-    the weights add to ln delta; `memory`: share of tau;
-    `rate`: slope in the learning rate; `english`: gamma_D there; `bf16`: what it adds to the loss; `noise` scales all
-    scatter.
+    token; `before`: slope in tokens before a decay; `jump`, `mean`: what a decay and a mean of the weights add to ln
+    delta; `memory`: share of tau; `rate`: slope in the learning rate; `english`: gamma_D there; `bf16`: what it adds to
+    the loss; `noise` scales all scatter.
     """
 
     gap: dict = dataclasses.field(default_factory=lambda: dict(GAP))
