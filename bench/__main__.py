@@ -13,6 +13,8 @@ from pathlib import Path
 
 PARTIAL = Path("outputs/bench")
 FULL = Path("results/bench")
+DEVICE = "cpu"
+"""A GPU has a command of its own, `python -m bench.gpu`."""
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -30,7 +32,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         "--out", metavar="DIR", type=Path, help=f"where to write; {FULL}, or {PARTIAL} with --only or --quick"
     )
     parser.add_argument("--threads", metavar="N", type=int, default=os.cpu_count() or 1, help="default: all cores")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.set_defaults(effort="normal")
     found = parser.parse_args(argv)
     if found.threads < 1:
@@ -55,7 +56,6 @@ def main(argv: list[str]) -> int:
     from bench.timing import measure
     from bench.training import run_of
     from scaling.allocator import keep_memory
-    from scaling.config import resolve_device
     from scaling.errors import InputError
 
     # Torchao's about kernels for GPUs, torch.compile's about cached functions. Faults are rows of the report.
@@ -69,15 +69,14 @@ def main(argv: list[str]) -> int:
         print(f"[{time.monotonic() - began:4.0f} s] {line}", file=sys.stderr, flush=True)
 
     try:
-        resolve_device(options.device)
-        dtype = run_of(f"runtime.device={options.device}").runtime.dtype
-        machine = report.Machine.here(options.device, dtype)
+        dtype = run_of(f"runtime.device={DEVICE}").runtime.dtype
+        machine = report.Machine.here(DEVICE, dtype)
         with tempfile.TemporaryDirectory() as scratch:
             groups = [
-                *throughput.groups(options.device, options.effort),
-                *placement.groups(options.device, options.effort),
-                *steps.groups(options.device, options.effort),
-                *ptq.groups(options.device, options.effort, Path(scratch)),
+                *throughput.groups(DEVICE, options.effort),
+                *placement.groups(DEVICE, options.effort),
+                *steps.groups(DEVICE, options.effort),
+                *ptq.groups(DEVICE, options.effort, Path(scratch)),
                 *fits.groups(options.effort),
             ]
             chosen = [group for group in groups if fnmatch(group.name, options.only or "*")]

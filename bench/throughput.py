@@ -47,44 +47,35 @@ class Size:
     """Stacks that are compiled in float32 too: each takes 10 to 40 s to compile where no cache has it."""
 
 
-SIZES = {
-    "cpu": (
-        Size(model="24k", stacks=(1, 4, 16, 64)),
-        Size(model="100k", stacks=(1, 4, 16, 64), repeats=3, full=(1, 16)),
-        Size(model="800k", stacks=(1, 4, 16), repeats=3),
-        Size(model="3M", stacks=(1, 4), repeats=3),  # 16 take more than five seconds a step
-    ),
-    "cuda": (
-        Size(model="24k", stacks=(1, 4, 16, 64)),
-        Size(model="100k", stacks=(1, 4, 16, 64)),
-        Size(model="800k", stacks=(1, 4, 16, 64)),
-        Size(model="3M", stacks=(1, 4, 16)),
-        Size(model="30M", stacks=(1, 4), overrides=LARGE),
-        Size(model="110M", stacks=(1,), overrides=LARGE),
-    ),
-}
+SIZES = (
+    Size(model="24k", stacks=(1, 4, 16, 64)),
+    Size(model="100k", stacks=(1, 4, 16, 64), repeats=3, full=(1, 16)),
+    Size(model="800k", stacks=(1, 4, 16), repeats=3),
+    Size(model="3M", stacks=(1, 4), repeats=3),  # 16 take more than five seconds a step
+)
+"""For a CPU; bench.gpu.cells has those of a card."""
+
+USUAL_DTYPE = "float32"
+"""What a plain loop trains in on a CPU."""
 
 PLAIN, COMPILED, MATMULS = "plain", "compiled", "matmuls"
 GOALS = {
-    # device, model, stack, precision, against what: how many times as fast
-    ("cpu", "100k", 1, UNQUANTIZED, PLAIN): 1.8,
-    ("cpu", "100k", 4, QUANTIZED, PLAIN): 2,
-    ("cpu", "100k", 16, QUANTIZED, PLAIN): 2,
-    ("cpu", "800k", 1, UNQUANTIZED, PLAIN): 2.5,
-    ("cpu", "800k", 1, UNQUANTIZED, COMPILED): 1.8,
-    ("cpu", "3M", 1, UNQUANTIZED, PLAIN): 2.5,
-    ("cpu", "3M", 1, UNQUANTIZED, COMPILED): 1.8,
-    ("cpu", "3M", 1, UNQUANTIZED, MATMULS): 0.5,
-    ("cuda", "100k", 64, UNQUANTIZED, PLAIN): 20,
-    ("cuda", "3M", 16, UNQUANTIZED, PLAIN): 6,
-    ("cuda", "110M", 1, UNQUANTIZED, MATMULS): 0.45,
+    # model, stack, precision, against what: how many times as fast
+    ("100k", 1, UNQUANTIZED, PLAIN): 1.8,
+    ("100k", 4, QUANTIZED, PLAIN): 2,
+    ("100k", 16, QUANTIZED, PLAIN): 2,
+    ("800k", 1, UNQUANTIZED, PLAIN): 2.5,
+    ("800k", 1, UNQUANTIZED, COMPILED): 1.8,
+    ("3M", 1, UNQUANTIZED, PLAIN): 2.5,
+    ("3M", 1, UNQUANTIZED, COMPILED): 1.8,
+    ("3M", 1, UNQUANTIZED, MATMULS): 0.5,
 }
 """Goals of the fastest way to train, which is compiled and in bfloat16."""
 
 
 def groups(device: str, effort: Effort) -> Iterator[Group]:
     """A group for each size."""
-    for size in SIZES[device][:1] if effort == "quick" else SIZES[device]:
+    for size in SIZES[:1] if effort == "quick" else SIZES:
         variants = list(_Variants(size, device, effort).all())
         yield Group.of(f"throughput/{size.model}", variants, effort, size.repeats, memory=device)
 
@@ -144,8 +135,6 @@ class _Variants:
 
     def __init__(self, size: Size, device: str, effort: Effort):
         self.size, self.device, self.effort = size, device, effort
-        # What a plain loop trains in: bfloat16 is the habit on GPUs alone.
-        self.usual_dtype = "float32" if device == "cpu" else "bfloat16"
         self.common = {"model": size.model, "device": device, "overrides": size.overrides}
         self.stacks = size.stacks[:2] if effort == "quick" else size.stacks
         self.run = run_of(f"model={size.model}", f"runtime.device={device}", *size.overrides)
@@ -175,27 +164,25 @@ class _Variants:
     def _usual(self) -> Iterator[Usual]:
         for compiled in (False, True):
             yield self._plain(compiled)
-        if self.usual_dtype != "bfloat16":
-            yield self._plain(True, "bfloat16")
+        yield self._plain(True, "bfloat16")
         for compiled in (False, True):
             yield dataclasses.replace(self._plain(compiled), torchao=True)
 
     def _plain(self, compiled: bool, dtype: str | None = None) -> Usual:
-        return Usual(compiled=compiled, dtype=dtype or self.usual_dtype, **self.common)
+        return Usual(compiled=compiled, dtype=dtype or USUAL_DTYPE, **self.common)
 
     def _ours(self) -> Iterator[Ours]:
-        """Eager as the plain loop is, compiled in bfloat16, and where the plain loop is in float32, some compiled so
-        too."""
+        """Eager as the plain loop is, compiled in bfloat16, and some compiled in float32 too."""
         for members in self.stacks:
             common = {"members": members, **self.common}
             if members <= 16:
-                yield Ours(compiled=False, dtype=self.usual_dtype, **common)
+                yield Ours(compiled=False, dtype=USUAL_DTYPE, **common)
             if self.effort == "quick" and members > 1:
                 continue
             full = self.effort == "all" or (members in self.size.full and self.effort == "normal")
             for precision in (UNQUANTIZED, QUANTIZED):
-                if full and self.usual_dtype != "bfloat16":
-                    yield Ours(compiled=True, dtype=self.usual_dtype, precision=precision, **common)
+                if full:
+                    yield Ours(compiled=True, dtype=USUAL_DTYPE, precision=precision, **common)
                 yield Ours(compiled=True, dtype="bfloat16", precision=precision, **common)
 
     def _against(self, way: Ours) -> Iterator[Against]:
@@ -205,7 +192,7 @@ class _Variants:
         yield usual(self._plain(False), PLAIN)
         if way.precision == UNQUANTIZED:
             yield usual(self._plain(True), COMPILED)
-            if way.dtype != self.usual_dtype:
+            if way.dtype != USUAL_DTYPE:
                 yield usual(self._plain(True, way.dtype), f"{COMPILED} in {way.dtype}")
         else:
             yield usual(dataclasses.replace(self._plain(True), torchao=True), "torchao")
@@ -219,5 +206,5 @@ class _Variants:
     def _goal(self, way: Ours, kind: str) -> str | None:
         if not way.compiled or way.dtype != "bfloat16":
             return None
-        times = GOALS.get((self.device, self.size.model, way.members, way.precision, kind))
+        times = GOALS.get((self.size.model, way.members, way.precision, kind))
         return None if times is None else f">= {times:g}x"

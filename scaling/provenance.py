@@ -1,6 +1,7 @@
 """What a result was made with: commit, versions, machine."""
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -15,7 +16,10 @@ PACKAGES = ("torch", "numpy", "hydra-core", "safetensors")
 
 @lru_cache(maxsize=1)
 def commit() -> str | None:
-    """The checked-out commit, `+` appended where tracked files differ from it; None outside a repository."""
+    """The checked-out commit, `+` appended where tracked files differ from it; None outside a repository. The
+    environment variable SCALING_COMMIT says it where a copy without .git is run."""
+    if stated := os.environ.get("SCALING_COMMIT"):
+        return stated
 
     def git(*words: str) -> subprocess.CompletedProcess:
         root = Path(__file__).parents[1]

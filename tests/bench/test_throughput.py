@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bench import placement, throughput
+from bench.gpu import cells
 from bench.training import Ours, Usual, run_of
 from scaling.model import ModelConfig
 
@@ -37,10 +38,17 @@ def test_matmuls_are_those_of_every_parameter_but_the_embedding(tied, monkeypatc
     assert len(flops) == 3 * (4 + 1)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("effort", ["quick", "normal", "all"])
-def test_groups_name_what_they_refer_to(device, effort):
-    for group in (*throughput.groups(device, effort), *placement.groups(device, effort)):
+def _groups(kind):
+    if kind == "gpu":
+        steps = [cell.work.args[0] for cell in cells.cells("cuda", tiny=False) if len(cell.work.args) == 2]
+        assert len(steps) == 9
+        return [found.group("cell") for found in steps]
+    return [*throughput.groups("cpu", kind), *placement.groups("cpu", kind)]
+
+
+@pytest.mark.parametrize("kind", ["quick", "normal", "all", "gpu"])
+def test_groups_name_what_they_refer_to(kind):
+    for group in _groups(kind):
         names = [variant.name for variant in group.variants]
         assert len(set(names)) == len(names)
         for variant in group.variants:
@@ -48,14 +56,23 @@ def test_groups_name_what_they_refer_to(device, effort):
             assert {against.name for against in variant.against} <= set(names) - {variant.name}
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_every_goal_is_that_of_one_row(device):
-    for (where, model, *_), times in throughput.GOALS.items():
-        if where == device:
-            (group,) = (g for g in throughput.groups(device, "normal") if g.name == f"throughput/{model}")
-            assert f">= {times:g}x" in [a.goal for v in group.variants for a in v.against]
-    rows = [a for g in throughput.groups(device, "normal") for v in g.variants for a in v.against if a.goal]
-    assert len(rows) == sum(where == device for where, *_ in throughput.GOALS)
+def test_every_goal_is_that_of_one_row():
+    for (model, *_), times in throughput.GOALS.items():
+        (group,) = (g for g in throughput.groups("cpu", "normal") if g.name == f"throughput/{model}")
+        assert f">= {times:g}x" in [a.goal for v in group.variants for a in v.against]
+    rows = [a for g in throughput.groups("cpu", "normal") for v in g.variants for a in v.against if a.goal]
+    assert len(rows) == len(throughput.GOALS)
+
+
+def test_every_prediction_for_a_card_is_that_of_one_row():
+    rows = [(v.name, str(a), a.goal) for g in _groups("gpu") for v in g.variants for a in v.against if a.goal]
+    assert rows == [
+        ("64 models, compiled", "64 x plain PyTorch, eager", ">= 20x"),
+        ("1 model, compiled", "matmuls", ">= 0.45x"),
+        ("16 models, compiled", "16 x plain PyTorch, eager", ">= 6x"),
+        ("1 model, w4a4kv4, compiled", "1 model, compiled", "<= 1.15"),
+        ("1 model, nvfp4, compiled", "1 model, compiled", "<= 1.15"),
+    ]
 
 
 def test_stacks_are_compared_with_as_many_peers():
