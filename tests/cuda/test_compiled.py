@@ -16,7 +16,9 @@ from tests.cuda.runs import apart, elsewhere, trained
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not has_compiler(), reason="torch.compile needs g++ and Python.h"),
-    pytest.mark.filterwarnings("ignore:Dynamo detected a call", "ignore:.torch.jit.script_method"),
+    pytest.mark.filterwarnings(
+        "ignore:Dynamo detected a call", "ignore:.torch.jit.script_method", "ignore:.*should not be instantiated"
+    ),
 ]
 
 

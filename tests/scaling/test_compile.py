@@ -51,7 +51,7 @@ def test_compiled_agrees_over_the_first_steps(make_run, tmp_path):
         assert len(curve(a)) == 10 and curve(b) == pytest.approx(curve(a), abs=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call", "ignore:.*should not be instantiated")
 @pytest.mark.parametrize(
     "precision, dtype",
     [("bf16", "bfloat16"), *[(name, "float32") for name in ("w4a4kv4", "nvfp4", "quest", "quartet")]],
