@@ -220,7 +220,9 @@ class _Norm(torch.autograd.Function):
         scale = torch.rsqrt(root.square() / x.shape[-1] + EPSILON)
         y = x * scale
         ctx.save_for_backward(y, scale)
-        return y.to(x.dtype)
+        # A `to` that changes nothing gives the same tensor a second time, whose gradient torch 2.11 loses when it
+        # compiles (pytorch issue 180642).
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @staticmethod
     def backward(ctx, grad):

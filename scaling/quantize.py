@@ -213,7 +213,8 @@ class Quantizer:
             q[m].copy_(x[m])
             if mask is not None:
                 mask[m] = True
-        return q.to(x_MRC.dtype), mask
+        # Without a `to` that changes nothing: see `scaling.model._Norm`.
+        return (q if q.dtype == x_MRC.dtype else q.to(x_MRC.dtype)), mask
 
     def backward(self, grad: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The gradient of x from that of the quantized x. The mask of `rounded` lives where the rounding was done."""

@@ -1,0 +1,64 @@
+"""How often the host waits for the card in one update: reported, with the lines that wait."""
+
+import contextlib
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from scaling.distributed import ALONE
+from scaling.gradients import Gradients
+from scaling.kept import vocab_size
+from scaling.stack import Stack
+from tests.cuda.runs import elsewhere, trained
+
+pytestmark = pytest.mark.cuda
+
+PRESETS = ("bf16", "w4a4kv4", "nvfp4", "quartet")
+
+
+@contextlib.contextmanager
+def synchronizations(card):
+    """A Counter of file:line, filled when the block ends. On a CPU there are none to count."""
+    found = Counter()
+    if card.type == "cpu":
+        yield found
+        return
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found.update(f"{Path(w.filename).name}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message))
+
+
+@pytest.mark.parametrize("precision", PRESETS)
+def test_of_gradients_and_update(card, card_run, report, precision):
+    runs = [card_run(f"precision={precision}", f"seed={seed}") for seed in (0, 1)]
+    vocabulary = vocab_size(runs[0].data)
+    stack, gradients = Stack.start(runs, vocabulary, [None, None], card), Gradients(runs, card, ALONE)
+    tokens = torch.randint(vocabulary, (2, runs[0].batch_size, runs[0].data.sequence_length + 1), device=card)
+    for _ in range(2):
+        with synchronizations(card) as by_gradients:
+            gradients(stack, tokens)
+        with synchronizations(card) as by_update:
+            stack.optimizer.step(stack.weights)
+    report("synchronizations of gradients", (by_gradients.total(), dict(by_gradients)))
+    report("synchronizations of the update", (by_update.total(), dict(by_update)))
+
+
+def test_of_a_step_of_the_loop(card, card_run, report):
+    """The difference of two runs, of which one has 20 steps more; batches, records and checkpoints are in it."""
+    found = []
+    for steps in (20, 40):
+        run = elsewhere(card_run(f"data.tokens={128 * steps}", "schedule=constant", "ptq=none"), str(steps))
+        with synchronizations(card) as by_line:
+            trained(run)
+        found.append(by_line)
+    more = found[1] - found[0]
+    report("synchronizations a step", (more.total() / 20, {line: count / 20 for line, count in more.most_common()}))

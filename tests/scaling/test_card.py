@@ -1,0 +1,34 @@
+"""The tests that need a GPU, run once in their tiny form, so that none is seen to fail for the first time on a card."""
+
+import os
+import re
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+
+
+def on_a_card(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", *arguments],
+        cwd=REPOSITORY,
+        env={**{k: v for k, v in os.environ.items() if k != "CARD"}, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_all_of_them_run_without_a_card():
+    done = on_a_card("tests/cuda", CARD="cpu")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert re.search(r"\n\d{3} passed in ", done.stdout), done.stdout[-300:]  # none is skipped
+    assert "test_synchronizations.py::test_of_a_step_of_the_loop: synchronizations a step: (0.0, {})" in done.stdout
+
+
+def test_without_a_card_they_are_skipped():
+    path = "tests/cuda/test_synchronizations.py"
+    done = on_a_card(path, "-rs", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0 and "no GPU here; CARD=cpu" in done.stdout
+    assert re.search(r"^\d+ skipped in ", done.stdout, re.MULTILINE), done.stdout
+    done = on_a_card(path, "-x", CARD="cuda", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 1 and "PyTorch sees no GPU" in done.stdout
