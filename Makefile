@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint sweep collect figures report bench coverage clean
+.PHONY: help setup demo test test-slow lint sweep collect figures report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ report: setup ## every claim with its verdict, from the committed tables alone: 
 
 bench: setup ## measure speed: training steps and quantization, each against others side by side
 	$(RUN) -m bench
+
+gpu: setup ## what only a GPU can tell: tests, throughput, a study (docs/gpu.md), about 20 minutes on a card
+	PYTHON=$(RUN) bench/gpu.sh $(or $(ARGS),tests=300 throughput=500 study=600)
 
 coverage: setup ## simulate studies and count how often the 95% intervals of fits hold the truth (about 10 minutes)
 	OMP_NUM_THREADS=1 $(RUN) -m analysis.coverage
