@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scaling.data.config import HfCorpus
-from scaling.data.sources import INSTALL_HF, Document, stamps
+from scaling.data.documents import INSTALL_HF, Document, stamps
 from scaling.errors import InputError
 
 

@@ -26,8 +26,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scaling.data.config import DataConfig
 from scaling.data.corpus import ENOUGH_DOCUMENTS, Corpus
+from scaling.data.documents import Document, Source
 from scaling.data.encoders import Encoder, encoder_for
-from scaling.data.sources import Document, Source, source_for
+from scaling.data.sources import source_for
 from scaling.door import plain
 from scaling.errors import InputError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from scaling.data.config import TextCorpus
-from scaling.data.sources import INSTALL_HF, Document, held_out_count, shuffled_places, stamps
+from scaling.data.documents import INSTALL_HF, Document, held_out_count, shuffled_places, stamps
 from scaling.errors import InputError
 
 MAX_DOCUMENT = 64_000_000
