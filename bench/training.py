@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from bench import peers
 from bench.timing import Step, UnavailableError
+from scaling.compose import composed
 from scaling.config import Run, build_run, resolve_device
 from scaling.estimate import vocab_size
 from scaling.model import EAGER, Program, losses
 from scaling.provenance import has_compiler
 from scaling.stack import Stack
-from scaling.train import CONFIGS, plain_config
 
 UNQUANTIZED = "bf16"
 """The choice of configs/precision without quantization."""
@@ -83,9 +82,8 @@ class Usual(_Training):
 @cache
 def run_of(*overrides: str) -> Run:
     """A run of the project's own configs."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        # At a learning rate of any use, a batch that is seen hundreds of times would be learnt by heart.
-        return build_run(plain_config(compose("train", ["optimizer.lr=1e-7", *overrides])))
+    # At a learning rate of any use, a batch that is seen hundreds of times would be learnt by heart.
+    return build_run(composed(["optimizer.lr=1e-7", *overrides]))
 
 
 def random_tokens(runs: Sequence[Run], vocabulary: int) -> torch.Tensor:

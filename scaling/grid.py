@@ -27,9 +27,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from scaling.compose import plain_config
 from scaling.config import Run, build_run
 from scaling.errors import InputError
-from scaling.train import plain_config
 
 Params = Mapping[str, Any]
 

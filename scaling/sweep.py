@@ -99,8 +99,8 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    from scaling.compose import CONFIGS
     from scaling.grid import study_runs, up_to
-    from scaling.train import CONFIGS
 
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
@@ -196,10 +196,10 @@ def _status(study: Study, ids: bool) -> None:
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
+    from scaling.compose import CONFIGS
     from scaling.runs import RunFolder
     from scaling.table import collect
     from scaling.terminal import note
-    from scaling.train import CONFIGS
 
     if (CONFIGS / "sweeps" / f"{name}.yaml").exists():
         runs = load(name, overrides).runs
@@ -215,13 +215,10 @@ def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequ
 
 def _single(study: str, overrides: Sequence[str]) -> "Run":
     """Any run of a study that has no file, for the place where its runs lie."""
-    from hydra import compose, initialize_config_dir
-
+    from scaling.compose import composed
     from scaling.config import build_run
-    from scaling.train import CONFIGS, plain_config
 
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return build_run(plain_config(compose("train", [*overrides, f"study={study}"])))
+    return build_run(composed([*overrides, f"study={study}"]))
 
 
 def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from scaling import compose
 from scaling.cli import EXPECTED, UnfinishedError, guarded
 from scaling.errors import InputError
 from scaling.launch import leaving, one_voice, place
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from scaling.config import Run
     from scaling.distributed import Processes
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 _faults: list[Exception] = []
 """What went wrong in a single run: Hydra drops what a job returns, and reports in its own way what it raises."""
@@ -37,7 +37,7 @@ def main() -> None:
             if place().size > 1 and any(a == "-m" or a.startswith(("--multirun", "sweeps=")) for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
-            hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
+            hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
             if _faults:
                 raise _faults[0]
 
@@ -62,7 +62,7 @@ def _train_one(config: DictConfig) -> None:
     from scaling.runs import RunFolder
     from scaling.terminal import note
 
-    run = build_run(plain_config(config))
+    run = build_run(compose.plain_config(config))
     folder = RunFolder(run)
     with joined() as processes:
         if processes.from_first(folder.state) == "done":
@@ -88,11 +88,6 @@ def _train_file(path: Path) -> None:
             note(f"{run_id}: {line}")
         if failed:
             raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
-
-
-def plain_config(config: DictConfig) -> dict:
-    """A composed config with all interpolations resolved; a mandatory value that is missing is a fault."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[str, str]:

@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
+from scaling import compose
 from scaling.cli import EXPECTED, UnfinishedError, guarded
-from scaling.train import CONFIGS, plain_config
 
 _faults: list[Exception] = []
 """What went wrong: Hydra reports in its own way what a job raises."""
@@ -13,7 +13,7 @@ _faults: list[Exception] = []
 def main() -> None:
     def app():
         _faults.clear()
-        hydra.main(config_path=str(CONFIGS), config_name="quantize", version_base="1.3")(_job)()
+        hydra.main(config_path=str(compose.CONFIGS), config_name="quantize", version_base="1.3")(_job)()
         if _faults:
             raise _faults[0]
 
@@ -28,7 +28,7 @@ def _job(config: DictConfig) -> None:
 
     keep_memory()
     try:
-        job = build(PTQJob, plain_config(config))
+        job = build(PTQJob, compose.plain_config(config))
         failed = add_rows(job)
         for run_id, line in failed.items():
             note(f"{run_id}: {line}")

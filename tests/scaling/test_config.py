@@ -5,10 +5,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from scaling.compose import CONFIGS, plain_config
 from scaling.config import build_run, resolve_device, short
 from scaling.door import plain
 from scaling.errors import InputError
-from scaling.train import CONFIGS, plain_config
 from tests.conftest import TINY
 
 

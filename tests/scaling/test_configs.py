@@ -5,11 +5,11 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from scaling.compose import plain_config
 from scaling.config import build_run
 from scaling.door import build
 from scaling.model import ModelConfig
 from scaling.sweep import load
-from scaling.train import plain_config
 
 REPOSITORY = Path(__file__).parents[2]
 GROUPS = ("model", "data", "precision", "optimizer", "schedule", "ptq", "tracking", "runtime")

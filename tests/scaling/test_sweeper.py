@@ -75,8 +75,8 @@ def test_values_set_on_copies_are_what_hydra_composes(study_file, tiny):
     """Against a composition of every single point, which is what Hydra's own sweeper does."""
     from hydra import compose, initialize_config_dir
 
+    from scaling.compose import CONFIGS, plain_config
     from scaling.config import build_run
-    from scaling.train import CONFIGS, plain_config
 
     study_file("plain", "hydra: {sweeper: {params: {model: '2k,24k', snapshots: 'choice([1280],[1280,2560])'}}}")
     runs = load("plain", [*tiny[1:], "schedule=cosine,linear"]).runs
@@ -95,7 +95,7 @@ def test_equal_points_are_one_run(tiny):
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.train import CONFIGS
+    from scaling.compose import CONFIGS
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
