@@ -13,7 +13,8 @@ from torch import nn
 
 from bench.timing import Step, UnavailableError
 from scaling.config import Run
-from scaling.model import EPSILON, ModelConfig, Weights, losses
+from scaling.model import EPSILON, Weights, losses
+from scaling.model_config import ModelConfig
 from scaling.precision import StackPrecision
 
 TOLERANCE = 1e-4

@@ -10,10 +10,11 @@ import torch
 from bench import peers
 from bench.timing import Step, UnavailableError
 from scaling.compose import composed
-from scaling.config import Run, build_run, resolve_device
-from scaling.estimate import vocab_size
+from scaling.config import Run, build_run
+from scaling.data.config import vocab_size
 from scaling.model import EAGER, Program, losses
 from scaling.provenance import has_compiler
+from scaling.runtime import resolve_device
 from scaling.stack import Stack
 
 UNQUANTIZED = "bf16"

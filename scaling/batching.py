@@ -17,16 +17,10 @@ are part of the run's identity where they are fewer than the batch. Which proces
 two processes with half a batch each train the run that one process trains in two pieces.
 """
 
-import dataclasses
-from typing import TYPE_CHECKING
-
 from scaling.data import DataConfig
 from scaling.errors import InputError
 from scaling.precision import GROUPS, PARTS, Precision
 from scaling.scales import check_rule, stored_bits
-
-if TYPE_CHECKING:
-    from scaling.config import Run
 
 ALONG_TOKENS = ("dw_gradients", "dw_activations")
 TOKENWISE = ("activations", "kv", "queries", "dx_gradients", *ALONG_TOKENS)
@@ -55,33 +49,3 @@ def check_division(data: DataConfig, tokens_at_once: int) -> None:
             f"runtime.micro_batch_tokens={tokens_at_once}: must be a multiple of "
             f"data.sequence_length={data.sequence_length} that divides data.batch_tokens={data.batch_tokens}"
         )
-
-
-def divided(run: "Run", processes: int) -> "Run":
-    """The run with `runtime.micro_batch_tokens` as so many processes compute it: the same identity.
-
-    Raises:
-        InputError: a batch cannot be shared out evenly, or not without making another run of it.
-    """
-    if processes == 1:
-        return run
-    if run.batch_size % processes:
-        raise InputError(
-            f"data.batch_tokens={run.data.batch_tokens}: its {run.batch_size} sequences cannot be shared out evenly "
-            f"among {processes} processes"
-        )
-    share = run.data.batch_tokens // processes
-    at_once = min(run.tokens_at_once, share)
-    part = coupled_part(run.precision)
-    if part and at_once < run.tokens_at_once:
-        raise InputError(
-            f"runtime.micro_batch_tokens={run.runtime.micro_batch_tokens or 'null'}: the quantization of {part} "
-            f"couples the sequences that are computed together, and {processes} processes have {share} tokens each; "
-            f"use {share} or a divisor of it, which makes it part of the run's identity"
-        )
-    if share % at_once:
-        raise InputError(
-            f"runtime.micro_batch_tokens={at_once}: must divide the {share} tokens that each of {processes} processes "
-            "has of a batch"
-        )
-    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, micro_batch_tokens=at_once))

@@ -9,84 +9,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from scaling.batching import check_division, coupled_part
 from scaling.data import DataConfig
 from scaling.door import build, plain
-from scaling.errors import InputError, named
+from scaling.errors import InputError
 from scaling.formats import HADAMARD, UNQUANTIZED, parse
-from scaling.model import ModelConfig
+from scaling.model_config import ModelConfig
+from scaling.optimizer_config import OptimizerConfig
 from scaling.precision import Precision
-from scaling.quantize import check_granularity, check_width
+from scaling.ptq_config import PTQConfig
+from scaling.quantize import check_width
 from scaling.runtime import RuntimeConfig, resolve_device
-from scaling.scales import check_rule
-from scaling.tracking import TrackingConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with decoupled weight decay, and the width rule of its learning rate."""
-
-    lr: float
-    """Peak learning rate at width `lr_width`."""
-    lr_width: int
-    """Width (d_model) for which `lr` is meant."""
-    lr_exponent: float
-    """Peak learning rate at width d is lr * (lr_width / d) ^ lr_exponent."""
-    weight_decay: float
-    """Each step multiplies every weight by 1 - lr_t * weight_decay."""
-    beta1: float
-    beta2: float
-    epsilon: float
-    clip: float
-    """Largest gradient norm of one model; longer gradients are scaled down to it."""
-
-    def __post_init__(self):
-        for field in ("lr", "clip", "epsilon"):
-            if not getattr(self, field) > 0:
-                raise InputError(f"{field}={getattr(self, field)}: must be above 0")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay={self.weight_decay}: must be 0 or above")
-        for field in ("beta1", "beta2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: must be in [0, 1)")
-
-    def peak(self, d_model: int) -> float:
-        """Peak learning rate at width `d_model`."""
-        return self.lr * (self.lr_width / d_model) ** self.lr_exponent
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """Learning rate against tokens. All end points are in tokens, so that schedules do not depend on the batch."""
-
-    kind: Literal["cosine", "linear", "constant", "wsd", "average"]
-    """After the warm-up: half a cosine, a straight line, nothing, constant and then a straight line (WSD), or nothing
-    and at the end the mean of the last weights."""
-    warmup_tokens: int
-    """Linear from 0 to the peak over the first tokens of the run."""
-    decay_tokens: int | None
-    """Tokens at the end of the run over which the rate falls to the end (wsd), or over whose updates the weights are
-    averaged in place of a decay (average: what is evaluated at the end is the mean; snapshots are of the weights
-    themselves)."""
-    end_fraction: float
-    """Learning rate at the end as a share of the peak (cosine, linear, wsd)."""
-
-    def __post_init__(self):
-        if self.warmup_tokens < 0:
-            raise InputError(f"warmup_tokens={self.warmup_tokens}: must be 0 or above")
-        if (self.kind in ("wsd", "average")) != (self.decay_tokens is not None):
-            raise InputError(
-                f"decay_tokens={self.decay_tokens}: a number of tokens for kind=wsd and average, null for the others"
-            )
-        if not 0 <= self.end_fraction <= 1:
-            raise InputError(f"end_fraction={self.end_fraction}: must be in [0, 1]")
-
-    @property
-    def falls(self) -> bool:
-        """Whether the rate is ever below its peak once the warm-up is over."""
-        return self.kind not in ("constant", "average")
+from scaling.schedule_config import ScheduleConfig
+from scaling.tracking_config import TrackingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,68 +38,6 @@ class BranchConfig:
     def __post_init__(self):
         if (self.parent is None) != (self.tokens is None):
             raise InputError("tokens: parent and tokens are given together, or neither")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PTQConfig:
-    """Post-training quantization of the block weights of every snapshot and of the final model, in every combination of
-    the lists. Not part of a run's identity: rows can be added to finished runs."""
-
-    methods: tuple[Literal["rtn", "gptq", "awq"], ...]
-    """rtn: round to nearest; gptq, awq: with calibration on the training stream; empty: no quantization."""
-    formats: tuple[str, ...]
-    """Formats of the weights."""
-    granularities: tuple[str, ...]
-    """One scale a `channel`, `tensor` or `block<k>`; formats with blocks of their own keep those."""
-    scale_rules: tuple[str, ...]
-    """How scales are chosen (`scaling.scales`); auto: the format's own."""
-    activations: tuple[str, ...]
-    """Formats of the inputs of the block matmuls; trained: what the model was trained with."""
-    kv: tuple[str, ...]
-    """Formats of keys and values; trained: what the model was trained with."""
-    granularity_activations: str | None
-    """For `activations` that are not the trained ones; null: that of training."""
-    granularity_kv: str | None
-    calibration_tokens: int
-    """Tokens of the training stream, in whole windows, from which gptq and awq learn the inputs of each matrix."""
-    act_order: bool
-    """gptq: walk columns by falling size of their inputs instead of from left to right."""
-    damping: float
-    """gptq: share of the Hessian's mean diagonal that is added to it, tenfold as often as needed."""
-    clip: bool
-    """awq: whether weights may be clipped after scaling."""
-    grid: int
-    """awq: exponents tried for the scales."""
-
-    def __post_init__(self):
-        formats = [named(f"formats[{i}]", parse, name) for i, name in enumerate(self.formats)]
-        for i, name in enumerate(self.granularities):
-            named(f"granularities[{i}]", check_granularity, name, "channel")
-        for i, rule in enumerate(self.scale_rules):
-            for fmt in formats:
-                named(f"scale_rules[{i}]", check_rule, rule, fmt)
-        for field in ("activations", "kv"):
-            for i, name in enumerate(getattr(self, field)):
-                if name != "trained":
-                    named(f"{field}[{i}]", parse, name)
-            if getattr(self, f"granularity_{field}") is not None:
-                named(f"granularity_{field}", check_granularity, getattr(self, f"granularity_{field}"), "token")
-        if "awq" in self.methods:
-            for i, fmt in enumerate(formats):
-                if fmt.hadamard:
-                    raise InputError(f"formats[{i}]={fmt.name}: not for awq, whose channels a rotation mixes")
-        for field in ("granularities", "scale_rules", "activations", "kv"):
-            if self.methods and self.formats and not getattr(self, field):
-                raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
-        for field in ("calibration_tokens", "grid"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
-        if not self.damping > 0:
-            raise InputError(f"damping={self.damping}: must be above 0")
-
-    @property
-    def calibrates(self) -> bool:
-        return bool({"gptq", "awq"} & set(self.methods))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ A fault in one process cannot be told to the others, which wait in a sum for it:
 """
 
 import contextlib
+import dataclasses
 import datetime
 import gc
 import io
@@ -20,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from scaling.batching import coupled_part
+from scaling.config import Run
 from scaling.errors import InputError
 from scaling.launch import Place, place
 from scaling.runtime import resolve_device
@@ -164,3 +167,33 @@ def joined() -> Iterator[Processes]:
 def _sum(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
     return future.then(lambda done: done.value()[0])
+
+
+def divided(run: Run, processes: int) -> Run:
+    """The run with `runtime.micro_batch_tokens` as so many processes compute it: the same identity.
+
+    Raises:
+        InputError: a batch cannot be shared out evenly, or not without making another run of it.
+    """
+    if processes == 1:
+        return run
+    if run.batch_size % processes:
+        raise InputError(
+            f"data.batch_tokens={run.data.batch_tokens}: its {run.batch_size} sequences cannot be shared out evenly "
+            f"among {processes} processes"
+        )
+    share = run.data.batch_tokens // processes
+    at_once = min(run.tokens_at_once, share)
+    part = coupled_part(run.precision)
+    if part and at_once < run.tokens_at_once:
+        raise InputError(
+            f"runtime.micro_batch_tokens={run.runtime.micro_batch_tokens or 'null'}: the quantization of {part} "
+            f"couples the sequences that are computed together, and {processes} processes have {share} tokens each; "
+            f"use {share} or a divisor of it, which makes it part of the run's identity"
+        )
+    if share % at_once:
+        raise InputError(
+            f"runtime.micro_batch_tokens={at_once}: must divide the {share} tokens that each of {processes} processes "
+            "has of a batch"
+        )
+    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, micro_batch_tokens=at_once))

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from scaling.config import Run, resolve_device
+from scaling.config import Run
+from scaling.data.config import vocab_size
 from scaling.errors import InputError
-from scaling.kept import vocab_size
 from scaling.model import losses
 from scaling.ptq.settings import settings_of
+from scaling.runtime import resolve_device
 from scaling.shared import own_updates
 from scaling.stack import Stack
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from scaling.data import Windows
-from scaling.model import ModelConfig, Weights, losses
+from scaling.model import Weights, losses
+from scaling.model_config import ModelConfig
 from scaling.precision import StackPrecision
 
 

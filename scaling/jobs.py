@@ -9,13 +9,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from scaling.config import Run, build_run, resolve_device
+from scaling.config import Run, build_run
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.estimate import cost, work
 from scaling.machine import room
 from scaling.memory import most_models
 from scaling.runs import RunFolder, snapshot_path, write_text
+from scaling.runtime import resolve_device
 from scaling.shared import at_once, busy, families
 from scaling.stack import best_size
 

@@ -13,8 +13,7 @@ heads, T positions, V vocabulary.
 from collections.abc import Sequence
 
 from scaling.config import Run
-from scaling.data import DataConfig
-from scaling.data.config import BpeTokenizer, HfTokenizer, SyntheticCorpus
+from scaling.data.config import vocab_size
 from scaling.formats import Format
 from scaling.precision import FORWARD, GROUPS, PARTS
 from scaling.rounding import family
@@ -22,20 +21,6 @@ from scaling.scales import check_rule
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 value."""
-
-UNKNOWN_VOCABULARY = 2**16
-"""Assumed where only the tokenizer itself knows: reading it may need the network."""
-KNOWN_VOCABULARIES = {"gpt2": 50_257, "allenai/gpt-neox-olmo-dolma-v1_5": 50_280}
-
-
-def vocab_size(data: DataConfig) -> int:
-    if isinstance(data.corpus, SyntheticCorpus):
-        return data.corpus.alphabet + 1
-    if isinstance(data.tokenizer, BpeTokenizer):
-        return data.tokenizer.vocab_size
-    if isinstance(data.tokenizer, HfTokenizer):
-        return KNOWN_VOCABULARIES.get(data.tokenizer.name, UNKNOWN_VOCABULARY)
-    return 256
 
 
 class Sizes:

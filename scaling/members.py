@@ -7,12 +7,13 @@ from functools import cached_property
 import torch
 
 from scaling.averaging import WeightMean
-from scaling.config import PTQConfig, Run
+from scaling.config import Run
 from scaling.data import Ahead, Batches, Corpus
 from scaling.distributed import Processes
 from scaling.errors import InputError
 from scaling.measure import Measurement
 from scaling.optim import learning_rate
+from scaling.ptq_config import PTQConfig
 from scaling.runs import Checkpoint, RunFolder, snapshot_path
 from scaling.shared import family
 

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 
-from scaling.config import PTQConfig, RuntimeConfig, resolve_device
 from scaling.data import Corpus, Windows, prepare
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.measure import evaluation_name, measure_quantized
 from scaling.model import Weights
 from scaling.ptq.settings import Setting, settings_of
+from scaling.ptq_config import PTQConfig
 from scaling.runs import RunFolder, read_result, snapshot_path
+from scaling.runtime import RuntimeConfig, resolve_device
 from scaling.terminal import Progress, note
-from scaling.tracking import Trackers, TrackingConfig
+from scaling.tracking import Trackers
+from scaling.tracking_config import TrackingConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+import torch
+
 from scaling.errors import InputError
 
 
@@ -57,8 +59,6 @@ def resolve_device(name: str) -> str:
     Raises:
         InputError: a device that is asked for by name is not there.
     """
-    import torch
-
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if there[device])

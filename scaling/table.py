@@ -23,7 +23,7 @@ from scaling.formats import Format, parse
 from scaling.gaussian import over_matrices
 from scaling.measure import evaluation_name
 from scaling.merge import as_written, ordered, with_rows_of, write
-from scaling.model import is_block_weight, parts_of
+from scaling.model_config import is_block_weight, parts_of
 from scaling.precision import Precision
 from scaling.quantize import block_of
 from scaling.runs import RunFolder, read_result, stored_run, write_text

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 from scaling import provenance
-from scaling.batching import divided
 from scaling.config import Run
 from scaling.data import Corpus, Windows, prepare
-from scaling.distributed import ALONE, Processes
+from scaling.distributed import ALONE, Processes, divided
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean

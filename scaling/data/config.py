@@ -8,6 +8,10 @@ from typing import Literal
 
 from scaling.errors import InputError
 
+UNKNOWN_VOCABULARY = 2**16
+"""Assumed where only the tokenizer itself knows: reading it may need the network."""
+KNOWN_VOCABULARIES = {"gpt2": 50_257, "allenai/gpt-neox-olmo-dolma-v1_5": 50_280}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PythonCorpus:
@@ -181,3 +185,14 @@ def _at_least(config, low: int, *fields: str) -> None:
     for field in fields:
         if getattr(config, field) < low:
             raise InputError(f"{field}={getattr(config, field)}: must be at least {low}")
+
+
+def vocab_size(data: DataConfig) -> int:
+    """Tokens that the model knows, as far as the settings alone tell."""
+    if isinstance(data.corpus, SyntheticCorpus):
+        return data.corpus.alphabet + 1
+    if isinstance(data.tokenizer, BpeTokenizer):
+        return data.tokenizer.vocab_size
+    if isinstance(data.tokenizer, HfTokenizer):
+        return KNOWN_VOCABULARIES.get(data.tokenizer.name, UNKNOWN_VOCABULARY)
+    return 256

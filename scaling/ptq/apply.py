@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from scaling.errors import InputError
-from scaling.model import Weights, is_block_weight, parts_of
+from scaling.model import Weights
+from scaling.model_config import is_block_weight, parts_of
 from scaling.ptq.awq import awq_layers
 from scaling.ptq.calibration import Calibration
 from scaling.ptq.gptq import gptq_layers

@@ -6,9 +6,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from scaling.compose import CONFIGS, plain_config
-from scaling.config import build_run, resolve_device, short
+from scaling.config import build_run, short
 from scaling.door import plain
 from scaling.errors import InputError
+from scaling.runtime import resolve_device
 from tests.conftest import TINY
 
 

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from scaling.compose import plain_config
 from scaling.config import build_run
 from scaling.door import build
-from scaling.model import ModelConfig
+from scaling.model_config import ModelConfig
 from scaling.sweep import load
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,11 +12,12 @@ from torch.utils._pytree import tree_iter
 from scaling import kept, machine
 from scaling.averaging import WeightMean
 from scaling.data import prepare
+from scaling.data.config import vocab_size
 from scaling.distributed import ALONE
 from scaling.errors import InputError
 from scaling.gradients import Gradients
 from scaling.jobs import stacks
-from scaling.kept import Sizes, vocab_size
+from scaling.kept import Sizes
 from scaling.machine import available, room
 from scaling.measure import measure
 from scaling.memory import HEAP, in_a_step, memory, moments, most_models, when_measured

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 import yaml
 
 from scaling.errors import InputError
-from scaling.model import EAGER, ModelConfig, in_chunks, initialize, losses
+from scaling.model import EAGER, in_chunks, initialize, losses
+from scaling.model_config import ModelConfig
 from scaling.precision import Precision, StackPrecision
 from scaling.quantize import fake_quantize
 from tests.conftest import REPOSITORY

@@ -17,14 +17,15 @@ from omegaconf import OmegaConf
 
 from scaling.door import build
 from scaling.errors import InputError
-from scaling.tracking import TrackingConfig
+from scaling.tracking_config import TrackingConfig
 
 REPOSITORY = Path(__file__).parents[2]
 
 PREAMBLE = """
 import sys
 from pathlib import Path
-from scaling.tracking import TrackingConfig, Trackers
+from scaling.tracking import Trackers
+from scaling.tracking_config import TrackingConfig
 
 def trackers(*run_ids):
     config = TrackingConfig(
