@@ -15,7 +15,7 @@ from bench.timing import Step, UnavailableError
 from scaling.config import Run
 from scaling.model import EPSILON, Weights, losses
 from scaling.model_config import ModelConfig
-from scaling.precision import StackPrecision
+from scaling.quantizers import StackPrecision
 
 TOLERANCE = 1e-4
 

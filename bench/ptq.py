@@ -12,7 +12,8 @@ import torch
 from bench.timing import Against, Effort, Group, Step, Variant
 from bench.training import run_of, training_step
 from scaling.config import Run
-from scaling.data import Corpus, prepare
+from scaling.data.corpus import Corpus
+from scaling.data.shards import prepare
 from scaling.measure import _stack_losses
 from scaling.model import Weights, initialize
 from scaling.ptq.apply import quantized

@@ -17,7 +17,7 @@ are part of the run's identity where they are fewer than the batch. Which proces
 two processes with half a batch each train the run that one process trains in two pieces.
 """
 
-from scaling.data import DataConfig
+from scaling.data.config import DataConfig
 from scaling.errors import InputError
 from scaling.precision import GROUPS, PARTS, Precision
 from scaling.scales import check_rule, stored_bits

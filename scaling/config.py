@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from scaling.batching import check_division, coupled_part
-from scaling.data import DataConfig
+from scaling.data.config import DataConfig
 from scaling.door import build, plain
 from scaling.errors import InputError
 from scaling.formats import HADAMARD, UNQUANTIZED, parse

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from scaling.data import Windows
+from scaling.data.corpus import Windows
 from scaling.model import Weights, losses
 from scaling.model_config import ModelConfig
-from scaling.precision import StackPrecision
+from scaling.quantizers import StackPrecision
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from scaling.memory import most_models
 from scaling.runs import RunFolder, snapshot_path, write_text
 from scaling.runtime import resolve_device
 from scaling.shared import at_once, busy, families
-from scaling.stack import best_size
+from scaling.stack_size import best_size
 
 SLACK = 1.1
 """Workers may end this much apart, and runs that share less are not kept together for it: it would cost more than it

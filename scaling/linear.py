@@ -9,8 +9,8 @@ Shape suffixes: M models, S tokens, i inputs, o outputs.
 
 import torch
 
-from scaling.precision import StackPrecision
 from scaling.quantize import Quantizer
+from scaling.quantizers import StackPrecision
 
 
 def project(x_MSi: torch.Tensor, w_Moi: torch.Tensor, parts: int, precision: StackPrecision) -> torch.Tensor:

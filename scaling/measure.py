@@ -9,14 +9,15 @@ import numpy as np
 import torch
 
 from scaling.config import Run
-from scaling.data import Corpus, Windows
+from scaling.data.corpus import Corpus, Windows
 from scaling.evaluate import clustered_mean, evaluate
 from scaling.model import Weights
-from scaling.precision import Precision, StackPrecision
+from scaling.precision import Precision
 from scaling.ptq.apply import Notes, quantized
 from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.settings import Setting, settings_of
-from scaling.stack import best_size
+from scaling.quantizers import StackPrecision
+from scaling.stack_size import best_size
 
 # Models quantized and evaluated at once hold at most this many parameters together.
 STACK_PARAMETERS = 50_000_000

@@ -8,13 +8,14 @@ import torch
 
 from scaling.averaging import WeightMean
 from scaling.config import Run
-from scaling.data import Ahead, Batches, Corpus
+from scaling.data.batches import Ahead, Batches
+from scaling.data.corpus import Corpus
 from scaling.distributed import Processes
 from scaling.errors import InputError
 from scaling.measure import Measurement
-from scaling.optim import learning_rate
 from scaling.ptq_config import PTQConfig
 from scaling.runs import Checkpoint, RunFolder, snapshot_path
+from scaling.schedule import learning_rate
 from scaling.shared import family
 
 # Batches of this many tokens are worth a thread that fetches the next one.

@@ -29,7 +29,7 @@ from scaling.ptq.settings import settings_of
 from scaling.rounding import family
 from scaling.runtime import resolve_device
 from scaling.shared import at_once, busy, families
-from scaling.stack import best_size
+from scaling.stack_size import best_size
 
 TOKEN = 8
 """Of one token's number."""

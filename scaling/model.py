@@ -24,8 +24,8 @@ from torch.utils.checkpoint import checkpoint
 
 from scaling.linear import project
 from scaling.model_config import ModelConfig
-from scaling.precision import StackPrecision
 from scaling.quantize import Quantizer
+from scaling.quantizers import StackPrecision
 
 Weights = dict[str, torch.Tensor]
 

@@ -1,37 +1,14 @@
-"""Learning-rate schedules, and AdamW with its own learning rate, weight decay and clipping for every model of a stack.
+"""AdamW with its own learning rate, weight decay and clipping for every model of a stack.
 
 torch.optim.AdamW takes one learning rate a parameter, and here one parameter holds M models; so the update is written
 out. Everything that differs between models is a tensor (M, 1, 1), and no model's update depends on another's.
 """
 
-import math
-
 import torch
 
 from scaling.config import Run
 from scaling.model import Weights
-
-
-def learning_rate(run: Run, step: int) -> float:
-    """Learning rate of update `step` (counted from 0 at fresh weights, through the parent of a branch).
-
-    Warm-up is linear and reaches the peak with its last update. The decays are functions of the tokens seen before the
-    update, so that the first update after the warm-up has the peak rate and none is spent at the very end.
-    """
-    schedule, batch = run.schedule, run.data.batch_tokens
-    peak, end = run.lr_peak, run.lr_peak * run.schedule.end_fraction
-    seen = step * batch
-    if seen < schedule.warmup_tokens:
-        return peak * min(1.0, (seen + batch) / schedule.warmup_tokens)
-    if not schedule.falls:
-        return peak
-    start = run.D - schedule.decay_tokens if schedule.kind == "wsd" else schedule.warmup_tokens
-    if seen < start:
-        return peak
-    progress = min(1.0, (seen - start) / max(run.D - start, 1))
-    if schedule.kind == "cosine":
-        return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * progress))
-    return peak + (end - peak) * progress
+from scaling.schedule import learning_rate
 
 
 def gradient_norms(weights: Weights) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a run quantizes while it trains: the typed settings of one run, and the quantizers of a stack.
+"""What a run quantizes while it trains.
 
 Parts of the forward pass are the weights and inputs of the block matmuls, keys and values, queries, the embedding and
 the head. The backward pass of a matmul y = x W^T is two matmuls more, and each of their operands is a part as well,
@@ -12,14 +12,12 @@ quantized and the backward matmuls see the tensors that the forward pass saw.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-import torch
 
 from scaling.errors import InputError, named
 from scaling.formats import UNQUANTIZED, Format, parse
-from scaling.quantize import Estimator, Quantizer, Rounding, check_granularity, check_width
+from scaling.quantize import Estimator, Rounding, check_granularity, check_width
 from scaling.rounding import family
 from scaling.scales import check_rule
 
@@ -162,43 +160,3 @@ def _operand(name: str) -> Format:
         return parse(name)
     except InputError as fault:
         raise InputError(str(fault).replace("; use ", f"; use {FORWARD}, ", 1)) from None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StackPrecision:
-    """The quantizers of a stack, part by part. `dx_weights` and `dw_activations` are None where the backward pass takes
-    the tensors of the forward pass."""
-
-    weights: Quantizer
-    activations: Quantizer
-    kv: Quantizer
-    queries: Quantizer
-    embedding: Quantizer
-    head: Quantizer
-    dx_gradients: Quantizer
-    dx_weights: Quantizer | None
-    dw_gradients: Quantizer
-    dw_activations: Quantizer | None
-    custom_backward: bool
-    """Whether a backward matmul has an operand of its own."""
-
-    @classmethod
-    def of(cls, members: Sequence[Precision], device: torch.device | str) -> "StackPrecision":
-        """For members whose `program` is the same."""
-        first = members[0]
-        assert all(member.program() == first.program() for member in members)
-
-        def quantizer(part: str, group: str) -> Quantizer | None:
-            if getattr(first, part) == FORWARD:
-                return None
-            return Quantizer(
-                [member.format(part) for member in members],
-                getattr(first, f"granularity_{group}"),
-                getattr(first, f"scale_rule_{group}"),
-                first.rounding_backward if group == "backward" else first.rounding,
-                first.estimator,
-                device,
-            )
-
-        parts = {part: quantizer(part, group) for part, group in PARTS.items()}
-        return cls(**parts, custom_backward=bool(first.quantized_backward()))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from scaling.data import Corpus, Windows, prepare
+from scaling.data.corpus import Corpus, Windows
+from scaling.data.shards import prepare
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.measure import evaluation_name, measure_quantized

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from scaling.config import Run
-from scaling.optim import learning_rate
+from scaling.schedule import learning_rate
 
 KINDS = ("constant", "wsd", "average")
 """Schedules that stay at their peak for a while. The others fall from the warm-up on, each at its own pace."""

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, read_write
 
 from scaling.cli import UnfinishedError
 from scaling.config import Run
-from scaling.data import Corpus, prepare
+from scaling.data.corpus import Corpus
+from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.grid import study_runs, up_to
 from scaling.jobs import cores, cost_together, stacks, waves, with_threads, write_stack

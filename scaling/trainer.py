@@ -19,7 +19,8 @@ import torch
 
 from scaling import provenance
 from scaling.config import Run
-from scaling.data import Corpus, Windows, prepare
+from scaling.data.corpus import Corpus, Windows
+from scaling.data.shards import prepare
 from scaling.distributed import ALONE, Processes, divided
 from scaling.door import plain
 from scaling.errors import InputError

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from scaling.config import Run
-from scaling.data import Batches, Corpus
+from scaling.data.batches import Batches
+from scaling.data.corpus import Corpus
 from scaling.errors import InputError
 from scaling.model import EAGER, Weights, hidden
-from scaling.precision import StackPrecision
 from scaling.ptq.layers import Statistics, working_dtype
+from scaling.quantizers import StackPrecision
 
 ORDER = 2**31 - 1
 """Seed of the order of the windows; no run's own seed is likely to be the same."""

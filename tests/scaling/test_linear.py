@@ -3,8 +3,8 @@ import torch
 
 from scaling.hadamard import rotate
 from scaling.linear import project
-from scaling.precision import StackPrecision
 from scaling.quantize import fake_quantize
+from scaling.quantizers import StackPrecision
 from tests.scaling.test_precision import precision
 
 M, TOKENS, IN, OUT = 2, 12, 16, 24

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_iter
 
 from scaling import kept, machine
 from scaling.averaging import WeightMean
-from scaling.data import prepare
 from scaling.data.config import vocab_size
+from scaling.data.shards import prepare
 from scaling.distributed import ALONE
 from scaling.errors import InputError
 from scaling.gradients import Gradients
@@ -22,7 +22,7 @@ from scaling.machine import available, room
 from scaling.measure import measure
 from scaling.memory import HEAP, in_a_step, memory, moments, most_models, when_measured
 from scaling.model import losses
-from scaling.precision import StackPrecision
+from scaling.quantizers import StackPrecision
 from scaling.shared import at_once, busy
 from scaling.stack import Stack
 

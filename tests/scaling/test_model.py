@@ -8,8 +8,9 @@ import yaml
 from scaling.errors import InputError
 from scaling.model import EAGER, in_chunks, initialize, losses
 from scaling.model_config import ModelConfig
-from scaling.precision import Precision, StackPrecision
+from scaling.precision import Precision
 from scaling.quantize import fake_quantize
+from scaling.quantizers import StackPrecision
 from tests.conftest import REPOSITORY
 
 V = 64

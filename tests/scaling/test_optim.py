@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from scaling.model import initialize
-from scaling.optim import AdamW, gradient_norms, learning_rate
+from scaling.optim import AdamW, gradient_norms
+from scaling.schedule import learning_rate
 
 
 def rates(run):

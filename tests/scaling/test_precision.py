@@ -5,7 +5,8 @@ import torch
 
 from scaling.door import build
 from scaling.errors import InputError
-from scaling.precision import DEFAULTS, GROUPS, PARTS, Precision, StackPrecision
+from scaling.precision import DEFAULTS, GROUPS, PARTS, Precision
+from scaling.quantizers import StackPrecision
 
 SETTINGS = {
     **DEFAULTS,

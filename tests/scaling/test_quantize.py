@@ -79,7 +79,7 @@ def test_floats_agree_with_torchao(name, dtype, granularity, kind):
 
 
 def test_rtn_takes_a_plain_weight():
-    from scaling.ptq import rtn
+    from scaling.ptq.rtn import rtn
 
     w = randn(8, 32, seed=8)
     for granularity in ("tensor", "channel", "block8"):

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from scaling.optim import learning_rate
+from scaling.schedule import learning_rate
 from scaling.shared import at_once, busy, families, family, model_steps, own_updates, parting
 
 

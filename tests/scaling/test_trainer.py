@@ -13,12 +13,14 @@ import torch
 import yaml
 
 from scaling.config import plain
-from scaling.data import Batches, Windows, prepare
+from scaling.data.batches import Batches
+from scaling.data.corpus import Windows
+from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.evaluate import clustered_mean, evaluate
 from scaling.model import initialize
-from scaling.precision import StackPrecision
-from scaling.ptq import rtn
+from scaling.ptq.rtn import rtn
+from scaling.quantizers import StackPrecision
 from scaling.runs import RunFolder, snapshot_path
 from scaling.trainer import train_stack
 

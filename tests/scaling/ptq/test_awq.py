@@ -5,9 +5,9 @@ import torch
 
 from scaling.errors import InputError
 from scaling.formats import parse
-from scaling.ptq import awq, rtn
-from scaling.ptq.awq import awq_layers
+from scaling.ptq.awq import awq, awq_layers
 from scaling.ptq.layers import statistics
+from scaling.ptq.rtn import rtn
 from scaling.quantize import Quantizer
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from scaling.data import prepare
+from scaling.data.shards import prepare
 from scaling.model import EPSILON, initialize
 from scaling.ptq.calibration import calibrate, windows_of
 from scaling.quantize import fake_quantize

@@ -7,9 +7,9 @@ import torch
 
 from scaling.errors import InputError
 from scaling.formats import parse
-from scaling.ptq import gptq, rtn
-from scaling.ptq.gptq import gptq_layers
+from scaling.ptq.gptq import gptq, gptq_layers
 from scaling.ptq.layers import statistics
+from scaling.ptq.rtn import rtn
 from scaling.quantize import Quantizer
 
 

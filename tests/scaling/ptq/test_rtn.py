@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from scaling.ptq import awq, gptq, rtn
-from scaling.ptq.rtn import rtn_layers
+from scaling.ptq.awq import awq
+from scaling.ptq.gptq import gptq
+from scaling.ptq.rtn import rtn, rtn_layers
 from scaling.quantize import Quantizer, fake_quantize, parse
 
 
