@@ -27,19 +27,3 @@ def evaluate(
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             found.append(losses(weights, chunk[..., :-1], chunk[..., 1:], config, precision))
     return torch.cat(found, dim=1).float().cpu().numpy()
-
-
-def clustered_mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
-    """Mean of `values` (n,) and its standard error when values of one cluster are correlated.
-
-    The usual sandwich with the small-sample factor G / (G - 1) over G clusters: windows of one document share its
-    author and its subject, and the naive error is about half of this one. Infinite with a single cluster.
-    """
-    values = values.astype(np.float64)
-    mean = float(values.mean())
-    _, index = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(index, weights=values - mean)
-    count = len(sums)
-    if count < 2:
-        return mean, float("inf")
-    return mean, float(np.sqrt(count / (count - 1) * np.square(sums).sum()) / len(values))

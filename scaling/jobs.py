@@ -3,7 +3,6 @@
 import dataclasses
 import heapq
 import json
-import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +12,11 @@ from scaling.config import Run, build_run
 from scaling.door import plain
 from scaling.errors import InputError
 from scaling.estimate import cost, work
+from scaling.files import write_text
+from scaling.launcher import cores
 from scaling.machine import room
 from scaling.memory import most_models
-from scaling.runs import RunFolder, snapshot_path, write_text
+from scaling.runs import RunFolder, snapshot_path
 from scaling.runtime import resolve_device
 from scaling.shared import at_once, busy, families
 from scaling.stack_size import best_size
@@ -169,11 +170,6 @@ def makespan(costs: Iterable[float], workers: int) -> float:
     for amount in costs:
         heapq.heapreplace(ends, ends[0] + amount)
     return max(ends)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def with_threads(runs: Sequence[Run], threads: int) -> list[Run]:

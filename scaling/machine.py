@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+import torch
+
 from scaling.config import Run
 from scaling.errors import InputError
 from scaling.memory import device_of
+from scaling.runtime import resolve_device
 
 MARGIN = 0.1
 """Share of the memory that stays free: for what predictions miss, other processes, and pages of the corpus."""
@@ -30,8 +33,6 @@ def available(device: str) -> float | None:
     if device == "cpu":
         found = [bytes_ for bytes_ in (_free_of_system(), _free_of_cgroup()) if bytes_ is not None]
         return min(found, default=None)
-    import torch
-
     if device == "cuda" and torch.cuda.is_available():
         return float(torch.cuda.mem_get_info()[0])
     if device == "mps" and torch.backends.mps.is_available():
@@ -41,8 +42,6 @@ def available(device: str) -> float | None:
 
 def is_here(device: str) -> bool:
     """Whether this machine has the device."""
-    from scaling.runtime import resolve_device
-
     try:
         return bool(resolve_device(device))
     except InputError:

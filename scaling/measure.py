@@ -10,7 +10,7 @@ import torch
 
 from scaling.config import Run
 from scaling.data.corpus import Corpus, Windows
-from scaling.evaluate import clustered_mean, evaluate
+from scaling.evaluate import evaluate
 from scaling.model import Weights
 from scaling.precision import Precision
 from scaling.ptq.apply import Notes, quantized
@@ -18,6 +18,7 @@ from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.settings import Setting, settings_of
 from scaling.quantizers import StackPrecision
 from scaling.stack_size import best_size
+from scaling.window_losses import clustered_mean, evaluation_name
 
 # Models quantized and evaluated at once hold at most this many parameters together.
 STACK_PARAMETERS = 50_000_000
@@ -33,11 +34,6 @@ class Measurement:
     loss: float
     rows: list[Row]
     windows: dict[str, np.ndarray]
-
-
-def evaluation_name(tokens_seen: int, setting: str = "") -> str:
-    """Name of an evaluation's per-window losses in a run folder."""
-    return f"{tokens_seen}/{setting}" if setting else str(tokens_seen)
 
 
 def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens_seen: int) -> Measurement:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 
 from scaling.averaging import WeightMean
+from scaling.checkpoint import Checkpoint
 from scaling.config import Run
 from scaling.data.batches import Ahead, Batches
 from scaling.data.corpus import Corpus
@@ -14,7 +15,7 @@ from scaling.distributed import Processes
 from scaling.errors import InputError
 from scaling.measure import Measurement
 from scaling.ptq_config import PTQConfig
-from scaling.runs import Checkpoint, RunFolder, snapshot_path
+from scaling.runs import RunFolder, snapshot_path
 from scaling.schedule import learning_rate
 from scaling.shared import family
 
@@ -56,14 +57,14 @@ class Member:
 
     def _find_start(self) -> Checkpoint | None:
         if self.folder.state() == "partial":
-            return self.folder.load_checkpoint(self.folder.checkpoint_path)
+            return Checkpoint.load(self.folder.checkpoint_path)
         branch = self.run.branch
         if branch.parent is None:
             return None
         path = snapshot_path(self.folder.path.parent / branch.parent, branch.tokens)
         if not path.exists():
             raise InputError(f"branch.parent={branch.parent}: no snapshot at {branch.tokens} tokens ({path})")
-        parent = self.folder.load_checkpoint(path)
+        parent = Checkpoint.load(path)
         return Checkpoint(parent.weights, parent.first, parent.second, parent.step, seconds=0.0, skipped=0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.errors import InputError
-from scaling.runs import replacing
+from scaling.files import replacing
 from scaling.terminal import note
 
 ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")

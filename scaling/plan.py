@@ -10,9 +10,9 @@ from scaling import estimate
 from scaling.config import Run
 from scaling.estimate import DEVICES, Price, total_work
 from scaling.jobs import makespan, stacks, waves
+from scaling.launcher import threads_per_job, workers
 from scaling.machine import is_here, room
 from scaling.memory import device_of, memory
-from scaling.sweeper import threads_per_job, workers
 from scaling.terminal import amount, duration, note
 
 JOB_HEADINGS = ("N", "jobs", "runs", "models at once", "memory", "most in")

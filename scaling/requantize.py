@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
+from scaling.checkpoint import Checkpoint
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.shards import prepare
 from scaling.door import plain
 from scaling.errors import InputError
-from scaling.measure import evaluation_name, measure_quantized
+from scaling.measure import measure_quantized
 from scaling.model import Weights
 from scaling.ptq.settings import Setting, settings_of
 from scaling.ptq_config import PTQConfig
@@ -21,6 +22,7 @@ from scaling.runtime import RuntimeConfig, resolve_device
 from scaling.terminal import Progress, note
 from scaling.tracking import Trackers
 from scaling.tracking_config import TrackingConfig
+from scaling.window_losses import evaluation_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,7 @@ def _data(job: PTQJob, folder: RunFolder) -> tuple[Corpus, Windows]:
 
 def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.device) -> None:
     folder = model.folder
-    loaded = folder.load_checkpoint(model.path).weights
+    loaded = Checkpoint.load(model.path).weights
     weights: Weights = {name: w[None].to(device) for name, w in loaded.items()}
     base = folder.windows()[evaluation_name(model.tokens_seen)]
     found = measure_quantized(folder.run, weights, model.settings, corpus, windows, model.tokens_seen, base)

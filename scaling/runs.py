@@ -13,29 +13,21 @@
 Everything but metrics.jsonl is written to a temporary name and renamed.
 """
 
-import contextlib
-import dataclasses
 import json
-import os
-import struct
-import tempfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import save_file
 
 from scaling.config import Run, build_run
 from scaling.door import plain
 from scaling.errors import InputError
+from scaling.files import SCHEMA, json_lines, replacing, write_text
 
-SCHEMA = 1
 RESULT_FIELDS = {
     "schema": int,
     "run_id": str,
@@ -48,52 +40,7 @@ RESULT_FIELDS = {
     "eval_sha": str,
 }
 
-PREFIXES = ("w", "m1", "m2", "mean")
-"""Of the tensors in a checkpoint: weights, first and second moments, mean of the weights."""
-
 State = Literal["new", "partial", "done"]
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
-
-    Raises:
-        InputError: the folder cannot be made or written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as fault:
-        raise InputError(f"{path.parent}: cannot be written to ({fault.strerror}); name another folder") from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """Weights, moments and mean of the weights (where there is one) of one model, each name -> (out, in), and where it
-    stood."""
-
-    weights: dict[str, torch.Tensor]
-    first: dict[str, torch.Tensor]
-    second: dict[str, torch.Tensor]
-    step: int
-    seconds: float
-    skipped: int
-    mean: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
 
 class RunFolder:
@@ -163,53 +110,6 @@ class RunFolder:
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.safetensors"
 
-    def save_checkpoint(self, path: Path, checkpoint: Checkpoint) -> None:
-        """Write weights, what else is given and position, with a checksum that tells a damaged file."""
-        groups = (checkpoint.weights, checkpoint.first, checkpoint.second, checkpoint.mean)
-        tensors = {
-            f"{prefix}.{name}": tensor.detach().cpu().contiguous()
-            for prefix, group in zip(PREFIXES, groups, strict=True)
-            for name, tensor in group.items()
-        }
-        metadata = {
-            "schema": str(SCHEMA),
-            "step": str(checkpoint.step),
-            "seconds": repr(checkpoint.seconds),
-            "skipped": str(checkpoint.skipped),
-            "crc32": str(_checksum(tensors)),
-        }
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-
-    def load_checkpoint(self, path: Path) -> Checkpoint:
-        """Read what `save_checkpoint` wrote.
-
-        Raises:
-            InputError: missing, truncated or damaged; the line says which file and what to do.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            damaged = int(metadata["crc32"]) != _checksum(tensors)
-        except (SafetensorError, OSError, KeyError, ValueError, struct.error):
-            damaged = True
-        if damaged:
-            raise InputError(f"{path}: missing, truncated or damaged; delete the file to train the run from its start")
-        groups: dict[str, dict[str, torch.Tensor]] = {prefix: {} for prefix in PREFIXES}
-        for key, tensor in tensors.items():
-            prefix, _, name = key.partition(".")
-            groups[prefix][name] = tensor
-        return Checkpoint(
-            weights=groups["w"],
-            first=groups["m1"],
-            second=groups["m2"],
-            step=int(metadata["step"]),
-            seconds=float(metadata["seconds"]),
-            skipped=int(metadata["skipped"]),
-            mean=groups["mean"],
-        )
-
     # -- records ----------------------------------------------------------------------------------------------------
 
     def log(self, values: Mapping[str, float]) -> None:
@@ -220,7 +120,7 @@ class RunFolder:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in _json_lines(path) if line["tokens"] <= tokens]
+            kept = [line for line in json_lines(path) if line["tokens"] <= tokens]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add_windows(self, losses: Mapping[str, np.ndarray]) -> None:
@@ -244,7 +144,7 @@ class RunFolder:
 
     def ptq(self) -> list[dict[str, Any]]:
         path = self.path / "ptq.jsonl"
-        return _json_lines(path) if path.exists() else []
+        return json_lines(path) if path.exists() else []
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         missing = [k for k, kind in RESULT_FIELDS.items() if not isinstance(result.get(k), kind)]
@@ -292,23 +192,3 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     valid = isinstance(result, dict) and all(isinstance(result.get(k), kind) for k, kind in RESULT_FIELDS.items())
     return result if valid and result["schema"] == SCHEMA else None
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
-    value = 0
-    for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].numpy(), zlib.crc32(key.encode(), value))
-    return value
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for i, line in enumerate(lines):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            # A killed run may leave half a line at the end; half a line in the middle is damage.
-            if i < len(lines) - 1:
-                raise InputError(f"{path}: line {i + 1} is not JSON") from None
-    return rows

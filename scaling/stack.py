@@ -4,11 +4,11 @@ import dataclasses
 
 import torch
 
+from scaling.checkpoint import Checkpoint
 from scaling.config import Run
 from scaling.model import Weights, initialize
 from scaling.optim import AdamW
 from scaling.quantizers import StackPrecision
-from scaling.runs import Checkpoint
 
 
 @dataclasses.dataclass

@@ -19,21 +19,12 @@ if TYPE_CHECKING:
     from scaling.config import Run
     from scaling.estimate import Price
 
-STATES = ("done", "failed", "partial", "refused", "new")
-
 
 class Study(NamedTuple):
     """The runs of a study's file, and the settings of the launcher that it names."""
 
     runs: list["Run"]
     launcher: "DictConfig"
-
-
-class Standing(NamedTuple):
-    """Where a run stands: one of `STATES`, and in a few words why, or how far it is."""
-
-    state: str
-    detail: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,37 +106,10 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     return Study(runs, config.launcher)
 
 
-def standing(run: "Run") -> Standing:
-    """What is on disk of a run."""
-    from scaling.runs import RunFolder
-    from scaling.terminal import amount
-
-    folder = RunFolder(run)
-    try:
-        state = folder.state()
-        at = folder.load_checkpoint(folder.checkpoint_path).step * run.data.batch_tokens if state == "partial" else 0
-    except InputError as fault:
-        return Standing("refused", str(fault))
-    reached = f"{amount(at)} of {amount(run.D)} tokens"
-    if state != "done" and folder.has_error():
-        last_line = (folder.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
-        return Standing("failed", f"{reached}; {last_line}")
-    if state == "done":
-        return Standing("done", "diverged" if folder.result()["diverged"] else "")
-    return Standing(state, reached if state == "partial" else "")
-
-
-def cells(runs: Sequence["Run"]) -> dict[tuple[int, int], list["Run"]]:
-    """(N, D) -> its runs, in ascending order."""
-    found: dict[tuple[int, int], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.N, run.D)):
-        found.setdefault((run.N, run.D), []).append(run)
-    return found
-
-
 def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
     from scaling.plan import JOB_HEADINGS, Plan, forecast, job_rows
     from scaling.runs import RunFolder
+    from scaling.status import cells
     from scaling.sweeper import remaining
     from scaling.table import planned
 
@@ -181,6 +145,8 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 
 
 def _status(study: Study, ids: bool) -> None:
+    from scaling.status import STATES, cells, standing
+
     found = {run.run_id: standing(run) for run in study.runs}
     counts = Counter(s.state for s in found.values())
     shown = [state for state in STATES if counts[state]]

@@ -23,7 +23,8 @@ from scaling.data.corpus import Corpus
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.grid import study_runs, up_to
-from scaling.jobs import cores, cost_together, stacks, waves, with_threads, write_stack
+from scaling.jobs import cost_together, stacks, waves, with_threads, write_stack
+from scaling.launcher import threads_per_job, workers
 from scaling.runs import RunFolder
 from scaling.terminal import PLAIN_VARIABLE, duration, note
 
@@ -149,24 +150,6 @@ def prepare_corpora(runs: Sequence[Run]) -> None:
         if key not in found:
             found[key] = prepare(source, Path(run.runtime.cache), note)
         found[key].check_horizon(run.data)
-
-
-def workers(launcher: DictConfig) -> int | None:
-    """Jobs that the launcher runs at once on this machine; None where every job is started at once (submitit), be it
-    here or each on a machine of its own: such jobs are whole stacks, split by `runtime.max_members` alone."""
-    if launcher._target_.endswith(".BasicLauncher"):
-        return 1
-    if "n_jobs" in launcher:
-        # joblib's -1 is all cores, -2 all but one.
-        return launcher.n_jobs if launcher.n_jobs > 0 else max(1, cores() + 1 + launcher.n_jobs)
-    return None
-
-
-def threads_per_job(launcher: DictConfig, jobs: int) -> int | None:
-    """CPU threads for each of so many jobs; None where the job itself has to see what its machine has."""
-    if launcher._target_.endswith(".SlurmLauncher"):
-        return launcher.cpus_per_task
-    return max(1, cores() // min(jobs, workers(launcher) or jobs))
 
 
 def quoted(text: str) -> str:

@@ -18,22 +18,24 @@ import numpy as np
 import torch
 
 from scaling import provenance
+from scaling.checkpoint import Checkpoint
 from scaling.config import Run
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.shards import prepare
 from scaling.distributed import ALONE, Processes, divided
 from scaling.door import plain
 from scaling.errors import InputError
-from scaling.evaluate import clustered_mean
+from scaling.files import SCHEMA
 from scaling.gradients import Gradients
 from scaling.measure import Measurement, measure
 from scaling.members import Member, Slot, joined
 from scaling.model import Weights
-from scaling.runs import SCHEMA, Checkpoint, snapshot_path, trunk_of
+from scaling.runs import snapshot_path, trunk_of
 from scaling.shared import model_steps
 from scaling.stack import Stack
 from scaling.terminal import Progress, note
 from scaling.tracking import Trackers
+from scaling.window_losses import clustered_mean
 
 # A model whose updates were skipped this often in a row, for gradients that were not finite, has diverged.
 SKIPS = 100
@@ -204,7 +206,7 @@ class _Training:
                 tokens = member.snapshot_steps.get(self.stack.optimizer.steps[m])
                 if tokens is not None:
                     state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
-                    member.folder.save_checkpoint(snapshot_path(member.folder.path, tokens), state)
+                    state.save(snapshot_path(member.folder.path, tokens))
                     self._measure(m, member)
 
     def _leave(self) -> None:
@@ -252,7 +254,7 @@ class _Training:
             self._measure(m, member, mean)
             state = self.stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped, moments=False)
             state = dataclasses.replace(state, weights=_one(mean) or state.weights)
-        member.folder.save_checkpoint(member.folder.checkpoint_path, state)
+        state.save(member.folder.checkpoint_path)
         result = self._result(member, diverged)
         member.folder.write_result(result)
         last = result["evaluations"][-1] if result["evaluations"] else {}
@@ -262,7 +264,7 @@ class _Training:
     def _save(self) -> None:
         for m, slot in enumerate(self.slots if self.processes.first else ()):
             for member in slot.members:
-                member.folder.save_checkpoint(member.folder.checkpoint_path, self._state(m, member))
+                self._state(m, member).save(member.folder.checkpoint_path)
         self.saved_at = time.monotonic()
 
     def _state(self, m: int, member: Member) -> Checkpoint:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scaling.evaluate import clustered_mean
+from scaling.window_losses import clustered_mean
 
 
 def test_one_window_a_document_is_the_ordinary_error():

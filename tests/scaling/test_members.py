@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from scaling import trainer
+from scaling.checkpoint import Checkpoint
 from scaling.jobs import write_stack
 from scaling.runs import RunFolder, snapshot_path
 from scaling.shared import model_steps
@@ -61,7 +62,7 @@ def assert_all_same(folders, others):
     for folder, other in zip(folders, others, strict=True):
         assert_same(folder, other)
         for tokens in folder.run.snapshots:
-            a, b = (f.load_checkpoint(snapshot_path(f.path, tokens)) for f in (folder, other))
+            a, b = (Checkpoint.load(snapshot_path(f.path, tokens)) for f in (folder, other))
             assert a.step == b.step == folder.run.step_at(tokens)
             for ours, theirs in ((a.weights, b.weights), (a.first, b.first), (a.second, b.second)):
                 assert ours and all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -230,20 +231,20 @@ def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, m
 
 def test_checkpoints_of_two_steps_are_two_models(grid, computed, monkeypatch):
     """Killed between the writing of one member's checkpoint and the next: who is behind trains the step again."""
-    save, written = RunFolder.save_checkpoint, []
+    save, written = Checkpoint.save, []
 
-    def stops(self, path, state):
-        if state.step == 5 and written.count(5) == 2:
+    def stops(self, path):
+        if self.step == 5 and written.count(5) == 2:
             raise RuntimeError("gone")
-        written.append(state.step)
-        save(self, path, state)
+        written.append(self.step)
+        save(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_checkpoint", stops)
+        patch.setattr(Checkpoint, "save", stops)
         with pytest.raises(RuntimeError, match="gone"):
             train_stack([saving_always(run) for run in grid])
     folders = [RunFolder(run) for run in grid]
-    steps = [folder.load_checkpoint(folder.checkpoint_path).step for folder in folders]
+    steps = [Checkpoint.load(folder.checkpoint_path).step for folder in folders]
     assert steps == [5, 5, 4, 4, 4]
     computed.clear()
     trained(*grid)

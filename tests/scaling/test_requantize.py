@@ -5,7 +5,8 @@ import sys
 import pytest
 
 import scaling.ptq.__main__
-from scaling.runs import RunFolder, replacing
+from scaling.files import replacing
+from scaling.runs import RunFolder
 from scaling.table import collect
 from scaling.trainer import train_stack
 

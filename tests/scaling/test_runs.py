@@ -7,7 +7,8 @@ import pytest
 from scaling.config import build_run
 from scaling.door import plain
 from scaling.errors import InputError
-from scaling.runs import RunFolder, replacing, stored_run
+from scaling.files import replacing
+from scaling.runs import RunFolder, stored_run
 
 
 def test_the_id_survives_being_stored(make_run):

@@ -7,10 +7,10 @@ from omegaconf import OmegaConf
 
 from scaling.errors import InputError
 from scaling.grid import axes, study_runs
-from scaling.jobs import cores
+from scaling.launcher import cores, threads_per_job, workers
 from scaling.runs import RunFolder
 from scaling.sweep import load
-from scaling.sweeper import quoted, threads_per_job, workers
+from scaling.sweeper import quoted
 
 
 def results(tmp_path):

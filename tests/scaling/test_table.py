@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from scaling.evaluate import clustered_mean
 from scaling.formats import parse
 from scaling.runs import RunFolder
-from scaling.table import Storage, collect, model_bytes, short_blocks
+from scaling.storage import Storage, model_bytes, short_blocks
+from scaling.table import collect
 from scaling.trainer import train_stack
+from scaling.window_losses import clustered_mean
 
 CONTRACT = (
     "run_id base_run_id parent_id trunk_id cluster study seed_init seed_data N N_emb N_total N_quantized d_model "

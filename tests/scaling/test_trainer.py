@@ -12,17 +12,19 @@ import pytest
 import torch
 import yaml
 
+from scaling.checkpoint import Checkpoint
 from scaling.config import plain
 from scaling.data.batches import Batches
 from scaling.data.corpus import Windows
 from scaling.data.shards import prepare
 from scaling.errors import InputError
-from scaling.evaluate import clustered_mean, evaluate
+from scaling.evaluate import evaluate
 from scaling.model import initialize
 from scaling.ptq.rtn import rtn
 from scaling.quantizers import StackPrecision
 from scaling.runs import RunFolder, snapshot_path
 from scaling.trainer import train_stack
+from scaling.window_losses import clustered_mean
 
 
 def trained(*runs):
@@ -40,7 +42,7 @@ def assert_same(folder, other):
     ours, theirs = folder.windows(), other.windows()
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
-    a, b = (f.load_checkpoint(f.checkpoint_path) for f in (folder, other))
+    a, b = (Checkpoint.load(f.checkpoint_path) for f in (folder, other))
     assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
     assert (folder.path / "metrics.jsonl").read_text() == (other.path / "metrics.jsonl").read_text()
     assert folder.ptq() == other.ptq()
@@ -134,7 +136,7 @@ def test_sigterm_leaves_a_checkpoint(make_run):
         train_stack([run])
     folder = RunFolder(run)
     assert folder.state() == "partial"
-    assert folder.load_checkpoint(folder.checkpoint_path).step > 0
+    assert Checkpoint.load(folder.checkpoint_path).step > 0
 
 
 def test_a_branch_equals_the_run_that_never_branched(make_run):
@@ -177,7 +179,7 @@ def test_snapshot_is_the_model_on_the_way(make_run):
     assert (folder.windows()["2560"] == short.windows()["2560"]).all()
     assert [e["tokens_seen"] for e in folder.result()["evaluations"]] == [2560, 5120]
     assert {row["tokens_seen"] for row in folder.ptq()} == {2560, 5120}
-    state = folder.load_checkpoint(snapshot_path(folder.path, 2560))
+    state = Checkpoint.load(snapshot_path(folder.path, 2560))
     assert state.step == 20 and state.first
 
 
@@ -186,9 +188,9 @@ def test_an_average_is_the_mean_of_the_last_weights(make_run, corpus_cache):
     at = [4736, 4864, 4992, 5120]
     (trunk,) = trained(make_run("schedule=constant", f"snapshots={at}"))
     (folder,) = trained(make_run("schedule=average", "schedule.decay_tokens=512", "snapshots=[4992]"))
-    kept = [trunk.load_checkpoint(snapshot_path(trunk.path, tokens)).weights for tokens in at]
+    kept = [Checkpoint.load(snapshot_path(trunk.path, tokens)).weights for tokens in at]
     mean = {name: torch.stack([weights[name] for weights in kept]).double().mean(0) for name in kept[0]}
-    found = folder.load_checkpoint(folder.checkpoint_path)
+    found = Checkpoint.load(folder.checkpoint_path)
     assert found.step == 40 and not found.first and not found.mean
     for name, expected in mean.items():
         torch.testing.assert_close(found.weights[name].double(), expected, rtol=1e-5, atol=1e-7)
@@ -227,7 +229,7 @@ def test_ptq_rows_are_the_losses_of_rounded_weights(make_run, corpus_cache):
     (folder,) = trained(run)
     corpus = prepare(run.data, corpus_cache)
     windows = corpus.windows(run.data.eval_windows, run.data.sequence_length)
-    weights = folder.load_checkpoint(folder.checkpoint_path).weights
+    weights = Checkpoint.load(folder.checkpoint_path).weights
     rows = {(row["format_post"], row["granularity_post"]): row for row in folder.ptq()}
     assert len(rows) == 4
     base = folder.windows()[str(run.D)]
