@@ -18,8 +18,8 @@ def commit() -> str | None:
     """The checked-out commit, `+` appended where tracked files differ from it; None outside a repository."""
 
     def git(*words: str) -> subprocess.CompletedProcess:
-        root = Path(__file__).parents[1]
-        return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+        folder = Path(__file__).parent
+        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=False)
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")
