@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.timing import Step, UnavailableError
-from scaling.config import Run
-from scaling.model import EPSILON, Weights, losses
-from scaling.model_config import ModelConfig
-from scaling.quantizers import StackPrecision
+from scaling.config.model import ModelConfig
+from scaling.config.run import Run
+from scaling.model.quantizers import StackPrecision
+from scaling.model.transformer import EPSILON, Weights, losses
 
 TOLERANCE = 1e-4
 

@@ -9,13 +9,13 @@ import torch
 
 from bench import peers
 from bench.timing import Step, UnavailableError
-from scaling.compose import composed
-from scaling.config import Run, build_run
-from scaling.data.config import vocab_size
-from scaling.model import EAGER, Program, losses
-from scaling.provenance import has_compiler
-from scaling.runtime import resolve_device
-from scaling.stack import Stack
+from scaling.config.compose import composed
+from scaling.config.data import vocab_size
+from scaling.config.run import Run, build_run
+from scaling.config.runtime import resolve_device
+from scaling.model.transformer import EAGER, Program, losses
+from scaling.records.provenance import has_compiler
+from scaling.training.stack import Stack
 
 UNQUANTIZED = "bf16"
 """The choice of configs/precision without quantization."""
@@ -115,9 +115,9 @@ def training_step(runs: Sequence[Run], vocabulary: int, *, compiled: bool) -> St
 
 
 def own_program(device: str) -> Program:
-    """`scaling.model.compiled_program` without its reset, which would throw away the other variants' code. Dynamo keeps
-    compiled code by code object, so each program compiles copies of its own: variants then neither share a limit of
-    recompilations nor make each other's widths dynamic."""
+    """`scaling.model.transformer.compiled_program` without its reset, which would throw away the other variants' code.
+    Dynamo keeps compiled code by code object, so each program compiles copies of its own: variants then neither share a
+    limit of recompilations nor make each other's widths dynamic."""
     check_compiler(device)
 
     def own(f: types.FunctionType) -> types.FunctionType:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scaling.cli import guarded
+from scaling.console.cli import guarded
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from scaling.config import Run
-    from scaling.estimate import Price
+    from scaling.config.run import Run
+    from scaling.study.cost import Price
 
 
 class Study(NamedTuple):
@@ -69,7 +69,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _price(given: argparse.Namespace) -> "Price":
-    from scaling.estimate import Price
+    from scaling.study.cost import Price
 
     def number(name: str) -> float | None:
         text = getattr(given, name.replace("-", "_"))
@@ -90,8 +90,8 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.compose import CONFIGS
-    from scaling.grid import study_runs, up_to
+    from scaling.config.compose import CONFIGS
+    from scaling.study.grid import study_runs, up_to
 
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
@@ -107,11 +107,11 @@ def load(name: str, overrides: Sequence[str]) -> Study:
 
 
 def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
-    from scaling.plan import JOB_HEADINGS, Plan, forecast, job_rows
-    from scaling.runs import RunFolder
-    from scaling.status import cells
-    from scaling.sweeper import remaining
-    from scaling.table import planned
+    from scaling.records.run_folder import RunFolder
+    from scaling.records.table import planned
+    from scaling.study.plan import JOB_HEADINGS, Plan, forecast, job_rows
+    from scaling.study.status import cells
+    from scaling.study.sweeper import remaining
 
     todo, refused = remaining(study.runs)
     waiting = {run.run_id for run in todo}
@@ -145,7 +145,7 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 
 
 def _status(study: Study, ids: bool) -> None:
-    from scaling.status import STATES, cells, standing
+    from scaling.study.status import STATES, cells, standing
 
     found = {run.run_id: standing(run) for run in study.runs}
     counts = Counter(s.state for s in found.values())
@@ -162,10 +162,10 @@ def _status(study: Study, ids: bool) -> None:
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
-    from scaling.compose import CONFIGS
-    from scaling.runs import RunFolder
-    from scaling.table import collect
-    from scaling.terminal import note
+    from scaling.config.compose import CONFIGS
+    from scaling.console.terminal import note
+    from scaling.records.run_folder import RunFolder
+    from scaling.records.table import collect
 
     if (CONFIGS / "sweeps" / f"{name}.yaml").exists():
         runs = load(name, overrides).runs
@@ -181,8 +181,8 @@ def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequ
 
 def _single(study: str, overrides: Sequence[str]) -> "Run":
     """Any run of a study that has no file, for the place where its runs lie."""
-    from scaling.compose import composed
-    from scaling.config import build_run
+    from scaling.config.compose import composed
+    from scaling.config.run import build_run
 
     return build_run(composed([*overrides, f"study={study}"]))
 

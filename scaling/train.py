@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from scaling import compose
-from scaling.cli import EXPECTED, UnfinishedError, guarded
+from scaling.config import compose
+from scaling.console.cli import EXPECTED, UnfinishedError, guarded
+from scaling.console.torchrun import leaving, one_voice, place
 from scaling.errors import InputError
-from scaling.launch import leaving, one_voice, place
 
 if TYPE_CHECKING:
-    from scaling.config import Run
-    from scaling.distributed import Processes
+    from scaling.config.run import Run
+    from scaling.training.distributed import Processes
 
 
 _faults: list[Exception] = []
@@ -57,10 +57,10 @@ def job(config: DictConfig) -> None:
 
 
 def _train_one(config: DictConfig) -> None:
-    from scaling.config import build_run
-    from scaling.distributed import joined
-    from scaling.runs import RunFolder
-    from scaling.terminal import note
+    from scaling.config.run import build_run
+    from scaling.console.terminal import note
+    from scaling.records.run_folder import RunFolder
+    from scaling.training.distributed import joined
 
     run = build_run(compose.plain_config(config))
     folder = RunFolder(run)
@@ -77,9 +77,9 @@ def _train_one(config: DictConfig) -> None:
 
 
 def _train_file(path: Path) -> None:
-    from scaling.distributed import joined
-    from scaling.jobs import read_stack
-    from scaling.terminal import note
+    from scaling.console.terminal import note
+    from scaling.study.jobs import read_stack
+    from scaling.training.distributed import joined
 
     runs = read_stack(path)
     with joined() as processes:
@@ -97,11 +97,11 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
     Returns:
         run_id -> one line, for each run that is not done now.
     """
-    from scaling.allocator import keep_memory
-    from scaling.distributed import ALONE
-    from scaling.runs import RunFolder
-    from scaling.terminal import note
-    from scaling.trainer import train_stack
+    from scaling.console.terminal import note
+    from scaling.model.allocator import keep_memory
+    from scaling.records.run_folder import RunFolder
+    from scaling.training.distributed import ALONE
+    from scaling.training.loop import train_stack
 
     keep_memory()
     folders = {run.run_id: RunFolder(run) for run in runs}

@@ -1,6 +1,6 @@
 """The source of documents that a corpus names."""
 
-from scaling.data.config import DataConfig, HfCorpus, PythonCorpus, SyntheticCorpus, TextCorpus
+from scaling.config.data import DataConfig, HfCorpus, PythonCorpus, SyntheticCorpus, TextCorpus
 from scaling.data.documents import Source
 from scaling.data.hub import HubSource
 from scaling.data.installed import InstalledSource

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling.data.config import DataConfig, SyntheticCorpus
+from scaling.config.data import DataConfig, SyntheticCorpus
 from scaling.data.documents import Document
 
 _CHUNK = 1024

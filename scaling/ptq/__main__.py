@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from scaling import compose
-from scaling.cli import EXPECTED, UnfinishedError, guarded
+from scaling.config import compose
+from scaling.console.cli import EXPECTED, UnfinishedError, guarded
 
 _faults: list[Exception] = []
 """What went wrong: Hydra reports in its own way what a job raises."""
@@ -21,10 +21,10 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> None:
-    from scaling.allocator import keep_memory
-    from scaling.door import build
-    from scaling.requantize import PTQJob, add_rows
-    from scaling.terminal import note
+    from scaling.config.from_dict import build
+    from scaling.console.terminal import note
+    from scaling.model.allocator import keep_memory
+    from scaling.ptq.requantize import PTQJob, add_rows
 
     keep_memory()
     try:

@@ -11,13 +11,13 @@ import hashlib
 import numpy as np
 import torch
 
-from scaling.config import Run
+from scaling.config.run import Run
 from scaling.data.batches import Batches
 from scaling.data.corpus import Corpus
 from scaling.errors import InputError
-from scaling.model import EAGER, Weights, hidden
+from scaling.model.quantizers import StackPrecision
+from scaling.model.transformer import EAGER, Weights, hidden
 from scaling.ptq.layers import Statistics, working_dtype
-from scaling.quantizers import StackPrecision
 
 ORDER = 2**31 - 1
 """Seed of the order of the windows; no run's own seed is likely to be the same."""

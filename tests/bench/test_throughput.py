@@ -7,7 +7,7 @@ import torch
 
 from bench import placement, throughput
 from bench.training import Ours, Usual, run_of
-from scaling.model_config import ModelConfig
+from scaling.config.model import ModelConfig
 
 
 def test_model_flops_by_hand():
