@@ -1,4 +1,4 @@
-"""The door: plain nested dicts in, frozen dataclasses out.
+"""Plain nested dicts in, frozen dataclasses out.
 
 YAML files hold every default, dataclasses hold every type and its meaning. `build` is the only way from one to the
 other, whether the dict was composed by Hydra, stored in a run folder or written in a test. Each fault is one

@@ -28,7 +28,7 @@ from scaling.ptq.apply import VALUES
 from scaling.ptq.measure import STACK_PARAMETERS
 from scaling.ptq.settings import settings_of
 from scaling.quantization.rounding import family
-from scaling.study import saved_tensors as kept
+from scaling.study import saved_tensors
 from scaling.study.saved_tensors import FLOAT, HALF, Sizes
 from scaling.training.families import at_once, busy, families
 
@@ -128,9 +128,9 @@ def moments(stack: Sequence[Run], s: Sizes) -> list[Moment]:
 def in_a_step(s: Sizes) -> list[Moment]:
     """Of the forward and backward passes of one update."""
     run, tokens = s.run, s.run.tokens_at_once
-    attention, feed_forward = kept.by_attention(s), kept.by_feed_forward(s)
+    attention, feed_forward = saved_tensors.by_attention(s), saved_tensors.by_feed_forward(s)
     block = tokens * (sum(attention.values()) + sum(feed_forward.values()))
-    block += kept.by_weights(s, "weights", s.block_weights)
+    block += saved_tensors.by_weights(s, "weights", s.block_weights)
     stream = FLOAT * tokens * s.d  # the residual stream, or its gradient
     # Weights and two moments; the batch, and of this pass its tokens as the embedding and the loss take them.
     always = 3 * s.weights_bytes + TOKEN * (run.data.batch_tokens + 2 * tokens)
@@ -182,14 +182,14 @@ def in_a_step(s: Sizes) -> list[Moment]:
 def _at_the_loss(s: Sizes) -> float:
     """What the head keeps, and what is there when the gradient of the logits is: the loss keeps the logarithms of the
     probabilities, their gradient comes in, and that of the logits goes out."""
-    chunk, weights = s.run.tokens_at_once, kept.by_weights(s, "head", s.head_weights)
+    chunk, weights = s.run.tokens_at_once, saved_tensors.by_weights(s, "head", s.head_weights)
     if s.run.runtime.loss_tokens is not None:
         # The stream is kept instead, and the head's gradient is summed over chunks of whole sequences.
         weights += FLOAT * (chunk * s.d + s.head_weights)
         chunk = min(chunk, max(1, s.run.runtime.loss_tokens // s.length) * s.length)
     # A compiled backward pass writes the gradient of the logits over the logits, which it keeps.
     logits = s.c if s.compiled else 3 * FLOAT
-    return weights + chunk * (kept.by_head(s) + logits * s.vocabulary)
+    return weights + chunk * (saved_tensors.by_head(s) + logits * s.vocabulary)
 
 
 def _update(s: Sizes) -> Moment:

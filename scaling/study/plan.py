@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from scaling.config.run import Run
 from scaling.console.terminal import amount, duration, note
-from scaling.study import cost as estimate
+from scaling.study import cost
 from scaling.study.cost import DEVICES, Price, total_work
 from scaling.study.jobs import makespan, stacks, waves
 from scaling.study.launcher import threads_per_job, workers
@@ -94,18 +94,18 @@ def _fit(plan: Plan) -> Iterator[str]:
 
 def _time(plan: Plan, finished: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
     """How long it takes here."""
-    rates = estimate.recorded_rates(finished)
+    rates = cost.recorded_rates(finished)
     based_on = f"at the speed of the {len(finished)} finished runs"
     if not rates:
         device = plan.runs[0].runtime.device
         if not is_here(device):
             return f"time: unknown, {device} is not on this machine"
         note("plan: measuring this machine's speed, some seconds")
-        rates = estimate.measured_rates(plan.runs, plan.threads)
+        rates = cost.measured_rates(plan.runs, plan.threads)
         based_on = f"at the speed of a second of training here, eager, for N={', '.join(f'{n:,}' for n in rates)}"
     if not rates:
         return "time: unknown, one sequence of the smallest model takes too long here to measure it"
-    ends = (makespan([estimate.seconds(s, rates) for s in wave], plan.at_once or len(wave)) for wave in plan.jobs)
+    ends = (makespan([cost.seconds(s, rates) for s in wave], plan.at_once or len(wave)) for wave in plan.jobs)
     return f"time: about {duration(sum(ends))} with evaluations, {based_on}"
 
 

@@ -1,13 +1,13 @@
 """What the forward pass of a stack keeps for its backward pass: a list of tensors, each with what it is kept for, after
-`scaling.model`. `scaling.study.memory` counts with it.
+`scaling.model.transformer`. `scaling.study.memory` counts with it.
 
 Eager mode and compiled, CPU and GPU keep different tensors. On a CPU attention is written out and keeps its
 probabilities, T x T a head; a GPU's fused kernel keeps its output instead. A CPU's norm keeps what it returns, which is
 mostly the input of the next matmul, and a GPU's what it was given. Under autocast matmuls take bfloat16 copies, and
 those are kept beside the float32 values that norms keep.
 
-Everything is of one model, in bytes. Letters as in `scaling.model`: d width, f width of the feed-forward layer, H
-heads, T positions, V vocabulary.
+Everything is of one model, in bytes. Letters as in `scaling.model.transformer`: d width, f width of the feed-forward
+layer, H heads, T positions, V vocabulary.
 """
 
 from collections.abc import Sequence

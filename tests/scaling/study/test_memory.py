@@ -15,8 +15,7 @@ from scaling.errors import InputError
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import losses
 from scaling.ptq.measure import measure
-from scaling.study import machine
-from scaling.study import saved_tensors as kept
+from scaling.study import machine, saved_tensors
 from scaling.study.jobs import stacks
 from scaling.study.machine import available, room
 from scaling.study.memory import HEAP, in_a_step, memory, moments, most_models, when_measured
@@ -173,10 +172,10 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
         losses(weights, tokens[..., :-1], tokens[..., 1:], run.model, StackPrecision.of([run.precision] * 2, "meta"))
     own = {w.untyped_storage()._cdata for w in weights.values()}
     measured = sum(size for key, (size, _) in found.items() if key not in own) / 2
-    block = sum(kept.by_attention(sizes).values()) + sum(kept.by_feed_forward(sizes).values())
-    head = kept.by_head(sizes) + 4 * sizes.vocabulary
+    block = sum(saved_tensors.by_attention(sizes).values()) + sum(saved_tensors.by_feed_forward(sizes).values())
+    head = saved_tensors.by_head(sizes) + 4 * sizes.vocabulary
     predicted = run.tokens_at_once * (run.model.n_layers * block + head + 16)
-    predicted += run.model.n_layers * kept.by_weights(sizes, "weights", sizes.block_weights)
+    predicted += run.model.n_layers * saved_tensors.by_weights(sizes, "weights", sizes.block_weights)
     assert predicted == pytest.approx(measured, rel=0.01)
 
 

@@ -17,7 +17,7 @@ from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.records.table import collect
 from scaling.study.jobs import write_stack
-from scaling.training import loop as trainer
+from scaling.training import loop
 from scaling.training.families import model_steps
 from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY
@@ -48,8 +48,8 @@ decays."""
 def computed(monkeypatch):
     """Models in each gradient that was computed since."""
     counts = []
-    call = trainer.Gradients.__call__
-    monkeypatch.setattr(trainer.Gradients, "__call__", lambda s, stack, t: counts.append(len(t)) or call(s, stack, t))
+    call = loop.Gradients.__call__
+    monkeypatch.setattr(loop.Gradients, "__call__", lambda s, stack, t: counts.append(len(t)) or call(s, stack, t))
     return counts
 
 
@@ -132,8 +132,8 @@ def test_a_run_that_cannot_start_leaves_the_rest_sharing(make_run, grid, compute
 
 def test_what_members_ask_of_one_model_is_measured_once(make_run, monkeypatch):
     asked = []
-    measure = trainer.measure
-    monkeypatch.setattr(trainer, "measure", lambda run, *rest: asked.append((run.ptq, rest[-1])) or measure(run, *rest))
+    measure = loop.measure
+    monkeypatch.setattr(loop, "measure", lambda run, *rest: asked.append((run.ptq, rest[-1])) or measure(run, *rest))
     runs = [
         make_run("schedule=constant", "data.tokens=2560"),
         make_run("schedule=constant", "data.tokens=3840", "snapshots=[2560,3840]"),
@@ -168,7 +168,7 @@ def test_progress_counts_what_is_computed(grid, monkeypatch):
             super().update(done, **fields)
             seen.append((done, fields))
 
-    monkeypatch.setattr(trainer, "Progress", Recorded)
+    monkeypatch.setattr(loop, "Progress", Recorded)
     trained(*grid)
     total, *updates = seen
     assert total == GRID_STEPS * 128 == updates[-1][0]
@@ -213,7 +213,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkey
 
 @pytest.mark.parametrize("number", [5, 10, 18], ids=lambda n: f"update{n}")
 def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, monkeypatch, number):
-    runs, call = [saving_always(run) for run in grid], trainer.Gradients.__call__
+    runs, call = [saving_always(run) for run in grid], loop.Gradients.__call__
 
     def dies(self, stack, tokens):
         if max(stack.optimizer.steps) == number:
@@ -221,7 +221,7 @@ def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, m
         return call(self, stack, tokens)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Gradients, "__call__", dies)
+        patch.setattr(loop.Gradients, "__call__", dies)
         with pytest.raises(RuntimeError, match="gone"):
             train_stack(runs)
     folders = trained(*runs)
