@@ -1,6 +1,5 @@
 """The model of `scaling.model.transformer` written the usual way, one model at a time with modules and autograd's own
-operations,
-and torchao's fake quantization of its linear layers.
+operations, and torchao's fake quantization of its linear layers.
 
 It is the same function of the same weights (`check_same`), so what differs in time is how it is written. Where the
 usual way leaves a choice, the fastest is taken (measured on a CPU): one matrix for queries, keys and values and one for
