@@ -55,8 +55,8 @@ def main(argv: list[str]) -> int:
     from bench import fits, placement, ptq, report, steps, throughput
     from bench.timing import measure
     from bench.training import run_of
-    from scaling.allocator import keep_memory
     from scaling.errors import InputError
+    from scaling.model.allocator import keep_memory
 
     # Torchao's about kernels for GPUs, torch.compile's about cached functions. Faults are rows of the report.
     logging.disable(logging.WARNING)

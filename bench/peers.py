@@ -1,5 +1,5 @@
-"""The model of `scaling.model` written the usual way, one model at a time with modules and autograd's own operations,
-and torchao's fake quantization of its linear layers.
+"""The model of `scaling.model.transformer` written the usual way, one model at a time with modules and autograd's own
+operations, and torchao's fake quantization of its linear layers.
 
 It is the same function of the same weights (`check_same`), so what differs in time is how it is written. Where the
 usual way leaves a choice, the fastest is taken (measured on a CPU): one matrix for queries, keys and values and one for
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.timing import Step, UnavailableError
-from scaling.config import Run
-from scaling.model import EPSILON, ModelConfig, Weights, losses
-from scaling.precision import StackPrecision
+from scaling.config.model import ModelConfig
+from scaling.config.run import Run
+from scaling.model.quantizers import StackPrecision
+from scaling.model.transformer import EPSILON, Weights, losses
 
 TOLERANCE = 1e-4
 

@@ -1,5 +1,5 @@
 """Rows: what belongs to whole processes. How to share out cores, several processes with few threads or one with all of
-them; and what keeping freed memory is worth (`scaling.allocator`). On a CPU only."""
+them; and what keeping freed memory is worth (`scaling.model.allocator`). On a CPU only."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -11,12 +11,13 @@ import torch
 
 from bench.timing import Against, Effort, Group, Step, Variant
 from bench.training import run_of, training_step
-from scaling.config import Run
-from scaling.data import Corpus, prepare
-from scaling.measure import _stack_losses
-from scaling.model import Weights, initialize
+from scaling.config.run import Run
+from scaling.data.corpus import Corpus
+from scaling.data.shards import prepare
+from scaling.model.transformer import Weights, initialize
 from scaling.ptq.apply import quantized
 from scaling.ptq.calibration import calibrate
+from scaling.ptq.measure import _stack_losses
 from scaling.ptq.settings import settings_of
 
 MODELS = ("24k", "83k", "201k")

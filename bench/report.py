@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from bench.timing import Row, Spread
-from scaling import provenance
-from scaling.door import plain
+from scaling.config.from_dict import plain
+from scaling.records import provenance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ def write(folder: Path, machine: Machine, command: str, seconds: float, rows: Se
         "Where training is measured, `speed-up` is how many of the variant are done in the time of what it is\n"
         "against, `tokens/s` those of all models of a stack together, FLOPs six for each token and weight of a\n"
         "matmul, and the peak that of these matmuls alone, at the same shapes and in the same dtype. Memory is the\n"
-        "most that tensors take during a step. This process keeps the memory that it frees (`scaling.allocator`),\n"
-        "from which all variants profit, the usual ones too.\n"
+        "most that tensors take during a step. This process keeps the memory that it frees\n"
+        "(`scaling.model.allocator`), from which all variants profit, the usual ones too.\n"
     )
     _replace(folder / "bench.md", intro + "".join(f"\n{text}" for text in tables(rows)))
 

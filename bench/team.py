@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from bench.timing import Step, UnavailableError
-from scaling.allocator import keep_memory
+from scaling.model.allocator import keep_memory
 
 
 class Team:
@@ -18,7 +18,7 @@ class Team:
         make: what each process builds; it is sent there.
         size: how many processes.
         threads: of each process.
-        keep: whether each keeps its freed memory (`scaling.allocator`).
+        keep: whether each keeps its freed memory (`scaling.model.allocator`).
 
     Raises:
         UnavailableError: what is asked for cannot be had here.

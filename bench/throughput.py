@@ -19,8 +19,9 @@ import torch
 from bench.steps import SAME, TORCHAO
 from bench.timing import Against, Effort, Group, Step, Variant
 from bench.training import UNQUANTIZED, Ours, Usual, run_of
-from scaling.config import Run, resolve_device
-from scaling.estimate import vocab_size
+from scaling.config.data import vocab_size
+from scaling.config.run import Run
+from scaling.config.runtime import resolve_device
 
 QUANTIZED = "w4a4kv4"
 SHORT = {"float32": "f32", "bfloat16": "bf16"}

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from bench import peers
 from bench.timing import Step, UnavailableError
-from scaling.config import Run, build_run, resolve_device
-from scaling.estimate import vocab_size
-from scaling.model import EAGER, Program, losses
-from scaling.provenance import has_compiler
-from scaling.stack import Stack
-from scaling.train import CONFIGS, plain_config
+from scaling.config.compose import composed
+from scaling.config.data import vocab_size
+from scaling.config.run import Run, build_run
+from scaling.config.runtime import resolve_device
+from scaling.model.transformer import EAGER, Program, losses
+from scaling.records.provenance import has_compiler
+from scaling.training.stack import Stack
 
 UNQUANTIZED = "bf16"
 """The choice of configs/precision without quantization."""
@@ -83,9 +83,8 @@ class Usual(_Training):
 @cache
 def run_of(*overrides: str) -> Run:
     """A run of the project's own configs."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        # At a learning rate of any use, a batch that is seen hundreds of times would be learnt by heart.
-        return build_run(plain_config(compose("train", ["optimizer.lr=1e-7", *overrides])))
+    # At a learning rate of any use, a batch that is seen hundreds of times would be learnt by heart.
+    return build_run(composed(["optimizer.lr=1e-7", *overrides]))
 
 
 def random_tokens(runs: Sequence[Run], vocabulary: int) -> torch.Tensor:
@@ -116,9 +115,9 @@ def training_step(runs: Sequence[Run], vocabulary: int, *, compiled: bool) -> St
 
 
 def own_program(device: str) -> Program:
-    """`scaling.model.compiled_program` without its reset, which would throw away the other variants' code. Dynamo keeps
-    compiled code by code object, so each program compiles copies of its own: variants then neither share a limit of
-    recompilations nor make each other's widths dynamic."""
+    """`scaling.model.transformer.compiled_program` without its reset, which would throw away the other variants' code.
+    Dynamo keeps compiled code by code object, so each program compiles copies of its own: variants then neither share a
+    limit of recompilations nor make each other's widths dynamic."""
     check_compiler(device)
 
     def own(f: types.FunctionType) -> types.FunctionType:

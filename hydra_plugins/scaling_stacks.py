@@ -9,10 +9,10 @@ from hydra.plugins.sweeper import Sweeper
 
 
 class StackSweeper(Sweeper):
-    """`scaling.sweeper.StackSweeper` under a name that Hydra accepts."""
+    """`scaling.study.sweeper.StackSweeper` under a name that Hydra accepts."""
 
     def __init__(self, **settings):
-        from scaling.sweeper import StackSweeper as Real
+        from scaling.study.sweeper import StackSweeper as Real
 
         self._real = Real(**settings)
 

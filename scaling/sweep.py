@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scaling.cli import guarded
+from scaling.console.cli import guarded
 from scaling.errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from scaling.config import Run
-    from scaling.estimate import Price
-
-STATES = ("done", "failed", "partial", "refused", "new")
+    from scaling.config.run import Run
+    from scaling.study.cost import Price
 
 
 class Study(NamedTuple):
@@ -27,13 +25,6 @@ class Study(NamedTuple):
 
     runs: list["Run"]
     launcher: "DictConfig"
-
-
-class Standing(NamedTuple):
-    """Where a run stands: one of `STATES`, and in a few words why, or how far it is."""
-
-    state: str
-    detail: str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,7 +69,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _price(given: argparse.Namespace) -> "Price":
-    from scaling.estimate import Price
+    from scaling.study.cost import Price
 
     def number(name: str) -> float | None:
         text = getattr(given, name.replace("-", "_"))
@@ -99,8 +90,8 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.grid import study_runs, up_to
-    from scaling.train import CONFIGS
+    from scaling.config.compose import CONFIGS
+    from scaling.study.grid import study_runs, up_to
 
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
@@ -115,39 +106,12 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     return Study(runs, config.launcher)
 
 
-def standing(run: "Run") -> Standing:
-    """What is on disk of a run."""
-    from scaling.runs import RunFolder
-    from scaling.terminal import amount
-
-    folder = RunFolder(run)
-    try:
-        state = folder.state()
-        at = folder.load_checkpoint(folder.checkpoint_path).step * run.data.batch_tokens if state == "partial" else 0
-    except InputError as fault:
-        return Standing("refused", str(fault))
-    reached = f"{amount(at)} of {amount(run.D)} tokens"
-    if state != "done" and folder.has_error():
-        last_line = (folder.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
-        return Standing("failed", f"{reached}; {last_line}")
-    if state == "done":
-        return Standing("done", "diverged" if folder.result()["diverged"] else "")
-    return Standing(state, reached if state == "partial" else "")
-
-
-def cells(runs: Sequence["Run"]) -> dict[tuple[int, int], list["Run"]]:
-    """(N, D) -> its runs, in ascending order."""
-    found: dict[tuple[int, int], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.N, run.D)):
-        found.setdefault((run.N, run.D), []).append(run)
-    return found
-
-
 def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
-    from scaling.plan import JOB_HEADINGS, Plan, forecast, job_rows
-    from scaling.runs import RunFolder
-    from scaling.sweeper import remaining
-    from scaling.table import planned
+    from scaling.records.run_folder import RunFolder
+    from scaling.records.table import planned
+    from scaling.study.plan import JOB_HEADINGS, Plan, forecast, job_rows
+    from scaling.study.status import cells
+    from scaling.study.sweeper import remaining
 
     todo, refused = remaining(study.runs)
     waiting = {run.run_id for run in todo}
@@ -181,6 +145,8 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 
 
 def _status(study: Study, ids: bool) -> None:
+    from scaling.study.status import STATES, cells, standing
+
     found = {run.run_id: standing(run) for run in study.runs}
     counts = Counter(s.state for s in found.values())
     shown = [state for state in STATES if counts[state]]
@@ -196,10 +162,10 @@ def _status(study: Study, ids: bool) -> None:
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
-    from scaling.runs import RunFolder
-    from scaling.table import collect
-    from scaling.terminal import note
-    from scaling.train import CONFIGS
+    from scaling.config.compose import CONFIGS
+    from scaling.console.terminal import note
+    from scaling.records.run_folder import RunFolder
+    from scaling.records.table import collect
 
     if (CONFIGS / "sweeps" / f"{name}.yaml").exists():
         runs = load(name, overrides).runs
@@ -215,13 +181,10 @@ def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequ
 
 def _single(study: str, overrides: Sequence[str]) -> "Run":
     """Any run of a study that has no file, for the place where its runs lie."""
-    from hydra import compose, initialize_config_dir
+    from scaling.config.compose import composed
+    from scaling.config.run import build_run
 
-    from scaling.config import build_run
-    from scaling.train import CONFIGS, plain_config
-
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return build_run(plain_config(compose("train", [*overrides, f"study={study}"])))
+    return build_run(composed([*overrides, f"study={study}"]))
 
 
 def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from scaling.cli import EXPECTED, UnfinishedError, guarded
+from scaling.config import compose
+from scaling.console.cli import EXPECTED, UnfinishedError, guarded
+from scaling.console.torchrun import leaving, one_voice, place
 from scaling.errors import InputError
-from scaling.launch import leaving, one_voice, place
 
 if TYPE_CHECKING:
-    from scaling.config import Run
-    from scaling.distributed import Processes
+    from scaling.config.run import Run
+    from scaling.training.distributed import Processes
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 _faults: list[Exception] = []
 """What went wrong in a single run: Hydra drops what a job returns, and reports in its own way what it raises."""
@@ -37,7 +37,7 @@ def main() -> None:
             if place().size > 1 and any(a == "-m" or a.startswith(("--multirun", "sweeps=")) for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
-            hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
+            hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
             if _faults:
                 raise _faults[0]
 
@@ -57,12 +57,12 @@ def job(config: DictConfig) -> None:
 
 
 def _train_one(config: DictConfig) -> None:
-    from scaling.config import build_run
-    from scaling.distributed import joined
-    from scaling.runs import RunFolder
-    from scaling.terminal import note
+    from scaling.config.run import build_run
+    from scaling.console.terminal import note
+    from scaling.records.run_folder import RunFolder
+    from scaling.training.distributed import joined
 
-    run = build_run(plain_config(config))
+    run = build_run(compose.plain_config(config))
     folder = RunFolder(run)
     with joined() as processes:
         if processes.from_first(folder.state) == "done":
@@ -77,9 +77,9 @@ def _train_one(config: DictConfig) -> None:
 
 
 def _train_file(path: Path) -> None:
-    from scaling.distributed import joined
-    from scaling.jobs import read_stack
-    from scaling.terminal import note
+    from scaling.console.terminal import note
+    from scaling.study.jobs import read_stack
+    from scaling.training.distributed import joined
 
     runs = read_stack(path)
     with joined() as processes:
@@ -90,11 +90,6 @@ def _train_file(path: Path) -> None:
             raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
 
 
-def plain_config(config: DictConfig) -> dict:
-    """A composed config with all interpolations resolved; a mandatory value that is missing is a fault."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-
-
 def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[str, str]:
     """Train the runs of one stack to their ends, and write into the folder of each that could not be why. Of several
     processes it is the one with the fault that writes.
@@ -102,11 +97,11 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
     Returns:
         run_id -> one line, for each run that is not done now.
     """
-    from scaling.allocator import keep_memory
-    from scaling.distributed import ALONE
-    from scaling.runs import RunFolder
-    from scaling.terminal import note
-    from scaling.trainer import train_stack
+    from scaling.console.terminal import note
+    from scaling.model.allocator import keep_memory
+    from scaling.records.run_folder import RunFolder
+    from scaling.training.distributed import ALONE
+    from scaling.training.loop import train_stack
 
     keep_memory()
     folders = {run.run_id: RunFolder(run) for run in runs}

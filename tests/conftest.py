@@ -42,7 +42,7 @@ def make_run(tmp_path, corpus_cache):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from scaling.config import build_run
+    from scaling.config.run import build_run
 
     def make(*overrides):
         with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):

@@ -71,8 +71,8 @@ def main(argv: list[str]) -> int:
 def _section(options: argparse.Namespace, say) -> int:
     from bench.gpu.results import Results
     from bench.report import Machine
-    from scaling.config import resolve_device
-    from scaling.door import plain
+    from scaling.config.from_dict import plain
+    from scaling.config.runtime import resolve_device
 
     resolve_device(options.device)
     logging.disable(logging.WARNING)
@@ -95,7 +95,7 @@ def _section(options: argparse.Namespace, say) -> int:
 def _bring(archive: Path, say) -> None:
     """Unpack, copy the lines of all sections to results/gpu, and collect the tables of the studies."""
     from bench.gpu.results import Results
-    from scaling.table import collect
+    from scaling.records.table import collect
 
     if not archive.is_file():
         raise FileNotFoundError(f"{archive}: no such archive")

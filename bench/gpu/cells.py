@@ -20,7 +20,7 @@ from bench.gpu.results import Results
 from bench.throughput import LARGE, SMALL, matmul_shapes, matmuls, model_flops, models
 from bench.timing import Against, Group, Variant, measure
 from bench.training import UNQUANTIZED, Ours, Usual
-from scaling.door import plain
+from scaling.config.from_dict import plain
 
 EAGER, COMPILED, MATMULS = "plain PyTorch, eager", "plain PyTorch, compiled", "matmuls"
 PRECISIONS = ("w4a4kv4", "nvfp4")

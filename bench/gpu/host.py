@@ -1,7 +1,7 @@
 """What the host does in a training step while the card waits, and what measuring costs beside training.
 
-The real loop is timed (`scaling.trainer`), and beside it each of its pieces alone: drawing the batches of all members,
-sending them, the update's rates, and the reads that wait for the card.
+The real loop is timed (`scaling.training.loop`), and beside it each of its pieces alone: drawing the batches of all
+members, sending them, the update's rates, and the reads that wait for the card.
 """
 
 import dataclasses
@@ -16,15 +16,18 @@ import torch
 
 from bench.timing import Spread
 from bench.training import Ours, training_step
-from scaling.config import Run, resolve_device
-from scaling.data import Batches, prepare
-from scaling.measure import measure_quantized
-from scaling.model import initialize
-from scaling.optim import AdamW, learning_rate
+from scaling.config.run import Run
+from scaling.config.runtime import resolve_device
+from scaling.data.batches import Batches
+from scaling.data.shards import prepare
+from scaling.model.transformer import initialize
+from scaling.ptq.measure import measure_quantized
 from scaling.ptq.settings import Setting, settings_of
-from scaling.runs import RunFolder
-from scaling.stack import Stack
+from scaling.records.run_folder import RunFolder
 from scaling.train import train
+from scaling.training.adamw import AdamW
+from scaling.training.schedule import learning_rate
+from scaling.training.stack import Stack
 
 STEPS, TINY_STEPS = (100, 400), (2, 4)
 CORPUS = ("data=synthetic", "data.corpus.documents=2048")

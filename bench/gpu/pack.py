@@ -19,10 +19,10 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from scaling import provenance
-from scaling.data.config import PythonCorpus
+from scaling.config.data import PythonCorpus
 from scaling.data.installed import InstalledSource
 from scaling.errors import InputError
+from scaling.records import provenance
 
 FOLDER = Path("cache/gpu")
 MISSING = ("hydra-core", "omegaconf", "antlr4-python3-runtime")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.results import Results
-from scaling.config import Run
-from scaling.runs import RunFolder
+from scaling.config.run import Run
+from scaling.records.run_folder import RunFolder
 from scaling.sweep import load
 from scaling.train import train
 

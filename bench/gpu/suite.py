@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.gpu.results import Results
-from scaling import provenance
+from scaling.records import provenance
 
 FOLDER = "tests/cuda"
 

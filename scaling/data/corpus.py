@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling.data.config import DataConfig
+from scaling.config.data import DataConfig
 from scaling.data.permutation import mixed, permute
 from scaling.errors import InputError
 

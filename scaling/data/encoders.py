@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from scaling.data.config import BpeTokenizer, BytesTokenizer, DataConfig, HfTokenizer, SyntheticCorpus
-from scaling.data.sources import INSTALL_HF, Source
+from scaling.config.data import BpeTokenizer, BytesTokenizer, DataConfig, HfTokenizer, SyntheticCorpus
+from scaling.data.documents import INSTALL_HF, Source
 from scaling.errors import InputError
 
 

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scaling.data.config import HfCorpus
-from scaling.data.sources import INSTALL_HF, Document, stamps
+from scaling.config.data import HfCorpus
+from scaling.data.documents import INSTALL_HF, Document, stamps
 from scaling.errors import InputError
 
 

@@ -23,8 +23,8 @@ from pathlib import Path, PurePath
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scaling.data.config import PythonCorpus
-from scaling.data.sources import Document, held_out_count, shuffled_places
+from scaling.config.data import PythonCorpus
+from scaling.data.documents import Document, held_out_count, shuffled_places
 from scaling.errors import InputError
 
 MIN_LETTERS = 0.4

@@ -24,11 +24,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scaling.data.config import DataConfig
+from scaling.config.data import DataConfig
+from scaling.config.from_dict import plain
 from scaling.data.corpus import ENOUGH_DOCUMENTS, Corpus
+from scaling.data.documents import Document, Source
 from scaling.data.encoders import Encoder, encoder_for
-from scaling.data.sources import Document, Source, source_for
-from scaling.door import plain
+from scaling.data.sources import source_for
 from scaling.errors import InputError
 
 FORMAT = 1

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling.data.config import DataConfig, SyntheticCorpus
-from scaling.data.sources import Document
+from scaling.config.data import DataConfig, SyntheticCorpus
+from scaling.data.documents import Document
 
 _CHUNK = 1024
 """Documents that are drawn at once."""

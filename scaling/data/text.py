@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from scaling.data.config import TextCorpus
-from scaling.data.sources import INSTALL_HF, Document, held_out_count, shuffled_places, stamps
+from scaling.config.data import TextCorpus
+from scaling.data.documents import INSTALL_HF, Document, held_out_count, shuffled_places, stamps
 from scaling.errors import InputError
 
 MAX_DOCUMENT = 64_000_000

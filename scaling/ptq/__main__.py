@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from scaling.cli import EXPECTED, UnfinishedError, guarded
-from scaling.train import CONFIGS, plain_config
+from scaling.config import compose
+from scaling.console.cli import EXPECTED, UnfinishedError, guarded
 
 _faults: list[Exception] = []
 """What went wrong: Hydra reports in its own way what a job raises."""
@@ -13,7 +13,7 @@ _faults: list[Exception] = []
 def main() -> None:
     def app():
         _faults.clear()
-        hydra.main(config_path=str(CONFIGS), config_name="quantize", version_base="1.3")(_job)()
+        hydra.main(config_path=str(compose.CONFIGS), config_name="quantize", version_base="1.3")(_job)()
         if _faults:
             raise _faults[0]
 
@@ -21,14 +21,14 @@ def main() -> None:
 
 
 def _job(config: DictConfig) -> None:
-    from scaling.allocator import keep_memory
-    from scaling.door import build
-    from scaling.requantize import PTQJob, add_rows
-    from scaling.terminal import note
+    from scaling.config.from_dict import build
+    from scaling.console.terminal import note
+    from scaling.model.allocator import keep_memory
+    from scaling.ptq.requantize import PTQJob, add_rows
 
     keep_memory()
     try:
-        job = build(PTQJob, plain_config(config))
+        job = build(PTQJob, compose.plain_config(config))
         failed = add_rows(job)
         for run_id, line in failed.items():
             note(f"{run_id}: {line}")

@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 
+from scaling.config.model import is_block_weight, parts_of
 from scaling.errors import InputError
-from scaling.model import Weights, is_block_weight, parts_of
+from scaling.model.transformer import Weights
 from scaling.ptq.awq import awq_layers
 from scaling.ptq.calibration import Calibration
 from scaling.ptq.gptq import gptq_layers
 from scaling.ptq.layers import Statistics, checked
 from scaling.ptq.rtn import rtn_layers
 from scaling.ptq.settings import Setting
-from scaling.quantize import Quantizer
-from scaling.rounding import family
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.rounding import family
 
 VALUES = 2**24
 """Weights of all settings together that are worked on at once."""

@@ -14,10 +14,10 @@ Hessian is all that is needed.
 import torch
 
 from scaling.errors import InputError
-from scaling.formats import parse
 from scaling.ptq.layers import Statistics, checked, checked_inputs, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
-from scaling.quantize import Quantizer
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.formats import parse
 
 SHARES = tuple(1 - k / 20 for k in range(11))
 """Of the largest weight, to clip to: 1, 0.95, ..., 0.5, as the authors' program has them."""

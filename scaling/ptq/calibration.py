@@ -11,11 +11,12 @@ import hashlib
 import numpy as np
 import torch
 
-from scaling.config import Run
-from scaling.data import Batches, Corpus
+from scaling.config.run import Run
+from scaling.data.batches import Batches
+from scaling.data.corpus import Corpus
 from scaling.errors import InputError
-from scaling.model import EAGER, Weights, hidden
-from scaling.precision import StackPrecision
+from scaling.model.quantizers import StackPrecision
+from scaling.model.transformer import EAGER, Weights, hidden
 from scaling.ptq.layers import Statistics, working_dtype
 
 ORDER = 2**31 - 1

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import torch
 
 from scaling.errors import InputError
-from scaling.formats import parse
-from scaling.hadamard import rotate
 from scaling.ptq.layers import checked, checked_inputs, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
-from scaling.quantize import Quantizer
-from scaling.scales import Scale
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.formats import parse
+from scaling.quantization.hadamard import rotate
+from scaling.quantization.scales import Scale
 
 LAZY = 128
 """Columns after which the rest of the weight is updated."""

@@ -2,16 +2,16 @@
 
 import torch
 
-from scaling.formats import parse
 from scaling.ptq.layers import checked
-from scaling.quantize import Quantizer
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.formats import parse
 
 
 def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel", *, scale_rule: str = "auto") -> torch.Tensor:
     """Dequantized `weight` (out, in), same dtype, in the named format.
 
     `granularity` is `tensor`, `channel` (one scale an output channel) or `block<k>`; `scale_rule` is one of
-    `scaling.scales`.
+    `scaling.quantization.scales`.
 
     Raises:
         InputError: unknown format, granularity or rule; a block that does not divide `in`; a weight that is not finite.

@@ -4,10 +4,10 @@ import dataclasses
 from itertools import product
 from typing import Any
 
-from scaling.config import Run
-from scaling.formats import Format, parse
-from scaling.precision import Precision
-from scaling.scales import check_rule
+from scaling.config.precision import Precision
+from scaling.config.run import Run
+from scaling.quantization.formats import Format, parse
+from scaling.quantization.scales import check_rule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

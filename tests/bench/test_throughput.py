@@ -8,7 +8,7 @@ import torch
 from bench import placement, throughput
 from bench.gpu import cells
 from bench.training import Ours, Usual, run_of
-from scaling.model import ModelConfig
+from scaling.config.model import ModelConfig
 
 
 def test_model_flops_by_hand():

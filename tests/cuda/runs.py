@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from scaling.config import build_run
-from scaling.distributed import ALONE
-from scaling.door import plain
-from scaling.runs import RunFolder
-from scaling.trainer import train_stack
+from scaling.config.from_dict import plain
+from scaling.config.run import build_run
+from scaling.records.run_folder import RunFolder
+from scaling.training.distributed import ALONE
+from scaling.training.loop import train_stack
 
 
 def trained(*runs, processes=ALONE):

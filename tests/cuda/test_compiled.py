@@ -8,9 +8,9 @@ next to a tie go either way. `torch._inductor.config.eager_numerics.division_rou
 import pytest
 import torch
 
-from scaling.formats import parse
-from scaling.provenance import has_compiler
-from scaling.quantize import Quantizer
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.formats import parse
+from scaling.records.provenance import has_compiler
 from tests.cuda.runs import apart, elsewhere, trained
 
 pytestmark = [

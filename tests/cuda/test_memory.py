@@ -10,11 +10,12 @@ import gc
 import pytest
 import torch
 
-from scaling.distributed import ALONE
-from scaling.gradients import Gradients
-from scaling.kept import Sizes, vocab_size
-from scaling.memory import in_a_step, memory, moments
-from scaling.stack import Stack
+from scaling.config.data import vocab_size
+from scaling.study.memory import in_a_step, memory, moments
+from scaling.study.saved_tensors import Sizes
+from scaling.training.distributed import ALONE
+from scaling.training.gradients import Gradients
+from scaling.training.stack import Stack
 
 pytestmark = pytest.mark.cuda
 

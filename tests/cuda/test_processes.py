@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from scaling.distributed import Processes
-from scaling.launch import Place
-from scaling.runs import RunFolder
+from scaling.console.torchrun import Place
+from scaling.records.run_folder import RunFolder
+from scaling.training.distributed import Processes
 from tests.conftest import REPOSITORY
 from tests.cuda.runs import apart, assert_same, elsewhere, trained, write
 

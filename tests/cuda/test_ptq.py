@@ -10,7 +10,9 @@ all.)
 import pytest
 import torch
 
-from scaling.ptq import awq, gptq, rtn
+from scaling.ptq.awq import awq
+from scaling.ptq.gptq import gptq
+from scaling.ptq.rtn import rtn
 
 pytestmark = pytest.mark.cuda
 

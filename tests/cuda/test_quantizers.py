@@ -9,8 +9,8 @@ format allows for it, and a stated bound elsewhere.
 import pytest
 import torch
 
-from scaling.formats import known_names, parse
-from scaling.quantize import Quantizer, fake_quantize
+from scaling.quantization.fake_quantize import Quantizer, fake_quantize
+from scaling.quantization.formats import known_names, parse
 
 pytestmark = pytest.mark.cuda
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scaling.distributed import ALONE
-from scaling.gradients import Gradients
-from scaling.kept import vocab_size
-from scaling.stack import Stack
+from scaling.config.data import vocab_size
+from scaling.training.distributed import ALONE
+from scaling.training.gradients import Gradients
+from scaling.training.stack import Stack
 from tests.cuda.runs import elsewhere, trained
 
 pytestmark = pytest.mark.cuda

@@ -26,8 +26,8 @@ import time
 
 import pytest
 
-from scaling.runs import RunFolder
-from scaling.trainer import train_stack
+from scaling.records.run_folder import RunFolder
+from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY
 from tests.cuda.runs import apart, assert_same, curve, elsewhere, trained, write
 

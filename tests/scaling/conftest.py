@@ -41,7 +41,7 @@ def study_file(monkeypatch, tmp_path):
         if entry.name != "sweeps":
             os.symlink(entry, configs / entry.name)
     (configs / "sweeps").mkdir()
-    monkeypatch.setattr("scaling.train.CONFIGS", configs)
+    monkeypatch.setattr("scaling.config.compose.CONFIGS", configs)
 
     def write(name: str, text: str) -> Path:
         path = configs / "sweeps" / f"{name}.yaml"

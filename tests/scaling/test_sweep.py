@@ -3,7 +3,7 @@ import re
 import pandas as pd
 import pytest
 
-from scaling.runs import RunFolder
+from scaling.records.run_folder import RunFolder
 from scaling.sweep import load, main
 
 GRID = 'hydra: {mode: MULTIRUN, sweeper: {params: {seed: "0,1", data.tokens: "2560,5120"}}}'
@@ -84,7 +84,7 @@ def test_plan_counts_what_runs_share_once(sweep):
 
 def test_plan_shows_the_memory_of_jobs_and_splits_those_that_would_not_fit(sweep, monkeypatch):
     """Four runs of one shape: together, in pairs, alone where not even one fits."""
-    monkeypatch.setattr("scaling.estimate.measured_rates", lambda runs, threads: {runs[0].N: 1e10})
+    monkeypatch.setattr("scaling.study.cost.measured_rates", lambda runs, threads: {runs[0].N: 1e10})
     options = ("model=800k", "data.batch_tokens=1280", "schedule.warmup_tokens=0", "runtime.max_members=4")
     _, out, _ = sweep("plan", *options)
     assert rows_of(out, "778,240")[-1][1:4] == ["1", "4", "4"]
@@ -118,7 +118,7 @@ def test_the_papers_grid_has_465_runs(capfd, tmp_path, monkeypatch, paper):
     """Planned without a GPU, a network or a corpus: nothing prepares one, nothing is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scaling.sweep.load", lambda name, overrides: paper)
-    monkeypatch.setattr("scaling.sweeper.prepare", None)
+    monkeypatch.setattr("scaling.study.sweeper.prepare", None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     main(["plan", "paper"])
     out, _ = capfd.readouterr()

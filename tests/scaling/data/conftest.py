@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.data.config import BytesTokenizer, DataConfig, TextCorpus
+from scaling.config.data import BytesTokenizer, DataConfig, TextCorpus
 
 
 @pytest.fixture

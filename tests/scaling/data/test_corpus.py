@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from scaling.data.config import SyntheticCorpus
+from scaling.config.data import SyntheticCorpus
 from scaling.data.corpus import Corpus
 from scaling.data.shards import prepare
 from scaling.errors import InputError

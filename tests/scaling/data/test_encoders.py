@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scaling.data.config import BpeTokenizer, HfTokenizer, TextCorpus
+from scaling.config.data import BpeTokenizer, HfTokenizer, TextCorpus
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 

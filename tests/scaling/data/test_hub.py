@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from scaling.data.config import BpeTokenizer, HfCorpus
+from scaling.config.data import BpeTokenizer, HfCorpus
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.data.config import PythonCorpus
+from scaling.config.data import PythonCorpus
 from scaling.data.installed import InstalledSource, is_table, library_files, required, select
 from scaling.data.shards import prepare
 from scaling.errors import InputError

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scaling.data.config import TextCorpus
+from scaling.config.data import TextCorpus
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 

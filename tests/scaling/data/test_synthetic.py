@@ -6,7 +6,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from scaling.data.config import SyntheticCorpus
+from scaling.config.data import SyntheticCorpus
 from scaling.data.shards import prepare
 from scaling.data.synthetic import Chain, reachable_loss
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.data.config import TextCorpus
+from scaling.config.data import TextCorpus
 from scaling.data.shards import prepare
 from scaling.data.text import MAX_DOCUMENT, find_files, read_documents
 from scaling.errors import InputError

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from scaling.formats import parse
-from scaling.ptq import awq, rtn
-from scaling.ptq.awq import awq_layers
+from scaling.ptq.awq import awq, awq_layers
 from scaling.ptq.layers import statistics
-from scaling.quantize import Quantizer
+from scaling.ptq.rtn import rtn
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.formats import parse
 
 
 def reference(weight, inputs, name, granularity, clip):

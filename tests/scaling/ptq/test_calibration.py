@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from scaling.data import prepare
-from scaling.model import EPSILON, initialize
+from scaling.data.shards import prepare
+from scaling.model.transformer import EPSILON, initialize
 from scaling.ptq.calibration import calibrate, windows_of
-from scaling.quantize import fake_quantize
+from scaling.quantization.fake_quantize import fake_quantize
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from scaling.formats import parse
-from scaling.ptq import gptq, rtn
-from scaling.ptq.gptq import gptq_layers
+from scaling.ptq.gptq import gptq, gptq_layers
 from scaling.ptq.layers import statistics
-from scaling.quantize import Quantizer
+from scaling.ptq.rtn import rtn
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.formats import parse
 
 
 def reference(weight, inputs, name, granularity, act_order=False, damping=0.01):

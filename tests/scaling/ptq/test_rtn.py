@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from scaling.errors import InputError
-from scaling.ptq import awq, gptq, rtn
-from scaling.ptq.rtn import rtn_layers
-from scaling.quantize import Quantizer, fake_quantize, parse
+from scaling.ptq.awq import awq
+from scaling.ptq.gptq import gptq
+from scaling.ptq.rtn import rtn, rtn_layers
+from scaling.quantization.fake_quantize import Quantizer, fake_quantize, parse
 
 
 @pytest.mark.parametrize("name", ["int4", "mxfp4", "nvfp4", "nf4", "uint3", "e2m1-hadamard"])

@@ -1,0 +1,1 @@
+"""What a run may say, checked, and the identity that follows from it."""

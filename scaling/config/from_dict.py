@@ -1,0 +1,135 @@
+"""Plain nested dicts in, frozen dataclasses out.
+
+YAML files hold every default, dataclasses hold every type and its meaning. `build` is the only way from one to the
+other, whether the dict was composed by Hydra, stored in a run folder or written in a test. Each fault is one
+`InputError` line with the full key of the offending value.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from scaling.errors import InputError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Any, key: str = "") -> T:
+    """Make a `cls` (a dataclass) from a mapping of all its fields that have no default.
+
+    Accepted field types: dataclass, a union of dataclasses told apart by their `kind: Literal[...]` field, `Literal`,
+    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6), `float`, `bool`, `str`.
+
+    Raises:
+        InputError: unknown, missing or mistyped value; the line names its full key and what is accepted.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{key or cls.__name__}: {values!r} is not a group of settings")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            raise InputError(f"{_join(key, name)}: no such setting; {nearest(str(name), fields)}")
+    hints = get_type_hints(cls)
+    made = {}
+    for name, field in fields.items():
+        full = _join(key, name)
+        if name in values:
+            made[name] = _convert(hints[name], values[name], full)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{full}: missing")
+    try:
+        return cls(**made)
+    except InputError as fault:
+        # A dataclass checks itself without knowing where it hangs: put its place in front of the field that it names.
+        raise InputError(_join(key, str(fault))) from None
+
+
+def plain(value: Any) -> Any:
+    """The inverse of `build`: dataclasses to dicts and tuples to lists, ready for YAML or JSON."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    return value
+
+
+def nearest(name: str, known) -> str:
+    """The tail of a "no such ..." line: the nearest known name, or all of them when none is near."""
+    names = sorted(str(k) for k in known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}"
+
+
+def _join(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, key)
+    if origin is Literal:
+        if value not in args or isinstance(value, bool) != any(isinstance(a, bool) for a in args):
+            raise InputError(f"{key}={value}: use one of {', '.join(map(str, args))}")
+        return value
+    if origin is tuple:
+        items = [value] if isinstance(value, (str, int, float)) else value
+        if not isinstance(items, (list, tuple)):
+            raise InputError(f"{key}={value!r}: expected a list")
+        return tuple(_convert(args[0], item, f"{key}[{i}]") for i, item in enumerate(items))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise InputError(f"{key}={value!r}: expected a group of names and values")
+        return {str(k): _convert(args[1], v, _join(key, k)) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else build(typing.cast(type, hint), value, key)
+    return _scalar(hint, value, key)
+
+
+def _convert_union(args: tuple, value: Any, key: str) -> Any:
+    members = [a for a in args if a is not types.NoneType]
+    if value is None:
+        if len(members) < len(args):
+            return None
+        raise InputError(f"{key}: missing")
+    if len(members) == 1:
+        return _convert(members[0], value, key)
+    if not all(dataclasses.is_dataclass(m) for m in members):
+        for member in members:
+            try:
+                return _convert(member, value, key)
+            except InputError:
+                continue
+        raise InputError(f"{key}={value!r}: expected one of {', '.join(m.__name__ for m in members)}")
+    if isinstance(value, tuple(members)):
+        return value
+    kinds = {get_args(get_type_hints(m)["kind"])[0]: m for m in members}
+    if not isinstance(value, Mapping) or "kind" not in value:
+        raise InputError(f"{key}.kind: missing; use one of {', '.join(kinds)}")
+    if value["kind"] not in kinds:
+        raise InputError(f"{key}.kind={value['kind']}: {nearest(str(value['kind']), kinds)}")
+    return build(kinds[value["kind"]], value, key)
+
+
+def _scalar(hint: type, value: Any, key: str) -> Any:
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    if hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{key}={value!r}: expected a number") from None
+        if hint is float:
+            return number
+        if number != number or abs(number) == float("inf") or number != int(number):
+            raise InputError(f"{key}={value}: expected a whole number")
+        return int(value) if isinstance(value, int) else int(number)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    raise InputError(f"{key}={value!r}: expected {names.get(hint, hint)}")

@@ -1,0 +1,265 @@
+"""The typed schema of one run, its checks, and what is derived from it.
+
+YAML under configs/ holds every default; these classes hold every meaning. `build_run` turns a plain dict (composed by
+Hydra, or read from a run folder or a stack file) into a `Run`, whose checks have then passed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from scaling.config.batching import check_division, coupled_part
+from scaling.config.data import DataConfig
+from scaling.config.from_dict import build, plain
+from scaling.config.model import ModelConfig
+from scaling.config.optimizer import OptimizerConfig
+from scaling.config.precision import Precision
+from scaling.config.ptq import PTQConfig
+from scaling.config.runtime import RuntimeConfig, resolve_device
+from scaling.config.schedule import ScheduleConfig
+from scaling.config.tracking import TrackingConfig
+from scaling.errors import InputError
+from scaling.quantization.fake_quantize import check_width
+from scaling.quantization.formats import HADAMARD, UNQUANTIZED, parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BranchConfig:
+    """Start from another run's snapshot instead of from fresh weights."""
+
+    parent: str | None
+    """run_id of the run to branch from, in the same study; null: start fresh."""
+    tokens: int | None
+    """Tokens seen at the parent's snapshot; the schedule goes on from there."""
+
+    def __post_init__(self):
+        if (self.parent is None) != (self.tokens is None):
+            raise InputError("tokens: parent and tokens are given together, or neither")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about one run."""
+
+    study: str
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    precision: Precision
+    seed_init: int
+    """Seed of the initial weights."""
+    seed_data: int
+    """Seed of the order of batches."""
+    snapshots: tuple[int, ...]
+    """Token counts at which the model is saved, evaluated and quantized on the way; runs can branch from there."""
+    branch: BranchConfig
+    ptq: PTQConfig
+    tracking: TrackingConfig
+    runtime: RuntimeConfig
+
+    def __post_init__(self):
+        if not self.study or "/" in self.study or self.study.startswith("."):
+            raise InputError(f"study={self.study}: must be a folder name")
+        schedule = self.schedule
+        used = schedule.warmup_tokens + (schedule.decay_tokens or 0)
+        if used > self.data.tokens:
+            parts = "warmup_tokens + decay_tokens" if schedule.decay_tokens else "warmup_tokens"
+            raise InputError(f"schedule.{parts}={used}: longer than the run (data.tokens={self.data.tokens})")
+        for i, tokens in enumerate(self.snapshots):
+            if not self.first_step < self.step_at(tokens) <= self.steps:
+                raise InputError(
+                    f"snapshots[{i}]={tokens}: must lie between "
+                    f"{(self.first_step + 1) * self.data.batch_tokens} and {self.D} tokens"
+                )
+        if schedule.kind == "average":
+            self._check_average()
+        check_division(self.data, self.tokens_at_once)
+        self._check_widths()
+        widest = max(self.model.d_model, self.model.width_ff)
+        if self.ptq.calibrates and self.ptq.calibration_tokens < widest:
+            raise InputError(
+                f"ptq.calibration_tokens={self.ptq.calibration_tokens}: fewer than the {widest} inputs of the widest "
+                f"matrix; use at least {widest}, better ten times as many"
+            )
+        if self.branch.parent and not 0 < self.first_step < self.steps:
+            raise InputError(f"branch.tokens={self.branch.tokens}: must lie within the run (data.tokens={self.D})")
+
+    def _check_average(self) -> None:
+        tokens, batch = self.schedule.decay_tokens, self.data.batch_tokens
+        if not 1 <= self.step_at(tokens) <= self.steps - self.first_step:
+            raise InputError(
+                f"schedule.decay_tokens={tokens}: an average needs at least one batch ({batch} tokens) and no more "
+                f"than the run trains on ({self.D - self.first_step * batch})"
+            )
+        if any(self.step_at(at) == self.steps for at in self.snapshots):
+            raise InputError(
+                f"snapshots={list(self.snapshots)}: not at the end of an average, where the mean is evaluated"
+            )
+
+    def _check_widths(self) -> None:
+        """Raise InputError where blocks or rotations do not fit the model."""
+        d, f, tokens = self.model.d_model, self.model.width_ff, (self.tokens_at_once,)
+        inputs, outputs, heads = {d, f}, {3 * d, d, 2 * f}, (self.model.head_dim,)
+        widths = {
+            "weights": inputs,
+            "activations": inputs,
+            "embedding": (d,),
+            "head": (d,),
+            "kv": heads,
+            "queries": heads,
+        }
+        widths |= {"dx_gradients": outputs, "dx_weights": outputs, "dw_gradients": tokens, "dw_activations": tokens}
+        try:
+            self.precision.check_widths(widths)
+        except InputError as fault:
+            raise InputError(f"precision.{fault}") from None
+        for i, granularity in enumerate(self.ptq.granularities):
+            for name in self.ptq.formats if self.ptq.methods else ():
+                for rule, width in product(self.ptq.scale_rules, sorted(inputs)):
+                    try:
+                        check_width(width, parse(name), granularity, rule)
+                    except InputError as fault:
+                        raise InputError(f"ptq.granularities[{i}]={granularity} for {name}: {fault}") from None
+        for part, found in (("activations", inputs), ("kv", heads)):
+            granularity = getattr(self.ptq, f"granularity_{part}") or getattr(self.precision, f"granularity_{part}")
+            for i, name in enumerate(getattr(self.ptq, part) if self.ptq.methods else ()):
+                for width in found if name != "trained" else ():
+                    try:
+                        check_width(width, parse(name), granularity, "auto")
+                    except InputError as fault:
+                        raise InputError(f"ptq.{part}[{i}]={name}: {fault}") from None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps from fresh weights to the end, the parent's included."""
+        return self.step_at(self.data.tokens)
+
+    @property
+    def D(self) -> int:
+        """The run's horizon in tokens: whole steps only."""
+        return self.steps * self.data.batch_tokens
+
+    @property
+    def first_step(self) -> int:
+        """Steps already taken where the run starts: 0, or those of the snapshot it branches from."""
+        return self.step_at(self.branch.tokens or 0)
+
+    @property
+    def batch_size(self) -> int:
+        """B, sequences a step."""
+        return self.data.batch_tokens // self.data.sequence_length
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward pass: the batch, or a micro-batch of it."""
+        return min(self.runtime.micro_batch_tokens or self.data.batch_tokens, self.data.batch_tokens)
+
+    def evaluated_at_once(self, precision: Precision) -> int:
+        """Sequences of one forward pass of an evaluation in some precision: as in training, and no fewer where that
+        would change the loss of a model whose identity does not say how its batches are divided."""
+        free = coupled_part(precision) is None or coupled_part(self.precision) is not None
+        return (self.tokens_at_once if free else self.data.batch_tokens) // self.data.sequence_length
+
+    @property
+    def lr_peak(self) -> float:
+        return self.optimizer.peak(self.model.d_model)
+
+    @property
+    def N(self) -> int:
+        return self.model.n_nonembedding()
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs, 6 N D for the tokens that this run itself trains on."""
+        return 6.0 * self.N * (self.steps - self.first_step) * self.data.batch_tokens
+
+    def step_at(self, tokens: int) -> int:
+        return tokens // self.data.batch_tokens
+
+    def identity(self) -> dict[str, Any]:
+        """The resolved fields that could change the run's numbers; its hash is part of the run id."""
+        fields = (
+            "model",
+            "data",
+            "optimizer",
+            "schedule",
+            "precision",
+            "seed_init",
+            "seed_data",
+            "snapshots",
+            "branch",
+        )
+        named = {f: plain(getattr(self, f)) for f in fields}
+        found = {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
+        if self.tokens_at_once < self.data.batch_tokens and coupled_part(self.precision):
+            found["micro_batch_tokens"] = self.tokens_at_once
+        return found
+
+    @property
+    def run_id(self) -> str:
+        """A readable slug and the hash of the identity; the folder, the W&B id and the key in the table."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:10]
+        p = self.precision
+        parts = {"w": "weights", "a": "activations", "kv": "kv"}
+        parts |= {"g": "dx_gradients"} if p.format("dx_gradients").quantizes else {}
+        bits = "".join(letter + _short_name(p.name(part)) for letter, part in parts.items())
+        seeds = f"s{self.seed_init}" + (f".{self.seed_data}" if self.seed_data != self.seed_init else "")
+        return f"n{short(self.N)}-d{short(self.data.tokens)}-{self.schedule.kind}-{bits}-{seeds}-{digest}"
+
+    @property
+    def base_run_id(self) -> str:
+        """run_id of the unquantized run with the same everything else."""
+        return dataclasses.replace(self, precision=self.precision.unquantized()).run_id
+
+    @property
+    def stack_key(self) -> str:
+        """Runs with equal keys can be trained as one stack: what is left out is a tensor with a value for each."""
+        data = {k: v for k, v in plain(self.data).items() if k not in ("tokens", "repeat")}
+        o, r = self.optimizer, self.runtime
+        program = [
+            plain(self.model),
+            data,
+            self.precision.program(),
+            o.beta1,
+            o.beta2,
+            o.epsilon,
+            r.dtype,
+            r.device,
+            r.compile,
+            self.tokens_at_once,
+            r.checkpoint_activations,
+            r.loss_tokens,
+        ]
+        return json.dumps([self.study, program], sort_keys=True)
+
+
+def build_run(values: Mapping[str, Any]) -> Run:
+    """A checked `Run` from a resolved plain dict. `seed`, a mere default of the two seeds, is dropped.
+
+    Raises:
+        InputError: one line with the full key of the offending value.
+    """
+    run = build(Run, {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")})
+    if run.runtime.dtype != "auto":
+        return run
+    # Resolved here, because dtype is part of a run's identity. A device that is named may be another machine's.
+    device = run.runtime.device if run.runtime.device != "auto" else resolve_device("auto")
+    dtype = "bfloat16" if device == "cuda" else "float32"
+    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, dtype=dtype))
+
+
+def _short_name(name: str) -> str:
+    """bf16 -> 16, int4 -> 4, e2m1-hadamard -> e2m1h: for names."""
+    return "16" if name == UNQUANTIZED else name.removeprefix("int").replace(HADAMARD, "h")
+
+
+def short(count: int) -> str:
+    """23552 -> 24k, 1500000 -> 1.5M: two digits, for names."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size * 0.9995:
+            return f"{count / size:.2g}{unit}" if count < 99.5 * size else f"{count / size:.0f}{unit}"
+    return str(count)

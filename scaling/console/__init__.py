@@ -1,0 +1,1 @@
+"""What a person, W&B or torchrun sees of a command."""

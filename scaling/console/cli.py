@@ -1,0 +1,88 @@
+"""What a person sees when a command cannot do what was asked: one line on stderr and an exit status.
+
+Hydra and OmegaConf report some faults in ten lines and others as tracebacks. Told to show full errors, Hydra raises
+them all instead; `guarded` does so and turns each into one line that names the value and what would be accepted.
+Faults of this program keep their traceback.
+"""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from scaling.config.from_dict import nearest
+from scaling.errors import InputError
+
+FULL = "HYDRA_FULL_ERROR"
+
+
+class UnfinishedError(Exception):
+    """Work was left undone. Its message is one line that says what, and how to go on."""
+
+
+EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException)
+
+
+def guarded(app: Callable[[], object], prog: str) -> None:
+    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or SIGTERM.
+
+    With HYDRA_FULL_ERROR=1 in the environment the traceback is shown as well.
+    """
+    wants_traceback = os.environ.get(FULL) == "1"
+    os.environ[FULL] = "1"
+    # A polite kill is a Ctrl-C: otherwise the workers of a launcher would outlive this process, and train on.
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; run again to go on", file=sys.stderr)
+        sys.exit(130)
+    except Exception as fault:
+        if wants_traceback or not (isinstance(fault, EXPECTED) or _raised_by_hydra(fault)):
+            raise
+        sys.exit(f"{prog}: {one_line(fault)}")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if not wants_traceback:
+            del os.environ[FULL]
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def one_line(fault: Exception) -> str:
+    """The fault in one line: the setting, what is wrong with it, and what would be accepted where that is known."""
+    if isinstance(fault, MissingConfigException) and fault.options is not None:
+        group, _, name = (fault.missing_cfg_file or "").rpartition("/")
+        hint = "; more with pip install -e '.[launchers]'" if group == "hydra/launcher" else ""
+        return f"{group}={name}: no such choice; use one of {', '.join(sorted(fault.options))}{hint}"
+    cause = fault if isinstance(fault, OmegaConfBaseException) else fault.__cause__
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node is not None:
+        last = str(cause.full_key).rpartition(".")[2]
+        return f"{cause.full_key}: no such setting; {nearest(last, cause.parent_node)}"
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key}: missing; a value has to be given"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}: {_flat(cause.msg)}" if cause.full_key else _flat(cause.msg)
+    if isinstance(fault, OverrideParseException):
+        return f"{fault.override}: cannot be read; write setting=value, and quote what has spaces or any of ,=[]{{}}()"
+    if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", str(fault)):
+        return f"{ambiguous[1]}: several values; add --multirun to train each, or write a list as name=[a,b]"
+    return _flat(fault)
+
+
+def _flat(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _raised_by_hydra(fault: Exception) -> bool:
+    """Hydra refuses some command lines with a bare ValueError."""
+    last = fault.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return isinstance(fault, ValueError) and last.tb_frame.f_globals.get("__name__", "").startswith("hydra.")

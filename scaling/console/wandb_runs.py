@@ -1,0 +1,195 @@
+"""Weights & Biases: one W&B run a model, written so that nothing that happens there can stop training.
+
+What a process may do is a ceiling, online > offline > off, that starts at what the config asks for and only ever
+sinks: online without a key or an answer becomes offline, and whatever else goes wrong switches tracking off, each with
+one line for the whole process. A stack of 64 models would otherwise wait and warn 64 times.
+
+Two settings keep a dead server from holding a run up: W&B waits 90 s in `init` and for ever in `finish` by default.
+`log` never waits. Finishing is done in threads, so that a model that leaves the stack early costs the others nothing
+and the waits of many models do not add up.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from scaling.config.tracking import Mode, TrackingConfig
+from scaling.console.terminal import note
+
+_ORDER: tuple[Mode, ...] = ("off", "offline", "online")
+
+
+class Trackers:
+    """The W&B runs of one stack, one a model. Use as a context: what is open at its end is finished as failed.
+
+    Opening costs 0.5 s to import W&B and some 40 ms a run; `log` costs 0.4 ms and never waits.
+
+    Args:
+        study: the W&B group.
+        folder: the study's folder; files go to `folder/wandb`.
+        runs: run id -> resolved config as a plain nested dict. A resumed run is the same W&B run: offline it writes a
+            second file under the same id, which `wandb sync` uploads after the first.
+
+    Raises:
+        InputError: WANDB_MODE has an unknown value. No other fault of W&B gets out of here.
+    """
+
+    def __init__(self, config: TrackingConfig, study: str, folder: Path, runs: Mapping[str, dict]):
+        self._config, self._study, self._folder = config, study, folder
+        self._pool = ThreadPoolExecutor(max_workers=max(1, len(runs)), thread_name_prefix="wandb")
+        self._ending: list[Future] = []
+        self._open: dict[str, Any] = {}
+        wanted = config.wanted()
+        while (mode := _ceiling.under(wanted)) != "off":
+            try:
+                self._open = {run_id: self._start(mode, run_id, settings) for run_id, settings in runs.items()}
+                break
+            except Exception as fault:
+                _ceiling.lower("offline" if mode == "online" else "off", fault)
+                _release()
+
+    def __enter__(self) -> "Trackers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def log(self, run_id: str, tokens: int, values: Mapping[str, float]) -> None:
+        """Write the values of a model that has seen `tokens` tokens.
+
+        The W&B step is the token count, so W&B itself drops what a resumed run measures a second time.
+        """
+        run = self._open.get(run_id)
+        if run is None or _ceiling.under("offline") == "off":
+            return
+        try:
+            run.log({**values, "tokens": tokens}, step=tokens)
+        except Exception as fault:
+            _ceiling.lower("off", fault)
+
+    def finish(
+        self, run_id: str, summary: Mapping[str, float], ptq_rows: Sequence[Mapping] = (), failed: bool = False
+    ) -> None:
+        """End a model's run without waiting for it.
+
+        Args:
+            summary: final values; they replace what `log` left in the summary under these names.
+            ptq_rows: become the W&B table `ptq`; its columns are all names that occur, absent values are null.
+            failed: sets the run's exit code to 1.
+        """
+        run = self._open.pop(run_id, None)
+        if run is not None:
+            rows = [dict(row) for row in ptq_rows]
+            self._ending.append(self._pool.submit(self._end, run, dict(summary), rows, failed))
+
+    def close(self) -> None:
+        """Finish what is open as failed and wait for all runs. With a dead server that takes `finish_timeout`, and up
+        to 20 s more for tables, which W&B asks the server about first (WANDB_HTTP_TIMEOUT shortens it)."""
+        for run_id in list(self._open):
+            self.finish(run_id, {}, failed=True)
+        late = wait(self._ending, timeout=2).not_done
+        if late:
+            note(f"W&B: waiting for {len(late)} runs to upload")
+        self._pool.shutdown()
+
+    def _start(self, mode: Mode, run_id: str, settings: dict) -> Any:
+        files = self._folder / "wandb"
+        files.mkdir(parents=True, exist_ok=True)
+        # Tables are staged in the user's home otherwise, where `wandb sync` on another machine would miss them.
+        os.environ.setdefault("WANDB_DATA_DIR", str(files.resolve()))
+        import wandb
+
+        # Silent for the process, not only for the run: it is what keeps W&B from asking a terminal for a key.
+        wandb.setup(wandb.Settings(silent=True))
+        run = wandb.init(
+            mode=mode,
+            project=self._config.project,
+            entity=self._config.entity,
+            group=self._study,
+            id=run_id,
+            name=run_id,
+            config=settings,
+            dir=self._folder,
+            reinit="create_new",
+            resume="allow",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",  # else each run of the stack records the whole terminal
+                disable_code=True,
+                disable_git=True,
+                disable_job_creation=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_save_requirements=False,
+                init_timeout=self._config.init_timeout,
+                finish_timeout=self._config.finish_timeout,
+                finish_timeout_raises=True,
+            ),
+        )
+        run.define_metric("tokens")
+        run.define_metric("*", step_metric="tokens")
+        return run
+
+    def _end(self, run: Any, summary: dict, rows: list[dict], failed: bool) -> None:
+        fault: object = None
+        try:
+            run.summary.update(summary)
+            if rows:
+                run.log({"ptq": _table(rows)})
+        except Exception as caught:
+            fault = caught
+        try:
+            run.finish(exit_code=1 if failed else 0)
+        except TimeoutError:
+            seconds = f"{self._config.finish_timeout:g} s"
+            fault = f"not uploaded within {seconds}, `wandb sync --include-online` can do it later"
+        except Exception as caught:
+            fault = caught
+        if fault is not None:
+            _ceiling.lower("off" if run.offline else "offline", fault)
+
+
+def _table(rows: list[dict]) -> Any:
+    import wandb
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[row.get(name) for name in columns] for row in rows]
+    # Mixed types, because a column may hold a name in one row and a number in the next (formats, block sizes).
+    return wandb.Table(columns=columns, data=cells, allow_mixed_types=True)
+
+
+def _release() -> None:
+    """End what a failed start has left: W&B's service holds the id of such a run as taken for as long as it lives."""
+    try:
+        import wandb
+
+        wandb.teardown()
+    except Exception as fault:
+        _ceiling.lower("off", fault)
+
+
+class _Ceiling:
+    """The most that tracking may do in this process."""
+
+    def __init__(self):
+        self._mode: Mode = "online"
+        self._lock = Lock()
+
+    def under(self, mode: Mode) -> Mode:
+        return min(mode, self._mode, key=_ORDER.index)
+
+    def lower(self, mode: Mode, why: object) -> None:
+        """Sink to `mode` and say why in one line; silent when that deep already, as other threads may be first."""
+        with self._lock:
+            if self.under(mode) == self._mode:
+                return
+            self._mode = mode
+        reason = " ".join(str(why).split()) or type(why).__name__
+        outcome = "tracking is off" if mode == "off" else f"tracking goes on {mode}"
+        note(f"W&B: {reason}; {outcome}, training is not affected")
+
+
+_ceiling = _Ceiling()

@@ -1,0 +1,1 @@
+"""The transformer: M models of one shape as one program."""

@@ -1,0 +1,165 @@
+"""Adds quantizations to finished runs: of every model that a run has kept, in every setting that it lacks."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from scaling.config.from_dict import plain
+from scaling.config.ptq import PTQConfig
+from scaling.config.runtime import RuntimeConfig, resolve_device
+from scaling.config.tracking import TrackingConfig
+from scaling.console.terminal import Progress, note
+from scaling.console.wandb_runs import Trackers
+from scaling.data.corpus import Corpus, Windows
+from scaling.data.shards import prepare
+from scaling.errors import InputError
+from scaling.model.transformer import Weights
+from scaling.ptq.measure import measure_quantized
+from scaling.ptq.settings import Setting, settings_of
+from scaling.records.checkpoint import Checkpoint
+from scaling.records.run_folder import RunFolder, read_result, snapshot_path
+from scaling.records.window_losses import evaluation_name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PTQJob:
+    """What `python -m scaling.ptq` is asked to do."""
+
+    study: str
+    """Folder of the runs below `runtime.out`."""
+    runs: str
+    """Pattern of run ids."""
+    ptq: PTQConfig
+    tracking: TrackingConfig
+    runtime: RuntimeConfig
+    """Where it is computed. What changes numbers there, dtype and micro_batch_tokens, is that of each run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Model:
+    """One model that a run has kept, and what it has not been quantized to yet."""
+
+    folder: RunFolder
+    path: Path
+    tokens_seen: int
+    settings: list[Setting]
+
+
+def add_rows(job: PTQJob) -> dict[str, str]:
+    """Quantize and evaluate; rows and losses are written after each model, so an interrupted job goes on where it was.
+
+    Returns:
+        run_id -> one line, for each run that could not be quantized.
+
+    Raises:
+        InputError: the study has no finished run that matches, or the device is not there.
+    """
+    torch.set_num_threads(job.runtime.threads or os.cpu_count() or 1)
+    device = torch.device(resolve_device(job.runtime.device))
+    folders = list(_finished(job))
+    failures: dict[str, str] = {}
+    models: list[_Model] = []
+    for folder in folders:
+        try:
+            models += _models(folder)
+        except InputError as fault:
+            failures[folder.run.run_id] = str(fault)
+    rows = sum(len(m.settings) for m in models)
+    asked = settings_of(folders[0].run)
+    why = "" if rows or failures else "; all are there already" if asked else "; no method or no format was asked for"
+    note(f"{job.study}: {len(folders)} finished runs, {len(models)} models to quantize, {rows} rows to add{why}")
+    if not rows:
+        return failures
+    total = sum(len(m.settings) * m.folder.run.data.eval_windows * m.folder.run.data.sequence_length for m in models)
+    done, changed = 0, {}
+    with Progress(f"{job.study}: evaluating", total) as progress:
+        for model in models:
+            run = model.folder.run
+            try:
+                corpus, windows = _data(job, model.folder)
+                _quantize(model, corpus, windows, device)
+                changed[run.run_id] = model.folder
+            except InputError as fault:
+                failures[run.run_id] = str(fault)
+            done += len(model.settings) * run.data.eval_windows * run.data.sequence_length
+            progress.update(done)
+    _track(job, list(changed.values()))
+    return failures
+
+
+def _finished(job: PTQJob) -> Iterator[RunFolder]:
+    """Folders of the finished runs that match, each run with the job's settings in place of its own."""
+    study = Path(job.runtime.out) / job.study
+    found = [p.parent for p in sorted(study.glob("*/result.json")) if read_result(p.parent) is not None]
+    if not found:
+        raise InputError(f"study={job.study}: no finished run in {study}; train some with python -m scaling.train")
+    matching = [path for path in found if fnmatch(path.name, job.runs)]
+    if not matching:
+        raise InputError(f"runs={job.runs}: none of the {len(found)} finished runs of {study} matches")
+    for path in matching:
+        stored = RunFolder.at(path).run
+        kept = {"dtype": stored.runtime.dtype, "micro_batch_tokens": stored.runtime.micro_batch_tokens}
+        runtime = dataclasses.replace(job.runtime, **kept)
+        yield RunFolder(dataclasses.replace(stored, ptq=job.ptq, runtime=runtime), path)
+
+
+def _models(folder: RunFolder) -> Iterator[_Model]:
+    """Models of a run that lack rows."""
+    if folder.result()["diverged"]:
+        return
+    run = folder.run
+    there = {(row["tokens_seen"], row["setting"]) for row in folder.ptq()}
+    kept = {run.step_at(tokens): snapshot_path(folder.path, tokens) for tokens in run.snapshots}
+    kept[run.steps] = folder.checkpoint_path
+    for step, path in kept.items():
+        seen = step * run.data.batch_tokens
+        settings = [s for s in settings_of(run) if (seen, s.key) not in there]
+        if settings:
+            yield _Model(folder, path, seen, settings)
+
+
+_corpora: dict[str, tuple[Corpus, Windows]] = {}
+
+
+def _data(job: PTQJob, folder: RunFolder) -> tuple[Corpus, Windows]:
+    """The corpus and the held-out windows that a run has seen.
+
+    Raises:
+        InputError: they are others now.
+    """
+    data = dataclasses.replace(folder.run.data, tokens=folder.run.data.batch_tokens, repeat=False)
+    if str(data) not in _corpora:
+        corpus = prepare(data, Path(job.runtime.cache), note)
+        _corpora[str(data)] = corpus, corpus.windows(data.eval_windows, data.sequence_length)
+    corpus, windows = _corpora[str(data)]
+    result = folder.result()
+    if (corpus.data_sha, windows.sha) != (result["data_sha"], result["eval_sha"]):
+        raise InputError(
+            f"{folder.path}: was trained on other tokens, the corpus has changed since; no rows were added"
+        )
+    return corpus, windows
+
+
+def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.device) -> None:
+    folder = model.folder
+    loaded = Checkpoint.load(model.path).weights
+    weights: Weights = {name: w[None].to(device) for name, w in loaded.items()}
+    base = folder.windows()[evaluation_name(model.tokens_seen)]
+    found = measure_quantized(folder.run, weights, model.settings, corpus, windows, model.tokens_seen, base)
+    folder.add_windows(found.windows)
+    folder.add_ptq(found.rows)
+
+
+def _track(job: PTQJob, folders: list[RunFolder]) -> None:
+    """Give the W&B run of each model its table of quantizations anew."""
+    if not folders:
+        return
+    configs = {folder.run.run_id: plain(folder.run) for folder in folders}
+    trackers = Trackers(job.tracking, job.study, folders[0].path.parent, configs)
+    for folder in folders:
+        trackers.finish(folder.run.run_id, {}, folder.ptq())
+    trackers.close()

@@ -1,0 +1,241 @@
+"""Fake quantization: values are scaled group by group, rounded to a format, and scaled back.
+
+`fake_quantize` does it to any tensor. `Quantizer` does it to one part (the weights, say) of the M models of a stack,
+each in its own format, and says what the gradient is. Scales are dynamic: they come from the tensor at hand, in
+training and in evaluation alike, and there is no difference between the two.
+
+Shape suffixes: M models of a stack, R rows (output channels of a weight, tokens of an activation), C columns (the axis
+that a matmul sums over), G groups of n values that share a scale.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+
+from scaling.errors import InputError
+from scaling.quantization.formats import Format, parse
+from scaling.quantization.hadamard import rotate, rotation_size
+from scaling.quantization.rounding import FormatStack, noise_of
+from scaling.quantization.scales import Scaler, check_rule, counts_zeros
+
+Rounding = Literal["nearest_even", "stochastic"]
+Estimator = Literal["straight_through", "clipped"]
+
+EDGE = 1 + 2.0**-20
+"""Values this close beyond the largest count as within it: dividing by the scale rounds."""
+
+
+def fake_quantize(
+    x: torch.Tensor,
+    fmt: str,
+    granularity: str = "channel",
+    *,
+    scale_rule: str = "auto",
+    rounding: Rounding = "nearest_even",
+    estimator: Estimator = "straight_through",
+) -> torch.Tensor:
+    """x rounded to the values of a format: same shape, dtype and device, computed in float32.
+
+    Args:
+        x: any shape and floating dtype; need not be contiguous.
+        fmt: a name of `scaling.quantization.formats`; `bf16` returns x itself.
+        granularity: values that share a scale: all (`tensor`), a row along the last axis (`channel`, or `token`), or
+            k neighbours along it (`block<k>`). A format with blocks of its own, such as mxfp4, keeps those, and fills
+            up rows that they do not divide with zeros.
+        scale_rule: see `scaling.quantization.scales`; `auto` is the format's own, absmax for most.
+        rounding: `nearest_even` or `stochastic` (unbiased; a pure function of x).
+        estimator: gradient of the result: that of x unchanged (`straight_through`), or zero where x lies beyond the
+            largest value (`clipped`; the same under absmax, which clips nothing).
+
+    A group of zeros stays zero, except in `binary`, which has none. A group that holds a NaN or an infinity becomes
+    NaN.
+
+    Raises:
+        InputError: no such format, granularity, rule, rounding or estimator; a block that does not divide the last
+            axis; x is not floating point.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise InputError(f"fake_quantize: x is a {type(x).__name__}; it has to be a torch.Tensor")
+    if not x.is_floating_point():
+        raise InputError(f"fake_quantize: x has dtype {x.dtype}; it has to be floating point")
+    quantizer = Quantizer([parse(fmt)], granularity, scale_rule, rounding, estimator, x.device)
+    if x.numel() == 0:
+        return x
+    return quantizer(x.reshape(1, -1, x.shape[-1] if x.dim() else 1)).reshape(x.shape)
+
+
+def check_granularity(granularity: str, *rows: str) -> None:
+    """Raise InputError unless `granularity` is tensor, block<k>, or one of the names that `rows` have here."""
+    if granularity not in ("tensor", *rows) and not re.fullmatch(r"block[1-9]\d*", str(granularity)):
+        known = ", ".join(("tensor", *rows))
+        raise InputError(f"{granularity}: no such granularity; use {known}, or block<k> such as block16")
+
+
+def short_of(width: int, block: int, own: bool, scale_rule: str) -> int:
+    """Zeros that fill up the last block of a row.
+
+    Raises:
+        InputError: blocks that are not the format's own do not divide the width, or the rule would count the zeros.
+    """
+    missing = -width % block
+    if missing and not own:
+        raise InputError(f"block{block}: does not divide a width of {width}")
+    if missing and counts_zeros(scale_rule):
+        raise InputError(
+            f"{scale_rule}: a width of {width} leaves a short block of {block}, whose scale would count zeros; "
+            "use auto, absmax or mse"
+        )
+    return missing
+
+
+def check_width(width: int, fmt: Format, granularity: str, scale_rule: str) -> None:
+    """Raise InputError where rows of this width cannot be quantized so: see `short_of`; a rotation wants even ones."""
+    if not fmt.quantizes:
+        return
+    if fmt.hadamard:
+        rotation_size(width)
+    block = block_of(fmt.granularity(granularity))
+    if block is not None:
+        short_of(width, block, fmt.block is not None, check_rule(scale_rule, fmt))
+
+
+def block_of(granularity: str) -> int | None:
+    """Values in a block, None where a scale is not one of a block."""
+    return int(granularity.removeprefix("block")) if granularity.startswith("block") else None
+
+
+def program(formats: Sequence[Format], granularity: str, scale_rule: str) -> tuple[str, str, bool]:
+    """What formats that share a stack have to have in common: granularity and rule in effect, and rotation.
+
+    Raises:
+        InputError: unknown granularity or rule.
+    """
+    check_granularity(granularity, "channel", "token")
+    found = {(f.granularity(granularity), check_rule(scale_rule, f), f.hadamard) for f in formats if f.quantizes}
+    assert len(found) <= 1, found
+    return found.pop() if found else (granularity, check_rule(scale_rule, parse("bf16")), False)
+
+
+@torch.library.custom_op("scaling::cut", mutates_args=())
+def _cut(x: torch.Tensor, width: int) -> torch.Tensor:
+    """The first `width` columns. An operation of its own: merged with those before it, torch 2.13 compiles it wrongly
+    for CPUs, and the loop ends where the last whole block does (pytorch issue 195582)."""
+    return x[..., :width].clone(memory_format=torch.contiguous_format)
+
+
+@_cut.register_fake
+def _(x: torch.Tensor, width: int) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], width)
+
+
+class Quantizer:
+    """Fake quantization of one part of M models, each in its own format; granularity, rule and rotation are shared."""
+
+    def __init__(
+        self,
+        formats: Sequence[Format],
+        granularity: str,
+        scale_rule: str = "auto",
+        rounding: Rounding = "nearest_even",
+        estimator: Estimator = "straight_through",
+        device: torch.device | str = "cpu",
+    ):
+        for name, value, known in (("rounding", rounding, Rounding), ("estimator", estimator, Estimator)):
+            if value not in get_args(known):
+                raise InputError(f"{value}: no such {name}; use {' or '.join(get_args(known))}")
+        self.granularity, self.scale_rule, self.hadamard = program(formats, granularity, scale_rule)
+        self.formats = FormatStack(formats, device)
+        self.scaler = Scaler(self.scale_rule, self.formats)
+        self.stochastic, self.estimator = rounding == "stochastic", estimator
+        self.own_block = any(f.block is not None for f in formats)
+        self.block = block_of(self.granularity)
+
+    def __call__(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """Quantized x (M, R, C) in x's dtype, with the estimator's gradient. No model's result depends on another.
+
+        `parts` matrices are stored in x one below the other; granularity `tensor` gives each a scale of its own.
+        """
+        if not self.formats.any_quantized:
+            return x_MRC
+        return _FakeQuantize.apply(x_MRC, self, parts)
+
+    def values(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        """The same without a gradient."""
+        with torch.no_grad():
+            return self.rounded(x_MRC, parts)[0]
+
+    def groups(self, x_MRC: torch.Tensor, parts: int = 1) -> tuple[torch.Tensor, bool]:
+        """x as (M, G, n), values that share a scale in a row; or x itself and True, where a whole tensor shares one.
+
+        Where a format's own blocks do not divide the width, rows are filled up with zeros, as kernels do; `ungroup`
+        takes those out again.
+
+        Raises:
+            InputError: see `short_of`.
+        """
+        if self.granularity == "tensor":
+            return (x_MRC, True) if parts == 1 else (x_MRC.reshape(len(x_MRC), parts, -1), False)
+        if self.block is None:
+            return x_MRC, False
+        if missing := short_of(x_MRC.shape[-1], self.block, self.own_block, self.scale_rule):
+            x_MRC = F.pad(x_MRC, (0, missing))
+        return x_MRC.reshape(len(x_MRC), -1, self.block), False
+
+    def ungroup(self, y_MGn: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The inverse of `groups`: values (M, R, C) as `shape` has it."""
+        if self.block is None or shape[-1] % self.block == 0:
+            return y_MGn.view(shape)
+        return _cut(y_MGn.view(*shape[:-1], -1), shape[-1])
+
+    def rounded(self, x_MRC: torch.Tensor, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Quantized x, and which values the estimator lets a gradient pass to (None: all)."""
+        if not self.formats.any_quantized:
+            return x_MRC, None
+        x = x_MRC.float()
+        grouped, whole = self.groups(rotate(x) if self.hadamard else x, parts)
+        scale = self.scaler(grouped, whole, parts)
+        if self.stochastic:
+            # Dividing by the scale may carry the largest value an ulp beyond it, from where it could be rounded up.
+            scale = self.scaler.bounded(scale)
+        y = grouped / scale.step
+        mask = None
+        if self.estimator == "clipped" and self.scale_rule != "absmax":
+            mask = self.ungroup((y <= scale.high * EDGE) & (y >= scale.low * EDGE), x.shape)
+        scale.clamp_(y)
+        q = self.formats.stochastic_(y, noise_of(grouped)) if self.stochastic else self.formats.nearest_(y)
+        q = self.ungroup(q.mul_(scale.step), x.shape)
+        if self.hadamard:
+            q = rotate(q)
+        for m in self.formats.passing:
+            q[m].copy_(x[m])
+            if mask is not None:
+                mask[m] = True
+        # Without a `to` that changes nothing: see `scaling.model._Norm`.
+        return (q if q.dtype == x_MRC.dtype else q.to(x_MRC.dtype)), mask
+
+    def backward(self, grad: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The gradient of x from that of the quantized x. The mask of `rounded` lives where the rounding was done."""
+        if mask is None:
+            return grad
+        if not self.hadamard:
+            return grad * mask
+        found = rotate(rotate(grad) * mask)
+        for m in self.formats.passing:
+            found[m].copy_(grad[m])
+        return found
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_MRC, quantizer, parts):
+        q, mask = quantizer.rounded(x_MRC, parts)
+        ctx.quantizer = quantizer
+        ctx.save_for_backward(mask)
+        return q
+
+    @staticmethod
+    def backward(ctx, grad):
+        return ctx.quantizer.backward(grad, *ctx.saved_tensors), None, None

@@ -1,0 +1,53 @@
+"""How much a format errs on normally distributed values: what a law can know of a format before anything is trained.
+
+sigma2 is the mean squared error over the mean square of standard normal values that are quantized in groups of n, as
+weights are at the start of training (the GMSE of Panferov et al., arXiv 2506.01863). It grows with n under absmax: the
+largest of more values is larger.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+
+from scaling.quantization.fake_quantize import block_of, fake_quantize
+from scaling.quantization.formats import Format
+
+VALUES = 2**18
+LARGEST = 2**14
+"""Groups beyond this many values are taken as having so many: their largest grows only with sqrt(2 ln n)."""
+
+
+def over_matrices(
+    matrices: Iterable[tuple[int, int, int]], fmt: Format, granularity: str, scale_rule: str
+) -> tuple[float, float]:
+    """sigma2 of a model, and the values that share a scale in it, both averages over its weights.
+
+    Args:
+        matrices: (rows, columns, matrices stored in it) of each.
+        granularity, scale_rule: as in effect.
+    """
+    errors = groups = weights = 0.0
+    for rows, columns, parts in matrices:
+        block = block_of(granularity)
+        group = block or {"tensor": rows * columns // parts}.get(granularity, columns)
+        # Blocks that a format brings along lie in rows as wide as the matrix, whose last block may be short.
+        error = sigma2(fmt.name, columns if fmt.block else group, scale_rule)
+        errors, groups, weights = (
+            total + rows * columns * value for total, value in ((errors, error), (groups, group), (weights, 1))
+        )
+    return errors / weights, groups / weights
+
+
+@cache
+def sigma2(name: str, group: int, scale_rule: str = "auto") -> float:
+    """Relative squared error of a format under a rule in groups of `group` values; 0 where nothing is quantized.
+
+    From 2^18 pseudo-random values, always the same; good to about 1%.
+    """
+    n = min(group, LARGEST)
+    # Rows of an even number of blocks, so that formats with blocks of their own and rotations find what they need.
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(max(4, VALUES // n), n, generator=generator)
+    error = fake_quantize(x, name, "channel", scale_rule=scale_rule) - x
+    return float(error.double().square().mean() / x.double().square().mean())

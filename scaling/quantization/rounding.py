@@ -1,0 +1,114 @@
+"""Rounding scaled values to the nearest values of a format, for the M models of a stack at once.
+
+Two details make it exact and cheap. floor(log2 |y|) is read off the exponent bits: float32 viewed as int32 and masked
+with 0x7F800000 *is* 2^floor(log2 |y|) when viewed back, where `log2` would be off near powers of two and costs three
+times as much. And the spacing of the grid is a power of two, so dividing by it and multiplying back is exact: the only
+rounding is the one that is meant.
+
+What looks roundabout is measured: on a CPU `clamp` with tensor bounds and `where` with a broadcast condition take five
+to ten times as long as any other pass over the values, so neither is used.
+
+Ties. Nearest-even throughout; without mantissa bits a normal value has no even neighbour, and ties between two of them
+go away from zero; in a list of levels the upper one wins.
+
+Stochastic rounding draws from a hash of each value's own bits and its place in its model's tensor. It needs no
+generator and no state: a resumed run, and a model in other company, round as before.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from scaling.quantization.formats import Format, parse
+
+EXPONENT_BITS = 0x7F800000
+
+
+def family(fmt: Format) -> str:
+    """`grid` (triples), `levels` or `zero_point`: formats of one family can share a stack. Unquantized ones are told
+    as `grid`."""
+    return "levels" if fmt.levels is not None else "zero_point" if fmt.zero_point else "grid"
+
+
+class FormatStack:
+    """The formats of one part (weights, say) for the M models of a stack, as tensors of shape (M, 1, 1)."""
+
+    def __init__(self, formats: Sequence[Format], device: torch.device | str = "cpu"):
+        self.formats = list(formats)
+        # Known when the stack is made, these skip work that would not change a bit of the result.
+        self.any_quantized = any(f.quantizes for f in self.formats)
+        self.passing = [m for m, f in enumerate(self.formats) if not f.quantizes] if self.any_quantized else []
+        # An unquantized member is computed like a quantized one and then replaced by its input.
+        stand_in = next((f for f in self.formats if f.quantizes), parse("int16"))
+        computed = [f if f.quantizes else stand_in for f in self.formats]
+        families = {family(f) for f in computed}
+        assert len(families) == 1, families
+        self.family = families.pop()
+        self.all_integer = all(f.is_integer for f in computed)
+
+        def column(values: list[float]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+
+        self.max_value = column([f.max_value for f in computed])
+        self.min_power = column([2.0**f.min_exponent for f in computed])
+        self.fraction = column([2.0**-f.mantissa_bits for f in computed])
+        # Power of two of the largest value: what the floor rule of microscaling aligns.
+        self.top_power = column([2.0 ** _floor_log2(f.max_value) for f in computed])
+        if self.family == "levels":
+            count = max(len(f.levels) for f in computed)
+            padded = [[*f.levels, *[float("inf")] * (count - len(f.levels))] for f in computed]
+            self.levels = torch.tensor(padded, dtype=torch.float32, device=device)
+            self.halves = (self.levels[:, 1:] + self.levels[:, :-1]) / 2
+
+    @property
+    def device(self) -> torch.device:
+        return self.max_value.device
+
+    def nearest_(self, y_MGn: torch.Tensor) -> torch.Tensor:
+        """The nearest representable value of each scaled float32 value; may work in place. Values beyond the largest
+        are the caller's to clamp."""
+        if self.all_integer:
+            # |y| stays below 2^(min_exponent + 1), where the spacing is 1: the general rule gives the same.
+            return y_MGn.round_()
+        if self.family == "levels":
+            flat = y_MGn.reshape(len(y_MGn), -1)
+            index = torch.searchsorted(self.halves, flat, right=True)
+            return torch.gather(self.levels, 1, index).view_as(y_MGn).add_(y_MGn * 0)  # keeps NaN
+        step = self._step(y_MGn)
+        return y_MGn.div_(step).round_().mul_(step)
+
+    def stochastic_(self, y_MGn: torch.Tensor, noise_MGn: torch.Tensor) -> torch.Tensor:
+        """One of the two neighbours, the upper with the probability that makes the mean equal to the value. `noise` is
+        uniform in [0, 1). May work in place."""
+        if self.family == "levels":
+            flat = y_MGn.reshape(len(y_MGn), -1)
+            upper = torch.searchsorted(self.levels, flat, right=True).clamp_(1, self.levels.shape[1] - 1)
+            low, high = torch.gather(self.levels, 1, upper - 1), torch.gather(self.levels, 1, upper)
+            up = noise_MGn.reshape_as(flat) * (high - low) < flat - low
+            return torch.where(up, high, low).view_as(y_MGn).add_(y_MGn * 0)
+        if self.all_integer:
+            floor = y_MGn.floor()
+            return floor.add_(noise_MGn < y_MGn - floor)
+        step = self._step(y_MGn)
+        floor = y_MGn.div_(step).floor()
+        return floor.add_(noise_MGn < y_MGn - floor).mul_(step)
+
+    def _step(self, y: torch.Tensor) -> torch.Tensor:
+        """Distance of the representable values around each y."""
+        power = y.view(torch.int32).bitwise_and(EXPONENT_BITS).view(torch.float32)
+        return torch.maximum(power, self.min_power, out=power).mul_(self.fraction)
+
+
+def _floor_log2(value: float) -> int:
+    return (torch.tensor(value, dtype=torch.float64).frexp().exponent.item()) - 1
+
+
+def noise_of(x_MGn: torch.Tensor) -> torch.Tensor:
+    """Uniform numbers in [0, 1) of the shape of float32 x, each a hash of the value's bits and of its place within its
+    own model."""
+    place = torch.arange(x_MGn[0].numel(), device=x_MGn.device, dtype=torch.int32).view(x_MGn.shape[1:])
+    mixed = x_MGn.view(torch.int32) ^ (place * 0x3C6EF372)
+    # An integer hash that spreads every input bit over all 32. Products wrap around, as is meant.
+    for _ in range(2):
+        mixed = ((mixed >> 16) & 0xFFFF).bitwise_xor_(mixed).mul_(0x45D9F3B)
+    return (((mixed >> 16) & 0xFFFF).bitwise_xor_(mixed) & 0xFFFFFF).float().mul_(2.0**-24)

@@ -1,0 +1,1 @@
+"""What is on disk of runs, and the table made of it."""

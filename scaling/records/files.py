@@ -1,0 +1,59 @@
+"""Files that are there whole or not at all, and lines of JSON."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scaling.errors import InputError
+
+SCHEMA = 1
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as fault:
+        raise InputError(f"{path.parent}: cannot be written to ({fault.strerror}); name another folder") from None
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, of which the last one may have been cut off.
+
+    Raises:
+        InputError: another line is not JSON.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for i, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            # A killed run may leave half a line at the end; half a line in the middle is damage.
+            if i < len(lines) - 1:
+                raise InputError(f"{path}: line {i + 1} is not JSON") from None
+    return rows

@@ -1,0 +1,65 @@
+"""Tables as text: how their values are written, in which order their rows stand, and how rows of another machine's
+table are added.
+
+Values are compared and merged as they are written, so that a row that is only passed on is the same to the letter.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scaling.console.terminal import note
+from scaling.errors import InputError
+from scaling.records.files import replacing
+
+ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")
+NUMBERS = ("N", "D", "tokens_seen", "P_post")
+ROW = ["run_id", "tokens_seen", "setting"]  # what names a row
+DIGITS = "%.8g"
+
+
+def as_written(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every value as its text in a CSV, empty where there is none."""
+    text = io.StringIO(frame.to_csv(index=False, float_format=DIGITS))
+    return pd.read_csv(text, dtype=str, keep_default_na=False)
+
+
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of text in the order of `ORDER`, what is empty first."""
+    return frame.sort_values(list(ORDER), key=_key, na_position="first", kind="stable")
+
+
+def _key(column: pd.Series) -> pd.Series:
+    return pd.to_numeric(column) if column.name in NUMBERS else column
+
+
+def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` and the rows of the table in `path` whose runs it has not. Says how far the losses of rows that both have
+    lie apart: tables of two machines belong together only where the same runs agree.
+
+    Raises:
+        InputError: no such table, or not one with these columns.
+    """
+    try:
+        other = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as fault:
+        raise InputError(f"{path}: not a table of runs ({' '.join(str(fault).split())})") from None
+    if set(other) != set(frame):
+        apart = ", ".join(sorted(set(other) ^ set(frame))[:5])
+        raise InputError(f"{path}: not a table with the columns of this version; in one of them only: {apart}")
+    both = frame.merge(other, on=ROW)
+    new = other[~other["run_id"].isin(frame["run_id"])]
+    said = f"{path}: {new['run_id'].nunique()} runs added"
+    if len(both):
+        apart = np.abs(both["loss_x"].astype(float) - both["loss_y"].astype(float)).max()
+        said += f"; {both['run_id'].nunique()} runs are here too, with losses at most {apart:.2g} nats apart"
+    note(said)
+    return pd.concat([frame, new[list(frame)]], ignore_index=True)
+
+
+def write(frame: pd.DataFrame, out: Path) -> None:
+    """Rows of text as a CSV, whole or not at all."""
+    with replacing(out) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")

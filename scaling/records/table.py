@@ -1,0 +1,254 @@
+"""Collects run folders into the tidy table: one row an evaluated model, everything that an analysis needs in its
+columns.
+
+A run has one row for each token count at which it was evaluated (its end, and snapshots), with `ptq` empty, and one for
+each quantization of that model. N counts parameters without embedding and head, D is the run's horizon in tokens,
+losses are in nats a token, P counts bits (16 where unquantized). `gap` is the loss minus that of the same checkpoint
+before quantization, `gap_qat` the loss minus that of the unquantized run with the same everything else at the same
+token count; both are paired over windows, and standard errors are clustered by document.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scaling.config.model import is_block_weight, parts_of
+from scaling.config.run import Run
+from scaling.errors import InputError
+from scaling.quantization.formats import parse
+from scaling.quantization.normal_error import over_matrices
+from scaling.records.files import write_text
+from scaling.records.merge import as_written, ordered, with_rows_of, write
+from scaling.records.run_folder import RunFolder, read_result, stored_run
+from scaling.records.storage import Storage, model_bytes, short_blocks, trained_weights
+from scaling.records.window_losses import clustered_mean, evaluation_name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+    path: Path
+    run: Run
+    result: dict[str, Any]
+
+
+def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
+    """Write the table of all finished runs under `study_folder` to the CSV `out`, with those rows of the tables
+    `others` (of other machines) whose runs are not there, and beside it provenance.json: with what how many of the runs
+    were made. Returns its number of rows.
+
+    Raises:
+        InputError: no finished run there, a folder is damaged, or another table has not these columns.
+    """
+    folders = {folder.path.name: folder for folder in _finished(study_folder)}
+    rows = [row for folder in folders.values() for row in _rows(folder, folders)]
+    if not rows:
+        raise InputError(f"{study_folder}: no finished run; train some with python -m scaling.train")
+    frame = as_written(pd.DataFrame(rows))
+    for path in others:
+        frame = with_rows_of(path, frame)
+    write(ordered(frame), out)
+    versions = {name: folder.result["versions"] for name, folder in folders.items()}
+    write_text(out.with_name("provenance.json"), json.dumps(_provenance(frame, versions), indent=1) + "\n")
+    return len(frame)
+
+
+def _provenance(frame: pd.DataFrame, versions: Mapping[str, dict[str, str]]) -> list[dict[str, Any]]:
+    """Runs, hours and versions (null for runs of other tables) by commit, device and dtype."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in frame.drop_duplicates("run_id").to_dict("records"):
+        made: dict[str, Any] = {name: run[name] or None for name in ("commit", "device", "dtype")}
+        made["versions"] = versions.get(run["run_id"])
+        entry = found.setdefault(json.dumps(made, sort_keys=True), {**made, "runs": 0, "hours": 0.0})
+        entry["runs"] += 1
+        entry["hours"] += float(run["seconds"]) / 3600
+    return [{**entry, "hours": round(entry["hours"], 3)} for _, entry in sorted(found.items())]
+
+
+def planned(runs: Sequence[Run], out: Path) -> int:
+    """Write N, D and the bits in training of so many runs to the CSV `out`, each once: what can be foretold before
+    anything is trained. Returns the number of rows."""
+    parts = {"P_w": "weights", "P_a": "activations", "P_kv": "kv"}
+    rows = [
+        {"N": run.N, "D": run.D} | {column: run.precision.format(part).bits for column, part in parts.items()}
+        for run in runs
+    ]
+    frame = pd.DataFrame(rows).drop_duplicates().sort_values(["N", "D", *parts])
+    write(as_written(frame), out)
+    return len(frame)
+
+
+def _finished(study_folder: Path) -> Iterator[_Folder]:
+    for path in sorted(study_folder.glob("*/result.json")):
+        result = read_result(path.parent)
+        if result is None:
+            raise InputError(f"{path}: not the result of a run; delete it to train the run again")
+        yield _Folder(path.parent, stored_run(path.parent), result)
+
+
+def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, Any]]:
+    constant = _constant_columns(folder)
+    records = RunFolder.at(folder.path)
+    quantizations = records.ptq()
+    # A run that diverged before its first evaluation still has a row: it was tried.
+    for evaluation in folder.result["evaluations"] or [{"tokens_seen": folder.run.D}]:
+        tokens = evaluation["tokens_seen"]
+        precision = folder.run.precision
+        trained = trained_weights(precision, precision.format("weights"))
+        gap = _qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens)
+        yield {**constant, **evaluation, **gap, **_stored(folder, trained)}
+        for row in quantizations:
+            if row["tokens_seen"] == tokens:
+                stored = Storage(parse(row["format_post"]), row["granularity_post"], row["scale_rule"])
+                yield {**constant, **row, **_stored(folder, stored), **_post(folder.run, stored)}
+
+
+def _stored(folder: _Folder, setting: Storage) -> dict[str, Any]:
+    return {
+        "bytes": model_bytes(folder.run, folder.result["vocab_size"], setting),
+        "short_blocks": short_blocks(folder.run, setting) or None,
+    }
+
+
+def _post(run: Run, setting: Storage) -> dict[str, float]:
+    sigma2, group = over_matrices(_matrices(run), setting.format, setting.granularity, setting.scale_rule)
+    return {"sigma2_post": sigma2, "group_post": group}
+
+
+def _matrices(run: Run) -> list[tuple[int, int, int]]:
+    """(rows, columns, matrices stored in it) of each block matrix."""
+    shapes = run.model.shapes(1).items()
+    return [(rows, columns, parts_of(name)) for name, (rows, columns) in shapes if is_block_weight(name)]
+
+
+def _constant_columns(folder: _Folder) -> dict[str, Any]:
+    """What all rows of a run share, and the columns that only some rows fill, in the table's order."""
+    run, result = folder.run, folder.result
+    parameters, precision = result["parameters"], run.precision
+    rate, decay = run.lr_peak, run.optimizer.weight_decay
+    quantized = parameters["N"] if precision.format("weights").quantizes else 0
+    return {
+        "run_id": result["run_id"],
+        "base_run_id": result["base_run_id"],
+        "parent_id": result["parent_id"],
+        "trunk_id": result["trunk_id"],
+        "cluster": f"n{run.N}-s{run.seed_init}.{run.seed_data}",
+        "study": run.study,
+        "seed_init": run.seed_init,
+        "seed_data": run.seed_data,
+        "N": parameters["N"],
+        "N_emb": parameters["embedding"] + parameters["head"],
+        "N_total": parameters["N_total"],
+        "N_quantized": quantized,
+        "d_model": run.model.d_model,
+        "n_layers": run.model.n_layers,
+        "n_heads": run.model.n_heads,
+        "bytes": None,
+        "D": run.D,
+        "tokens_seen": None,
+        "unique_tokens": result["unique_tokens"],
+        "corpus": run.data.corpus.kind,
+        "data_sha": result["data_sha"][:16],
+        "eval_sha": result["eval_sha"][:16],
+        "calib_sha": None,
+        "schedule": run.schedule.kind,
+        "lr_peak": rate,
+        "lr_end": rate * (run.schedule.end_fraction if run.schedule.falls else 1.0),
+        "warmup_tokens": run.schedule.warmup_tokens,
+        "decay_tokens": run.schedule.decay_tokens,
+        "batch_tokens": run.data.batch_tokens,
+        "steps": run.steps,
+        "weight_decay": decay,
+        "tau": run.data.batch_tokens / (rate * decay) if decay else None,
+        **_precision_columns(run),
+        "setting": None,
+        "ptq": None,
+        "P_post": None,
+        "format_post": None,
+        "granularity_post": None,
+        "scale_rule": None,
+        "P_post_a": None,
+        "P_post_kv": None,
+        "format_post_a": None,
+        "format_post_kv": None,
+        "granularity_post_a": None,
+        "granularity_post_kv": None,
+        "act_order": None,
+        "clip": None,
+        "calib_tokens": None,
+        "damping": None,
+        "fallbacks": None,
+        "short_blocks": None,
+        "sigma2_post": None,
+        "group_post": None,
+        "loss": None,
+        "loss_se": None,
+        "gap": None,
+        "gap_se": None,
+        "gap_qat": None,
+        "gap_qat_se": None,
+        "n_windows": result["n_windows"],
+        "n_docs": result["n_docs"],
+        "diverged": result["diverged"],
+        "device": result["device"],
+        "dtype": result["dtype"],
+        "commit": result["commit"],
+        "seconds": round(result["seconds"], 3),
+    }
+
+
+def _precision_columns(run: Run) -> dict[str, Any]:
+    """Training precision: bits, format, granularity, scale rule and error on normal values of each part, as they came
+    into effect."""
+    precision = run.precision
+    letters = {"w": "weights", "a": "activations", "kv": "kv", "q": "queries", "emb": "embedding", "head": "head"}
+    formats = {letter: precision.format(part) for letter, part in letters.items()}
+    groups = {"w": "weights", "a": "activations", "kv": "kv"}
+    stored = {
+        letter: Storage.of(
+            formats[letter], getattr(precision, f"granularity_{group}"), getattr(precision, f"scale_rule_{group}")
+        )
+        for letter, group in groups.items()
+    }
+    sigma2_w, group_w = over_matrices(
+        _matrices(run), stored["w"].format, stored["w"].granularity, stored["w"].scale_rule
+    )
+    # What an activation or a cached vector shares its scale with: its row of a matmul input, or all rows of a batch.
+    inputs = [(run.data.batch_tokens, columns, 1) for _, columns, _ in _matrices(run)]
+    sigma2_a, group_a = over_matrices(inputs, stored["a"].format, stored["a"].granularity, stored["a"].scale_rule)
+    cached = [(run.data.batch_tokens * run.model.n_heads, run.model.head_dim, 1)]
+    gradients = [precision.format(part) for part in ("dx_gradients", "dw_gradients")]
+    backward = precision.quantized_backward()
+    return {
+        **{f"P_{letter}": f.bits for letter, f in formats.items()},
+        "P_g": min(f.bits for f in gradients),
+        **{f"format_{letter}": f.name for letter, f in formats.items()},
+        "backward": " ".join(f"{part}={name}" for part, name in backward.items()) or None,
+        **{f"granularity_{letter}": s.granularity for letter, s in stored.items()},
+        **{f"scale_rule_{letter}": s.scale_rule for letter, s in stored.items()},
+        "sigma2_w": sigma2_w,
+        "group_w": group_w,
+        "sigma2_a": sigma2_a,
+        "group_a": group_a,
+        "sigma2_kv": over_matrices(cached, stored["kv"].format, stored["kv"].granularity, stored["kv"].scale_rule)[0],
+        "granularity_backward": precision.granularity_backward if backward else None,
+        "scale_rule_backward": precision.scale_rule_backward if backward else None,
+        "estimator": precision.estimator,
+        "rounding": precision.rounding,
+        "rounding_backward": precision.rounding_backward if backward else None,
+    }
+
+
+def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, float]:
+    """Paired difference to the unquantized run, where that is in the study and saw the same windows."""
+    if base is None or base.path == folder.path or base.result["eval_sha"] != folder.result["eval_sha"]:
+        return {}
+    ours, theirs = RunFolder.at(folder.path).windows(), RunFolder.at(base.path).windows()
+    name = evaluation_name(tokens)
+    if name not in ours or name not in theirs:
+        return {}
+    gap, gap_se = clustered_mean(ours[name] - theirs[name], ours["documents"])
+    return {"gap_qat": gap, "gap_qat_se": gap_se}

@@ -1,0 +1,1 @@
+"""A grid of runs made into jobs: priced, launched and watched."""

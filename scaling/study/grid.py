@@ -1,0 +1,173 @@
+"""From what a study says to its runs.
+
+A study is a grid (`hydra.sweeper.params`: setting -> values, as in every Hydra program), or the union of several
+(`hydra.sweeper.grids`: a list of such maps, each laid over `params`), because few studies are one full product.
+Settings of the command line replace those of the file in every grid.
+
+In one of several grids, `parent` names no setting: it says how the run from which a point branches differs from it;
+a parent that branches itself has a `parent` of its own.
+
+    params: {data.tokens: 8e6}
+    grids:
+      - {schedule: constant, snapshots: "[1e6,4e6]"}
+      - {schedule: linear, branch.tokens: "1e6,4e6", parent: {schedule: constant, snapshots: "[1e6,4e6]"}}
+
+Hydra composes a config in 70 ms, which makes 465 points slow. Only a choice of groups needs it: points that share their
+groups share one composition, and their values are set on copies of it.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from hydra import compose
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from scaling.config.compose import plain_config
+from scaling.config.run import Run, build_run
+from scaling.errors import InputError
+
+Params = Mapping[str, Any]
+
+
+class Value(NamedTuple):
+    """One value of one setting."""
+
+    text: str
+    """As an override, `setting=value`."""
+    value: Any
+    composed: bool
+    """Whether it changes which files are composed, so that setting it on a copy will not do."""
+
+
+Point = dict[str, Value]
+"""Setting -> its value."""
+
+
+def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str], loader: ConfigLoader) -> list[Run]:
+    """The runs of a study, each once, in the order of its grids.
+
+    Args:
+        params, grids: those of the study's file; a single point where there are none.
+        arguments: overrides of the command line, `sweeps=NAME` among them.
+        loader: Hydra's, initialized with the project's configs.
+
+    Raises:
+        InputError: a value cannot be used; nothing has been written then.
+        HydraException, OmegaConfBaseException: likewise, from the composition.
+    """
+    compositions: dict[tuple[str, ...], DictConfig] = {}
+    runs: dict[str, Run] = {}
+    seen = set()
+    for grid in grids or [{}]:
+        ancestors = _ancestors(grid.get("parent"), loader)
+        settings = {key: value for key, value in {**params, **grid}.items() if key != "parent"}
+        found = axes([*_overrides(settings), *arguments], loader)
+        for values in product(*found.values()):
+            point = dict(zip(found, values, strict=True))
+            # Overrides of the command line often leave several grids the same.
+            texts = tuple(frozenset(v.text for v in p.values()) for p in (point, *ancestors))
+            if texts in seen:
+                continue
+            seen.add(texts)
+            run = _branched(point, ancestors, compositions)
+            runs.setdefault(run.run_id, run)
+    return list(runs.values())
+
+
+def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
+    """The runs of at most so many parameters: larger ones can be foretold from these before they are trained.
+
+    Raises:
+        InputError: there is none.
+    """
+    if largest_N is None:
+        return runs
+    if not isinstance(largest_N, int | float):
+        raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters")
+    found = [run for run in runs if largest_N >= run.N]
+    if not found:
+        least = min(run.N for run in runs)
+        raise InputError(f"hydra.sweeper.largest_N={largest_N:g}: no run is that small; the smallest has N = {least:,}")
+    return found
+
+
+def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value]]:
+    """Setting -> its values. A setting that is named twice has the later values."""
+    parser = OverridesParser.create(config_loader=loader)
+    found: dict[str, list[Value]] = {}
+    for override in parser.parse_overrides(list(overrides)):
+        key = override.get_key_element()
+        texts = [f"{key}={value}" for value in _values(override)]
+        composed = bool(
+            override.is_add()
+            or override.is_force_add()
+            or override.is_delete()
+            or override.package
+            or loader.get_group_options(override.key_or_group)
+        )
+        parsed = parser.parse_overrides(texts)
+        found[key] = [Value(text, one.value(), composed) for text, one in zip(texts, parsed, strict=True)]
+    if len(studies := found.get("sweeps", [])) > 1:
+        raise InputError(f"sweeps={','.join(str(study.value) for study in studies)}: one study at a time")
+    return found
+
+
+def _ancestors(settings: Params | None, loader: ConfigLoader, name: str = "parent") -> list[Point]:
+    """How the parent of a point differs from it, how that one's parent differs from that one, and so on."""
+    if settings is None:
+        return []
+    found = axes(_overrides({key: value for key, value in settings.items() if key != "parent"}), loader)
+    for key, values in found.items():
+        if len(values) > 1:
+            raise InputError(f"{name}.{key}={settings[key]}: a point has one parent; give one value")
+    point = {key: values[0] for key, values in found.items()}
+    return [point, *_ancestors(settings.get("parent"), loader, f"{name}.parent")]
+
+
+def _branched(point: Point, ancestors: Sequence[Point], compositions: dict[tuple[str, ...], DictConfig]) -> Run:
+    """The run of a point, which branches from the run of its parent where there is one."""
+    config = _config(point, compositions)
+    if ancestors:
+        above = {key: value for key, value in point.items() if not key.startswith("branch.")} | ancestors[0]
+        config.branch.parent = _branched(above, ancestors[1:], compositions).run_id
+    return _run(config)
+
+
+def _config(point: Point, compositions: dict[tuple[str, ...], DictConfig]) -> DictConfig:
+    """The composed config of a point; `compositions` keeps what Hydra has composed already."""
+    choices = tuple(value.text for value in point.values() if value.composed)
+    if choices not in compositions:
+        compositions[choices] = compose("train", list(choices))
+    config = copy.deepcopy(compositions[choices])
+    for key, value in point.items():
+        if not value.composed:
+            OmegaConf.update(config, key, value.value)
+    return config
+
+
+def _run(config: DictConfig) -> Run:
+    return build_run(plain_config(config))
+
+
+def _overrides(settings: Params) -> list[str]:
+    """Settings of a study's file in the words of Hydra's command line."""
+    return [f"{key}={_text(value)}" for key, value in settings.items()]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise InputError(f"{override.input_line}: has no list of values; use a,b,c or choice(...) or range(...)")
+    return list(override.sweep_string_iterator())

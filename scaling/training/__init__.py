@@ -1,0 +1,1 @@
+"""One stack of models trained to its end."""

@@ -1,0 +1,126 @@
+"""The runs of a stack on their way: where each starts, and which of them one model still serves."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from scaling.config.ptq import PTQConfig
+from scaling.config.run import Run
+from scaling.data.batches import Ahead, Batches
+from scaling.data.corpus import Corpus
+from scaling.errors import InputError
+from scaling.ptq.measure import Measurement
+from scaling.records.checkpoint import Checkpoint
+from scaling.records.run_folder import RunFolder, snapshot_path
+from scaling.training.distributed import Processes
+from scaling.training.families import family
+from scaling.training.schedule import learning_rate
+from scaling.training.weight_average import WeightMean
+
+# Batches of this many tokens are worth a thread that fetches the next one.
+AHEAD_TOKENS = 2**16
+
+
+class Member:
+    """One run on its way through a stack."""
+
+    def __init__(self, run: Run, corpus: Corpus, processes: Processes):
+        self.run, self.corpus, self.processes = run, corpus, processes
+        self.folder = RunFolder(run)
+        self.start: Checkpoint | None = None
+        self.mean = WeightMean(run) if run.schedule.kind == "average" else None
+        self.seconds, self.skipped, self.skipped_in_a_row = 0.0, 0, 0
+        self.shared_steps = 0  # since this process started: a checkpoint does not say what was before
+        self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
+
+    def open(self, data_sha: str, eval_sha: str) -> None:
+        self.start = self._find_start()
+        self.folder.open(data_sha, eval_sha)
+        self.seconds = self.start.seconds if self.start else 0.0
+        self.skipped = self.start.skipped if self.start else 0
+
+    def count(self, seconds: float, finite: bool, shared: bool) -> None:
+        """Count an update: the time that it took, whether it was made or skipped for a gradient that was not finite,
+        and whether it was one with others."""
+        self.seconds += seconds
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        self.shared_steps += shared
+
+    @cached_property
+    def batches(self) -> Batches | Ahead:
+        run = self.run
+        batches = Batches(self.corpus, run.data.sequence_length, run.batch_size, run.seed_data, self.processes.share)
+        return Ahead(batches) if run.data.batch_tokens >= AHEAD_TOKENS else batches
+
+    def _find_start(self) -> Checkpoint | None:
+        if self.folder.state() == "partial":
+            return Checkpoint.load(self.folder.checkpoint_path)
+        branch = self.run.branch
+        if branch.parent is None:
+            return None
+        path = snapshot_path(self.folder.path.parent / branch.parent, branch.tokens)
+        if not path.exists():
+            raise InputError(f"branch.parent={branch.parent}: no snapshot at {branch.tokens} tokens ({path})")
+        parent = Checkpoint.load(path)
+        return Checkpoint(parent.weights, parent.first, parent.second, parent.step, seconds=0.0, skipped=0)
+
+
+@dataclasses.dataclass(eq=False)
+class Slot:
+    """One model of a stack, and the members that it serves: one, or several of a family that are one copy so far."""
+
+    members: list[Member]
+    measured: tuple[int, PTQConfig, Measurement] | None = None
+    """What was measured last of the model, behind how many steps and with which settings: it is true of each member."""
+
+    @property
+    def farthest(self) -> Member:
+        """The member with the farthest horizon, which is here for as long as any."""
+        return max(self.members, key=lambda member: member.run.steps)
+
+    @property
+    def run(self) -> Run:
+        """What the model is trained by: any member's run says the same until they part."""
+        return self.farthest.run
+
+    def parted(self, step: int) -> list["Slot"]:
+        """A slot for each learning rate that members have in update `step`; itself where that is one."""
+        if len(self.members) == 1:
+            return [self]
+        by_rate: dict[float, list[Member]] = {}
+        for member in self.members:
+            by_rate.setdefault(learning_rate(member.run, step), []).append(member)
+        return [self] if len(by_rate) == 1 else [Slot(members) for members in by_rate.values()]
+
+
+def joined(members: Sequence[Member]) -> list[list[int]]:
+    """Which members are one copy where they start: the places of those of each slot.
+
+    Members of a family are, if all are fresh, or if their checkpoints are of one step and equal bit for bit. Others are
+    not: one was added to its family later, or a kill came between the writing of two checkpoints.
+    """
+    found: list[list[int]] = []
+    slots_of: dict[str, list[list[int]]] = {}
+    for i, member in enumerate(members):
+        key = family(member.run)
+        known = slots_of.setdefault(key, []) if key else []
+        slot = next((slot for slot in known if _same(members[slot[0]].start, member.start)), None)
+        if slot is None:
+            slot = []
+            known.append(slot)
+            found.append(slot)
+        slot.append(i)
+    return found
+
+
+def _same(a: Checkpoint | None, b: Checkpoint | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    groups = ((a.weights, b.weights), (a.first, b.first), (a.second, b.second))
+    return a.step == b.step and all(
+        ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        for ours, theirs in groups
+    )

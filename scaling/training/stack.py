@@ -1,0 +1,77 @@
+"""The state of M models that are trained as one program, and the one operation that changes who is in it."""
+
+import dataclasses
+
+import torch
+
+from scaling.config.run import Run
+from scaling.model.quantizers import StackPrecision
+from scaling.model.transformer import Weights, initialize
+from scaling.records.checkpoint import Checkpoint
+from scaling.training.adamw import AdamW
+
+
+@dataclasses.dataclass
+class Stack:
+    """Weights (M, out, in), optimizer, formats and runs of M models of one shape."""
+
+    runs: list[Run]
+    weights: Weights
+    optimizer: AdamW
+    precision: StackPrecision
+
+    @classmethod
+    def start(
+        cls, runs: list[Run], vocab_size: int, checkpoints: list[Checkpoint | None], device: torch.device
+    ) -> "Stack":
+        """Fresh models, or those of the checkpoints where there are any."""
+        weights = initialize(runs[0].model, vocab_size, [run.seed_init for run in runs])
+        weights = {name: w.to(device) for name, w in weights.items()}
+        optimizer = AdamW(weights, runs, [c.step if c else 0 for c in checkpoints])
+        for m, checkpoint in enumerate(checkpoints):
+            if checkpoint is None:
+                continue
+            for into, group in (
+                (weights, checkpoint.weights),
+                (optimizer.first, checkpoint.first),
+                (optimizer.second, checkpoint.second),
+            ):
+                for name, tensor in group.items():
+                    into[name][m] = tensor.to(device)
+        stack = cls(runs, weights, optimizer, StackPrecision.of([r.precision for r in runs], device))
+        return stack._trainable()
+
+    def _trainable(self) -> "Stack":
+        self.weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+        return self
+
+    def take(self, members: list[int], runs: list[Run] | None = None) -> "Stack":
+        """The named members, in that order. [0, 2] lets model 1 leave; [0, 0, 1] forks model 0, with `runs` to say how
+        the copies go on."""
+        runs = runs or [self.runs[m] for m in members]
+        weights = {name: w.detach()[members].clone() for name, w in self.weights.items()}
+        device = next(iter(weights.values())).device
+        optimizer = AdamW(weights, runs, [self.optimizer.steps[m] for m in members])
+        for name in weights:
+            optimizer.first[name] = self.optimizer.first[name][members].clone()
+            optimizer.second[name] = self.optimizer.second[name][members].clone()
+        return Stack(runs, weights, optimizer, StackPrecision.of([r.precision for r in runs], device))._trainable()
+
+    def member(self, m: int) -> Weights:
+        """Detached weights (1, out, in) of one model."""
+        return {name: w.detach()[m : m + 1] for name, w in self.weights.items()}
+
+    def checkpoint(self, m: int, *, seconds: float, skipped: int, moments: bool = True) -> Checkpoint:
+        """What a file of model m holds; without `moments` it is no longer resumable."""
+
+        def of(group: Weights) -> Weights:
+            return {name: tensor.detach()[m] for name, tensor in group.items()}
+
+        return Checkpoint(
+            weights=of(self.weights),
+            first=of(self.optimizer.first) if moments else {},
+            second=of(self.optimizer.second) if moments else {},
+            step=self.optimizer.steps[m],
+            seconds=seconds,
+            skipped=skipped,
+        )

@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from scaling.console.cli import guarded
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (["foo=1"], "foo: no such setting; use one of branch, data, "),
+        (["+foo=1"], "foo: no such setting; use one of branch, data, "),
+        (["modle=24k"], "modle: no such setting; did you mean model?"),
+        (["precision.weihgts=int4"], "precision.weihgts: no such setting; did you mean weights?"),
+        (["model=9k"], "model=9k: no such choice; use one of 1.6M, 100k, "),
+        (["hydra/launcher=nope"], "hydra/launcher=nope: no such choice; use one of basic, "),
+        (["seed=0,1"], "seed=0,1: several values; add --multirun"),
+        (["model={"], "model={: cannot be read; write setting=value"),
+        (["data.tokens=${seeed}"], "data.tokens: Interpolation key 'seeed' not found"),
+        (["data.tokens=1e9"], "data.tokens=1000000000: "),
+        (["branch.parent=x", "branch.tokens=1280"], "branch.parent=x: "),
+        (["+stack=nowhere.json"], "stack=nowhere.json: cannot be read"),
+        (["--cfg", "job", "--multirun"], "Only one of --run, --multirun, --cfg, "),
+        (
+            ["--multirun", "seed=0,1", "precision.weights=int3,int44"],
+            "precision.weights=int44: 44 bits are out of range",
+        ),
+        (["--multirun", "model=2k,9k"], "model=9k: no such choice; use one of "),
+        (["--multirun", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): has no list of values; use "),
+        (["--multirun", "sweeps=demo,demo"], "sweeps=demo,demo: one study at a time"),
+        (["--multirun", "data.tokens=5120,1e9"], "data.tokens=1000000000: "),
+    ],
+)
+def test_bad_input_is_one_line_and_trains_nothing(train, tmp_path, arguments, line):
+    status, out, err = train(*arguments)
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith(f"scaling.train: {line}")
+    assert "Traceback" not in err and "Error executing job" not in err
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.safetensors"))
+
+
+def test_flags_may_stand_among_settings(train):
+    status, _, err = train("seed=0", "--multirun", "precision.weights=int44")
+    assert status == 1 and err.startswith("scaling.train: precision.weights=int44")
+
+
+def command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_the_real_command_fails_in_one_line_with_nothing_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = command("scaling.train", "precision.weights=int44")
+    assert found.returncode == 1 and found.stdout == ""
+    expected = (
+        "scaling.train: precision.weights=int44: 44 bits are out of range; integers have 2 to 16 bits; nearest: int4"
+    )
+    assert found.stderr.startswith(expected) and found.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_traceback_can_be_asked_for():
+    found = command("scaling.train", "modle=24k", HYDRA_FULL_ERROR="1")
+    assert found.returncode == 1 and "Traceback" in found.stderr and "modle" in found.stderr
+
+
+def test_help_lists_groups_and_studies_without_loading_torch():
+    script = "import sys; sys.argv = ['train.py', '--help']\nfrom scaling.train import main\n"
+    script += "try: main()\nfinally: print('torch loaded:', 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "torch loaded: False" in found.stdout
+    assert "precision: a4, bf16, " in found.stdout and "sweeps: " in found.stdout and " demo, " in found.stdout
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        guarded(interrupted, "scaling.train")
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "scaling.train: interrupted; run again to go on\n"
+
+
+def test_faults_of_the_program_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda: 1 / 0, "scaling.train")
+    with pytest.raises(ValueError):
+        guarded(lambda: int("x"), "scaling.train")

@@ -1,0 +1,64 @@
+import json
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling.errors import InputError
+from scaling.records.run_folder import RunFolder
+from scaling.records.table import collect
+from scaling.records.window_losses import clustered_mean
+from scaling.training.loop import train_stack
+
+CONTRACT = (
+    "run_id base_run_id parent_id trunk_id cluster study seed_init seed_data N N_emb N_total N_quantized d_model "
+    "n_layers n_heads bytes D tokens_seen unique_tokens corpus data_sha eval_sha calib_sha schedule lr_peak "
+    "lr_end warmup_tokens decay_tokens batch_tokens steps weight_decay tau P_w P_a P_kv format_w format_a "
+    "format_kv granularity_w granularity_a granularity_kv estimator rounding ptq P_post format_post "
+    "granularity_post scale_rule loss loss_se gap gap_se gap_qat gap_qat_se n_windows n_docs diverged device "
+    "dtype commit seconds"
+)
+
+
+def test_table_of_a_study(make_run, tmp_path):
+    base = make_run("snapshots=[2560]")
+    coarse = make_run("precision.weights=int3", "snapshots=[2560]")
+    wild = make_run("optimizer.lr=1e30", "optimizer.clip=1e30", "data.tokens=25600")
+    train_stack([base, coarse, wild])
+    out = tmp_path / "results" / "runs.csv"
+    rows = collect(RunFolder(base).path.parent, out)
+    table = pd.read_csv(out)
+    assert len(table) == rows == 2 * 2 * (1 + 2) + 1
+    assert set(CONTRACT.split()) <= set(table.columns)
+    assert np.isfinite(table.select_dtypes("number").fillna(0)).all().all()
+
+    quantized = table[table.run_id == coarse.run_id]
+    assert set(quantized.base_run_id) == {base.run_id} and set(quantized.P_w) == {3}
+    at_end = quantized[quantized.ptq.isna() & (quantized.tokens_seen == 5120)].iloc[0]
+    ours, theirs = RunFolder(coarse).windows(), RunFolder(base).windows()
+    expected = clustered_mean(ours["5120"] - theirs["5120"], ours["documents"])
+    assert (at_end.gap_qat, at_end.gap_qat_se) == pytest.approx(expected, rel=1e-6)
+    assert table[table.run_id == base.run_id].gap_qat.isna().all()
+
+    after = table[table.ptq.notna()]
+    before = table[table.ptq.isna()].set_index(["run_id", "tokens_seen"]).loss
+    difference = after.loss - before.loc[list(zip(after.run_id, after.tokens_seen, strict=True))].to_numpy()
+    assert after.gap.to_numpy() == pytest.approx(difference.to_numpy(), abs=2e-7)
+
+    failed = table[table.run_id == wild.run_id]
+    assert failed.diverged.all() and failed.loss.isna().all()
+    made = json.loads((tmp_path / "results" / "provenance.json").read_text())
+    assert sum(entry["runs"] for entry in made) == 3
+    assert all(entry["versions"]["torch"] == version("torch") and entry["dtype"] == "float32" for entry in made)
+    assert sum(entry["hours"] for entry in made) == pytest.approx(
+        sum(RunFolder(run).result()["seconds"] for run in (base, coarse, wild)) / 3600, abs=2e-3
+    )
+    assert collect(RunFolder(base).path.parent, tmp_path / "again.csv") == rows
+    assert (tmp_path / "again.csv").read_bytes() == out.read_bytes()
+
+
+def test_a_study_without_runs_says_so(tmp_path):
+    with pytest.raises(InputError, match="no finished run"):
+        collect(tmp_path / "nothing", tmp_path / "runs.csv")
+    assert not (tmp_path / "runs.csv").exists()
