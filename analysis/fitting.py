@@ -65,12 +65,6 @@ class Fit(diagnosis.Diagnosis):
         found = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
         return np.nanstd(found, axis=0, ddof=1) * self.bootstrap.stretch
 
-    def to_json(self) -> dict:
-        """This fit as its entry in FITS.json."""
-        from analysis.fits import entry
-
-        return entry(self)
-
 
 def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:
     """Fit `law` to the rows of `frame` that it describes; `options` are the fields of `Options`.

@@ -6,7 +6,6 @@ granularity, at 3 to 6 bits unless told otherwise (below that the gap saturates,
 """
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,6 @@ from analysis.laws import named
 from analysis.laws.schemes import BASES
 from analysis.options import Options
 from analysis.variables import FORMATS, with_derived
-
-if TYPE_CHECKING:
-    from analysis.fitting import Fit
 
 PARTS = ("P_w", "P_a", "P_kv")
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
@@ -101,15 +97,15 @@ def belonging(law: Law, frame: pd.DataFrame, *, one_way: bool = True) -> Selecti
     return _belonging(law, frame, narrow=True, one_way=one_way)
 
 
-def rows_of(fit: "Fit", frame: pd.DataFrame) -> Selection:
-    """All rows of `frame` that a fit speaks of: they pass its filter, its law as it was fitted describes them, and what
-    that law has lost they have as all rows of the fit had it. Gap laws: at any bits after training, however large the
-    gap.
+def rows_of(law: Law, filter: str | None, frame: pd.DataFrame) -> Selection:
+    """All rows of `frame` that a fit speaks of, told by its law and its filter: they pass the filter, the law as it was
+    fitted describes them, and what that law has lost they have as all rows of the fit had it. Gap laws: at any bits
+    after training, however large the gap.
 
     Raises:
         InputError: as `belonging` and `table.filtered`.
     """
-    return _belonging(fit.law, table.filtered(frame, fit.filter), narrow=False)
+    return _belonging(law, table.filtered(frame, filter), narrow=False)
 
 
 def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:

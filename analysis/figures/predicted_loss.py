@@ -36,7 +36,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     fit = shared.first_of(fits, LOW_LAWS)
     if fit is None:
         raise InputError(f"no N_eff law was fitted; expected one of {', '.join(LOW_LAWS)}")
-    rows = rows_of(fit, frame).frame
+    rows = rows_of(fit.law, fit.filter, frame).frame
     full = {part: FULL_BITS for part in PARTS if part not in rows}
     rows = rows.assign(**full, predicted=fit.predict(rows)).reset_index(drop=True)
     rows = rows[np.isfinite(rows["predicted"])]
@@ -93,7 +93,7 @@ def fitted_apart(rows: pd.DataFrame, fit: Fit) -> Fit | None:
 
 def _by(fit: Fit, rows: pd.DataFrame) -> pd.DataFrame:
     """Those of `rows` of which `fit` knows all parts in low precision, with what it predicts."""
-    rows = rows_of(fit, rows).frame
+    rows = rows_of(fit.law, fit.filter, rows).frame
     rows = rows.assign(predicted=fit.predict(rows))
     return rows[np.isfinite(rows["predicted"])]
 

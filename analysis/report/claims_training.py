@@ -232,7 +232,7 @@ def _order(tables: Tables, chosen: Rows) -> Finding:
 def product(tables: Tables) -> Finding:
     fit = neff(tables)
     frame = tables.rows(WITH_BASE)
-    rows, apart = rows_of(fit, frame).frame.reset_index(drop=True), tables.fit(fit.law.name, APART)
+    rows, apart = rows_of(fit.law, fit.filter, frame).frame.reset_index(drop=True), tables.fit(fit.law.name, APART)
     several = rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()]
     r2 = {name: _r2(made, several) for name, made in (("product", apart), ("joint", fit))}
     gaps = costs(tables)

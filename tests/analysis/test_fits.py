@@ -37,14 +37,14 @@ def test_round_trip(made, tmp_path, tables):
 
 
 def test_entry_says_how_the_fit_was_made(made):
-    entry = made.fits["kumar_neff"].to_json()
+    entry = fits.entry(made.fits["kumar_neff"])
     assert set(entry["params"]) == {"A", "B", "E", "alpha", "beta", "gamma_w", "n_w"}
     assert set(entry["params"]["gamma_w"]) == {"value", "low", "high", "se", "unit", "at_bound"}
     wanted = {"law", "rows", "filter", "objective", "huber_delta", "starts", "starts_at_optimum", "status", "condition"}
     wanted |= {"r2", "rmse", "bootstrap", "source", "left_out", "warnings", "active_share", "r2_within"}
     assert wanted <= set(entry)
     assert {"kind", "clusters", "draws"} <= set(entry["bootstrap"])
-    gap = made.fits["kumar_ptq"].to_json()
+    gap = fits.entry(made.fits["kumar_ptq"])
     assert gap["noise"]["tau"] > 0
     assert gap["constants"] == {"b": 0.0}
     json.dumps(entry, allow_nan=False)

@@ -116,16 +116,16 @@ def test_a_fit_keeps_its_law_whatever_the_table_varies(tables):
     frame = tables.simulate(noise=0, seeds=1, sizes=SIZES, post=(), trained=tables.TRAINED)
     found = analysis.fit("kumar_neff", frame, bootstrap=0)
     few = tables.simulate(noise=0, seeds=1, sizes=SIZES, post=(), trained=((16, 16, 16), (16, 4, 16)))
-    assert rows_of(found, few).law is found.law
-    assert len(rows_of(found, few).frame) == len(few)
-    assert len(rows_of(found, few.drop(columns="P_a")).frame) == len(few)
+    assert rows_of(found.law, found.filter, few).law is found.law
+    assert len(rows_of(found.law, found.filter, few).frame) == len(few)
+    assert len(rows_of(found.law, found.filter, few.drop(columns="P_a")).frame) == len(few)
     with pytest.raises(InputError, match="too few runs trained in low precision"):
         belonging(found.law, few)
 
 
 def test_a_fit_of_schemes_leaves_out_those_that_it_does_not_know(schemes):
     found = analysis.fit("quest", schemes[schemes["scheme"] != "w6"], bootstrap=0)
-    rows = rows_of(found, schemes)
+    rows = rows_of(found.law, found.filter, schemes)
     assert rows.law is found.law and set(rows.frame["scheme"]) == {"bf16", "w3", "w4"}
     assert rows.left_out == {"trained in a scheme that the fit does not know": (schemes["scheme"] == "w6").sum()}
     assert np.isfinite(found.predict(rows.frame)).all()
@@ -134,7 +134,7 @@ def test_a_fit_of_schemes_leaves_out_those_that_it_does_not_know(schemes):
 def test_rows_of_a_fit_pass_its_filter(tables):
     frame = tables.simulate(seeds=2, sizes=SIZES)
     found = analysis.fit("kumar_ptq", frame, bootstrap=0, filter="seed_init == 0")
-    rows = rows_of(found, frame).frame
+    rows = rows_of(found.law, found.filter, frame).frame
     assert set(rows["seed_init"]) == {0}
     assert set(rows["P_post"]) == {2, 3, 4, 5, 6, 7, 8}  # all that the law speaks of, not only those it was fitted on
 
