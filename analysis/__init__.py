@@ -9,7 +9,7 @@ from importlib import import_module
 _HOMES = {
     "fit": "analysis.fitting",
     "Fit": "analysis.fitting",
-    "LAWS": "analysis.laws",
+    "LAWS": "analysis.laws.registry",
     "InputError": "analysis.errors",
 }
 

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _laws(_: argparse.Namespace) -> None:
-    from analysis.laws import LAWS
+    from analysis.laws.registry import LAWS
 
     for law in LAWS.values():
         print(f"{law.name}  ({law.response})\n    {law.equation}\n    {law.source}")

@@ -73,7 +73,7 @@ def compare(
     """
     from analysis import table
     from analysis.holdout import check, shared_rows, sorted_rows
-    from analysis.laws import LAWS, named
+    from analysis.laws.registry import LAWS, named
     from analysis.options import Options
     from analysis.ranking import rank
     from analysis.selection import Selection, select

@@ -39,7 +39,7 @@ from analysis.intervals import (
     of_draws,
     quantile,
 )
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.selection import selected
 from analysis.simulation import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
 from analysis.stages import Fitted, fit_rows

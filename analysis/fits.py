@@ -17,7 +17,7 @@ from analysis.errors import InputError
 from analysis.files import replacing
 from analysis.fitting import Fit
 from analysis.intervals import Bootstrap, Interval
-from analysis.laws import LAWS, named
+from analysis.laws.registry import LAWS, named
 from analysis.noise import GapNoise
 from analysis.options import Options
 

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import table
 from analysis.errors import InputError
 from analysis.law import FULL_BITS, Law
-from analysis.laws import named
+from analysis.laws.registry import named
 from analysis.laws.schemes import BASES
 from analysis.options import Options
 from analysis.variables import FORMATS, with_derived

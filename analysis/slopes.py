@@ -31,7 +31,7 @@ from analysis.fitting import fit
 from analysis.intervals import LEAST_CLUSTERS, LEVEL, clusters, degrees, quantile
 from analysis.jackknife import jackknife
 from analysis.law import Columns, Law, Parameter
-from analysis.laws import named
+from analysis.laws.registry import named
 from analysis.options import Options
 from analysis.selection import Selection, selected
 from analysis.solver import Local, minimise

@@ -7,7 +7,7 @@ from pathlib import Path
 from analysis import fits as fits_file
 from analysis import table
 from analysis.errors import InputError
-from analysis.figures import FIGURES
+from analysis.figures.registry import FIGURES
 from analysis.fits import Fits
 from analysis.fitting import fit
 from analysis.slopes import slopes_by_width, write

@@ -13,7 +13,7 @@ from analysis import style
 from analysis.errors import InputError
 from analysis.figures.rows import LOWEST, was_fitted
 from analysis.fitting import Fit
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.selection import belonging
 from analysis.table import numbers
 

@@ -20,7 +20,7 @@ from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.capacity import empirical_share
 from analysis.fitting import Fit
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.selection import family
 from analysis.variables import with_derived
 

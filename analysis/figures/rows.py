@@ -9,8 +9,8 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.fitting import Fit, fit
 from analysis.law import FULL_BITS
-from analysis.laws import LAWS
 from analysis.laws.kumar import PARTS
+from analysis.laws.registry import LAWS
 from analysis.noise import gap_errors
 from analysis.options import Options
 from analysis.selection import belonging, rows_of, ways_in_training

@@ -17,7 +17,7 @@ from analysis import style
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 
 LAW = "kumar_ptq"
 BITS = (3.0, 4.0, 5.0, 6.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import FIGURES
+from analysis.figures.registry import FIGURES
 from analysis.report import drawings
 from analysis.report.claim import PAPER, Claim, Finding
 from analysis.report.claims_tokens import RTN, STUDY, fit_notes, gap_fit

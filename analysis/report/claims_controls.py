@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import FIGURES
 from analysis.figures import rows as shared
+from analysis.figures.registry import FIGURES
 from analysis.report import drawings
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding

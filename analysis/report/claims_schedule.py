@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import FIGURES
+from analysis.figures.registry import FIGURES
 from analysis.report import drawings
 from analysis.report.blocks import Grid
 from analysis.report.claim import PAPER, Claim, Finding

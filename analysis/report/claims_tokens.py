@@ -13,10 +13,10 @@ from analysis import style
 from analysis.choices import Estimate, drawn
 from analysis.derived import critical_tokens
 from analysis.errors import InputError
-from analysis.figures import FIGURES
 from analysis.figures.predicted_gap import side_by_side
+from analysis.figures.registry import FIGURES
 from analysis.fitting import Fit
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.options import Options
 from analysis.report import drawings, foretold
 from analysis.report.blocks import Grid

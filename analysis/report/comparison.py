@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from analysis.compare import compare
 from analysis.errors import InputError
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.ranking import Ranking
 from analysis.report.blocks import Block, Grid, Heading, Paragraph
 from analysis.report.claims_tokens import RTN

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.compare import add_parser, compare, text
 from analysis.errors import InputError
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.slopes import curved
 
 SIZES = (23_600, 82_900, 201_000, 378_000)

@@ -9,7 +9,7 @@ import pytest
 import analysis
 from analysis import coverage, simulation
 from analysis.coverage import Asked, ask, tally
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.options import Options
 from analysis.selection import select
 from analysis.simulation import DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate

@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 
 from analysis import derived
 from analysis.budgets import Budget, best_model, overhead_bits, serving_optimum, small_or_quantized
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 
 PAPER = derived.paper_constants()
 UNTIED = PAPER | {"alpha": 0.34, "beta": 0.41, "A": 400.0, "B": 3000.0}

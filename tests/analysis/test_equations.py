@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.errors import InputError
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from tests.analysis.test_laws import FRAME, law_and_point
 
 

@@ -10,7 +10,7 @@ import pytest
 import analysis
 from analysis import style
 from analysis.errors import InputError
-from analysis.figures import FIGURES
+from analysis.figures.registry import FIGURES
 
 
 @pytest.fixture(scope="module")

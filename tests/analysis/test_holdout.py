@@ -6,7 +6,7 @@ import pytest
 
 from analysis.errors import InputError
 from analysis.holdout import Measures, foretell, groups, measures, sorted_rows, split, upsets
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.options import Options
 
 # Two sizes, three horizons, two chains a size.

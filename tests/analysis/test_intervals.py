@@ -9,7 +9,7 @@ from scipy import stats
 
 import analysis
 from analysis.intervals import clusters, groups, jackknife, leave_out
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.options import Options
 from analysis.selection import select
 from analysis.simulation import DESIGNS, NOISES, simulate

@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 
 import analysis
 from analysis.errors import InputError
-from analysis.laws import LAWS, named
 from analysis.laws.kumar import PARTS, TABLE_2, capacity
+from analysis.laws.registry import LAWS, named
 
 FRAME = {
     "N": np.array([2.4e4, 8e4, 6e5]),

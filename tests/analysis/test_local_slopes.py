@@ -7,7 +7,7 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.errors import InputError
-from analysis.figures import FIGURES
+from analysis.figures.registry import FIGURES
 from analysis.slopes import numbers, slopes_by_width
 
 

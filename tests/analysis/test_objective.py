@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.objective import Problem, huber
 
 CASES = ("chinchilla", "chinchilla_tied", "kumar_ptq", "kumar_neff")

@@ -10,8 +10,9 @@ import pytest
 import analysis
 from analysis import derived
 from analysis.errors import InputError
-from analysis.figures import FIGURES, capacity, inference_optimum, predicted_gap
+from analysis.figures import capacity, inference_optimum, predicted_gap
 from analysis.figures import rows as shared
+from analysis.figures.registry import FIGURES
 from analysis.fits import published
 from analysis.laws.kumar import PARTS
 

@@ -9,10 +9,11 @@ import pytest
 import analysis
 from analysis import derived, style
 from analysis.errors import InputError
-from analysis.figures import FIGURES, effective_size, optimal_precision, schedules
+from analysis.figures import effective_size, optimal_precision, schedules
 from analysis.figures import rows as shared
+from analysis.figures.registry import FIGURES
 from analysis.fits import published
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 
 FULL = (16, 16, 16)
 LOW = (*((b, 16, 16) for b in (3, 4, 6, 8)), *((16, b, 16) for b in (4, 6, 8)), *((16, 16, b) for b in (3, 4, 6)))

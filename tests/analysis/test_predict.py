@@ -9,7 +9,7 @@ import analysis
 from analysis.answers import gap_law, loss_law, outside
 from analysis.errors import InputError
 from analysis.fits import published
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.plan import plan
 from analysis.predict import bits_of, paper, predict
 

@@ -10,7 +10,7 @@ from scipy.optimize import brentq, least_squares
 
 import analysis
 from analysis.errors import InputError
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.objective import Problem
 from analysis.options import Options
 from analysis.profile import profile

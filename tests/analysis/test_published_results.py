@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import huber, logsumexp
 
 import analysis
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.laws.schemes import quest
 from analysis.objective import Problem
 

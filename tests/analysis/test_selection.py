@@ -9,7 +9,7 @@ import pytest
 
 import analysis
 from analysis.errors import InputError
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.selection import belonging, rows_of, select
 from analysis.slopes import CURVATURE, curved
 

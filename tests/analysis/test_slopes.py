@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 
 import analysis
 from analysis.errors import InputError
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from analysis.options import Options
 from analysis.selection import select
 from analysis.slopes import curved, law_curvature, local_slopes, numbers, slopes_by_width

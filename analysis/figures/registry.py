@@ -1,0 +1,50 @@
+"""All figures of a study, in the order in which they are drawn."""
+
+from collections.abc import Callable
+
+from analysis.figures import (
+    capacity,
+    degradation,
+    during_and_after,
+    effective_size,
+    float_formats,
+    gap_heatmap,
+    granularity,
+    inference_optimum,
+    isoloss,
+    learning_rates,
+    local_slopes,
+    matched,
+    memory,
+    optimal_precision,
+    part_sweeps,
+    predicted_gap,
+    predicted_loss,
+    quantizers,
+    schedules,
+    weight_precision,
+)
+from analysis.style import Drawn
+
+FIGURES: dict[str, Callable[..., Drawn]] = {
+    "degradation": degradation.draw,
+    "weight_precision": weight_precision.draw,
+    "capacity": capacity.draw,
+    "isoloss": isoloss.draw,
+    "predicted_loss": predicted_loss.draw,
+    "predicted_gap": predicted_gap.draw,
+    "local_slopes": local_slopes.draw,
+    "gap_heatmap": gap_heatmap.draw,
+    "effective_size": effective_size.draw,
+    "quantizers": quantizers.draw,
+    "schedules": schedules.draw,
+    "learning_rates": learning_rates.draw,
+    "memory": memory.draw,
+    "granularity": granularity.draw,
+    "part_sweeps": part_sweeps.draw,
+    "during_and_after": during_and_after.draw,
+    "matched": matched.draw,
+    "optimal_precision": optimal_precision.draw,
+    "inference_optimum": inference_optimum.draw,
+    "float_formats": float_formats.draw,
+}
