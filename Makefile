@@ -63,7 +63,7 @@ bench: setup ## measure speed: training steps and quantization, each against oth
 	$(RUN) -m bench
 
 coverage: setup ## simulate studies and count how often the 95% intervals of fits hold the truth (about 10 minutes)
-	OMP_NUM_THREADS=1 $(RUN) -m analysis.coverage
+	$(RUN) -m analysis coverage
 
 clean: ## delete the environment and the tokenized corpora (runs and results stay)
 	rm -rf $(VENV) cache

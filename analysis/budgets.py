@@ -11,17 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.derived import (
-    LOWEST_BITS,
-    Constants,
-    Optimum,
-    Widths,
-    bits_of_part,
-    critical_tokens,
-    gap_rate,
-    lowest,
-    training_loss,
-)
+from analysis.derived import LOWEST_BITS, Optimum, critical_tokens, lowest
+from analysis.formulas import Constants, Widths, bits_of_part, gap_rate, training_loss
 from analysis.law import FULL_BITS
 
 SCALE_BITS = 16.0  # a scale of a group, where the format does not say it

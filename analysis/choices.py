@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis import derived
+from analysis import formulas
 from analysis.answers import gap_law, outside
 from analysis.budgets import Budget, best_model, overhead_bits
 from analysis.derived import Optimum
@@ -236,16 +236,16 @@ def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequ
     c, g = loss.constants, None if gap is None else gap.constants
     widths = dict.fromkeys(parts, way.trained)
     charged = way.trained if saves_operations(parts) else FULL_BITS
-    if np.isnan(derived.effective_share(c, widths)).flat[0]:
-        edge = float(derived.infeasible_below(c).flat[0])
+    if np.isnan(formulas.effective_share(c, widths)).flat[0]:
+        edge = float(formulas.infeasible_below(c).flat[0])
         return f"{loss.fit.law.name} leaves no effective parameters at {edge:.3g} bits and below"
     bits = None if way.post is None else way.served
     found = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
     if np.isnan(found.loss[0]):
         return "the budget has no room for one parameter and one token"
     N, D = float(found.N[0]), float(found.D[0])
-    trained = _finite_or_inf(derived.training_loss(c, N, D, widths))
-    added = np.zeros_like(trained) if g is None else _finite_or_inf(derived.gap(g, N, D, bits, widths))
+    trained = _finite_or_inf(formulas.training_loss(c, N, D, widths))
+    added = np.zeros_like(trained) if g is None else _finite_or_inf(formulas.gap(g, N, D, bits, widths))
     gap_told = added if gap is None else stretched(added, gap.reach)
     at = {"N": N, "D": D, **widths} | ({} if bits is None else {"P_post": bits})
     used = [loss] if gap is None else [loss, gap]

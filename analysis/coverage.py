@@ -1,4 +1,4 @@
-"""How often a 95% interval covers the truth: `python -m analysis.coverage [--studies 400] [--seed 0] [--out FOLDER]`.
+"""How often a 95% interval covers the truth: `python -m analysis coverage [--studies 400] [--seed 0] [--out FOLDER]`.
 
 Studies are simulated from planted laws (`simulation` says with what scatter), fitted as `analysis.fit` fits them, and
 each parameter's interval is asked whether it holds the planted value. Two designs: the ladder (five sizes) and a small
@@ -10,14 +10,12 @@ Other intervals of the same fits stand beside the project's (`ours`): jackknives
 `percentile` of the draws and the same `stretched` for how few chains there are.
 """
 
-import argparse
 import csv
 import dataclasses
 import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +42,7 @@ from analysis.selection import selected
 from analysis.simulation import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
 from analysis.stages import Fitted, fit_rows
 
-PROG = "python -m analysis.coverage"
-DRAWS = 200
+COMMAND = "python -m analysis coverage"
 TRUTH = {"kumar_ptq": GAP, "chinchilla": LOSS}
 GOAL = (0.93, 0.97)
 PREDICTION = "prediction"
@@ -222,33 +219,23 @@ def _commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=PROG, description="Simulate studies and count how often intervals cover.")
-    parser.add_argument("--studies", type=int, default=400, help="of each design and noise (default 400)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--draws", type=int, default=DRAWS, help=f"of the bootstrap (default {DRAWS})")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("results/coverage"))
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.studies < 1 or chosen.draws < 2 or chosen.seed < 0:
-            raise InputError("expected at least 1 study and 2 draws, and a seed of 0 or more")
-        _run(chosen)
-    except InputError as fault:
-        print(f"{PROG}: {fault}", file=sys.stderr)
-        return 1
-    return 0
+def make(folder: Path, *, studies: int, seed: int, draws: int, progress: Callable[[str], None]) -> list[Path]:
+    """Simulate so many studies of each design and noise, and write coverage.csv and README.md into `folder`.
 
-
-def _run(chosen: argparse.Namespace) -> None:
+    Raises:
+        InputError: a number out of range, no study gave a fit, or `folder` cannot be written to.
+    """
+    if studies < 1 or draws < 2 or seed < 0:
+        raise InputError("expected at least 1 study and 2 draws, and a seed of 0 or more")
     begin, asked, failed = time.perf_counter(), [], 0
-    with replacing(chosen.out / "coverage.csv") as numbers, replacing(chosen.out / "README.md") as text:
+    paths = [folder / "coverage.csv", folder / "README.md"]
+    with replacing(paths[0]) as numbers, replacing(paths[1]) as text:
         for design in DESIGNS:
             for noise in NOISES:
-                print(f"{design.name}, {noise.name}: {chosen.studies} studies", file=sys.stderr, flush=True)
-                for study in range(chosen.studies):
+                progress(f"{design.name}, {noise.name}: {studies} studies")
+                for study in range(studies):
                     try:
-                        asked += list(ask(design, noise, seed=chosen.seed, study=study, draws=chosen.draws))
+                        asked += list(ask(design, noise, seed=seed, study=study, draws=draws))
                     except InputError:
                         failed += 1
         if not asked:
@@ -258,12 +245,7 @@ def _run(chosen: argparse.Namespace) -> None:
             lines = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
             lines.writeheader()
             lines.writerows(records)
-        command = f"{PROG} --studies {chosen.studies} --seed {chosen.seed} --draws {chosen.draws}"
+        command = f"{COMMAND} --studies {studies} --seed {seed} --draws {draws}"
         seconds = time.perf_counter() - begin
         text.write_text(report(records, command=command, seconds=seconds, failed=failed), encoding="utf-8")
-    for name in ("coverage.csv", "README.md"):
-        print(f"coverage: {chosen.out / name}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return paths

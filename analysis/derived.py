@@ -11,23 +11,17 @@ case: f is evaluated there too, as in the laws. Two printed equations are wrong 
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
+from analysis.formulas import Constants, Widths, beta_of, effective_share, gap_rate, training_loss
 from analysis.law import FULL_BITS
-from analysis.laws.chinchilla import KUMAR
-from analysis.laws.kumar import PARTS, ROBUST, TABLE_2, capacity
 
 LOWEST_BITS = 1.0  # no number has fewer
 SCAN = 301  # points at which a function that may have several minima is looked at first
 GOLDEN = (np.sqrt(5) - 1) / 2
 NARROWINGS = 80  # golden sections: the interval shrinks to 2e-17 of itself
-
-Constants = Mapping[str, float | np.ndarray]
-Widths = float | np.ndarray | Mapping[str, float | np.ndarray]
-"""Bits of all parts alike, or by part (P_w, P_a, P_kv; those not told: 16)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,80 +34,6 @@ class Optimum:
     loss: np.ndarray
 
 
-def paper_constants() -> dict[str, float]:
-    """Table 2: the loss law, f(P) of each part, and the gap law with its shift b."""
-    return KUMAR | TABLE_2
-
-
-def averaged(constants: Constants) -> dict[str, float | np.ndarray]:
-    """The constants with gamma and n of each part replaced by the averages over the parts (Eq. 4, tied form)."""
-    known = [names for names in PARTS.values() if names[0] in constants]
-    gamma = sum(constants[g] for g, _ in known) / len(known)
-    shift = sum(constants.get(n, 0.0) for _, n in known) / len(known)
-    return {**constants, **{g: gamma for g, _ in known}, **{n: shift for _, n in known}}
-
-
-# ---- the laws ----
-
-
-def effective_share(constants: Constants, P: Widths) -> np.ndarray:
-    """N_eff / N = f(P_w) f(P_a) f(P_kv), f(P) = 1 - exp(-P/gamma + n) (Eq. 4, Appendix K); F(P) where P is one number.
-
-    NaN where any f <= 0, also where two negative factors would make a positive product.
-    """
-    share = np.ones(())
-    for part, (gamma, shift) in PARTS.items():
-        if gamma in constants:
-            f = capacity(bits_of_part(P, part), constants[gamma], constants.get(shift, 0.0))
-            share = share * np.where(f > 0, f, np.nan)
-    # The law may know no part at all: the answer has the shape of the question all the same.
-    return share * np.ones(np.shape(bits_of_part(P, "P_w")))
-
-
-def bits_of_part(P: Widths, part: str) -> np.ndarray:
-    """The width of one part (P_w, P_a, P_kv) in bits."""
-    return np.asarray(P.get(part, FULL_BITS) if isinstance(P, Mapping) else P, float)
-
-
-def infeasible_below(constants: Constants) -> np.ndarray:
-    """The width in bits at and below which F(P) <= 0: the largest gamma_x n_x over the parts, at least 0."""
-    edges = [np.asarray(constants[g] * constants.get(n, 0.0)) for g, n in PARTS.values() if g in constants]
-    return functools.reduce(np.maximum, edges, np.zeros(()))
-
-
-def training_loss(constants: Constants, N, D, P: Widths = FULL_BITS) -> np.ndarray:
-    """L = A N_eff^-alpha + B D^-beta + E (Eqs. 3 and 4) in nats; NaN where f(P) <= 0."""
-    c = constants
-    effective = N * effective_share(c, P)
-    return c["A"] * effective ** -c["alpha"] + c["B"] * np.asarray(D, float) ** -_beta(c) + c["E"]
-
-
-def gap_rate(constants: Constants, N, P_post, P: Widths = FULL_BITS) -> np.ndarray:
-    """What quantization to P_post adds, over D^gamma_D: C_T / N^gamma_N exp(-P_post/gamma_post + b) (Eq. 2).
-
-    With C_w, C_a or C_kv among the constants it is Eq. 9 for a model that was trained at P: N is N_eff, and each part
-    gives a factor 1 - exp(-C_x (P_x - P_post)), zero where training had no more bits than are left.
-    """
-    c = constants
-    rate = c["C_T"] * np.exp(-np.asarray(P_post, float) / c["gamma_post"] + c.get("b", 0.0))
-    if not set(ROBUST.values()) & set(c):
-        return rate * np.asarray(N, float) ** -c["gamma_N"]
-    for part, symbol in ROBUST.items():
-        if symbol in c:
-            rate = rate * -np.expm1(-c[symbol] * np.maximum(bits_of_part(P, part) - P_post, 0.0))
-    return rate * (N * effective_share(c, P)) ** -c["gamma_N"]
-
-
-def gap(constants: Constants, N, D, P_post, P: Widths = FULL_BITS) -> np.ndarray:
-    """delta_PTQ in nats (Eq. 2 with Appendix K's shift; Eq. 9 where C_w, C_a or C_kv are known)."""
-    return gap_rate(constants, N, P_post, P) * np.asarray(D, float) ** constants["gamma_D"]
-
-
-def training_cost(N, D, P) -> np.ndarray:
-    """C = 6/16 N D P operations (Eq. 5): 6 N D at 16 bits."""
-    return 6 / FULL_BITS * N * D * P
-
-
 # ---- tokens ----
 
 
@@ -124,7 +44,7 @@ def critical_tokens(constants: Constants, N, P_post, P: Widths = FULL_BITS, *, g
     gamma_D <= 0 or nothing is added. `gap` holds the gap law's constants if they are not among `constants`.
     """
     g = constants if gap is None else gap
-    beta, gamma = _beta(constants), np.asarray(g["gamma_D"], float)
+    beta, gamma = beta_of(constants), np.asarray(g["gamma_D"], float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = (beta * constants["B"] / (gamma * gap_rate(g, N, P_post, P))) ** (1 / (gamma + beta))
     return np.where(gamma > 0, found, np.inf)
@@ -151,7 +71,7 @@ def best_bits_at_size(constants: Constants, N, C, *, low=LOWEST_BITS, high=FULL_
     c = constants
 
     def loss(P):
-        return _lost_by_bits(c, N, P) + c["B"] * tokens_for(C, N, P) ** -_beta(c)
+        return _lost_by_bits(c, N, P) + c["B"] * tokens_for(C, N, P) ** -beta_of(c)
 
     return lowest(loss, low, high, scan=True)
 
@@ -163,7 +83,7 @@ def best_bits_at_size_and_tokens(constants: Constants, N, D, *, low=LOWEST_BITS,
     found as the minimum over P of A N_eff^-alpha + beta B D^-beta ln P, which has the same slope.
     """
     c = constants
-    per_log = _beta(c) * c["B"] * np.asarray(D, float) ** -_beta(c)
+    per_log = beta_of(c) * c["B"] * np.asarray(D, float) ** -beta_of(c)
     return lowest(lambda P: _lost_by_bits(c, N, P) + per_log * np.log(P), low, high, scan=True)
 
 
@@ -188,7 +108,7 @@ def optimum_at_bits(constants: Constants, C, P) -> Optimum:
     K = N D = 16 C / (6 P).
     """
     c = constants
-    alpha, beta = c["alpha"], _beta(c)
+    alpha, beta = c["alpha"], beta_of(c)
     product = tokens_for(C, 1.0, P)
     front = alpha * c["A"] * effective_share(c, P) ** -alpha / (beta * c["B"])
     N = (front * product**beta) ** (1 / (alpha + beta))
@@ -243,10 +163,6 @@ def lowest(function: Callable[[np.ndarray], np.ndarray], low, high, *, scan: boo
     best = found.argmin(axis=0)[None]
     place, value = np.take_along_axis(places, best, axis=0)[0], np.take_along_axis(found, best, axis=0)[0]
     return np.where(np.isposinf(value), np.nan, place)
-
-
-def _beta(constants: Constants):
-    return constants.get("beta", constants["alpha"])
 
 
 def _optimum(N, D, P, loss) -> Optimum:

@@ -6,8 +6,8 @@ Nothing heavier than argparse is imported before a command runs.
 import argparse
 from pathlib import Path
 
+from analysis.arguments import csv_path
 from analysis.errors import InputError
-from analysis.fit_command import csv_path
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.fit_command import account, add_options, aligned, csv_path, options_of, progress
+from analysis.arguments import account, add_options, aligned, csv_path, options_of, progress
 
 if TYPE_CHECKING:
     from analysis.profile import Profile

@@ -1,4 +1,4 @@
-"""Public tables of runs, fetched for a check of the fits: `python -m analysis.public NAME [--out FOLDER]`.
+"""Public tables of runs, for a check of the fits: `python -m analysis public NAME [--out FOLDER]` downloads them.
 
 None of them is shipped with this project. A table is downloaded from the repository of its authors at a pinned commit,
 turned into the tidy table and written as NAME.csv. What is checked of it:
@@ -12,26 +12,14 @@ turned into the tidy table and written as NAME.csv. What is checked of it:
 Only the standard library is used here.
 """
 
-import argparse
 import csv
 import dataclasses
 import hashlib
-import http.client
 import io
 import json
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from analysis.errors import InputError
-from analysis.files import replacing
-
-PROG = "python -m analysis.public"
 HOST = "https://raw.githubusercontent.com"
-SECONDS = 30.0  # without a byte, before giving up
-LARGEST = 64 * 2**20  # bytes of a file, several times those of any table here
 CHECKED = ("N", "D", "loss", "scheme")  # the columns that `values` covers, where a table has them
 FP4_BITS = 4  # e2m1, which QuEST's records call 16 bits
 OUTLIERS = 5  # points with the fewest tokens a parameter, which Besiroglu et al. leave out of their fit
@@ -143,29 +131,6 @@ SOURCES = {
 }
 
 
-def fetch(source: Source) -> tuple[list[Row], str]:
-    """The rows of a table, and the sha256 of the file that they came in.
-
-    Raises:
-        InputError: it cannot be reached, or is not what was expected.
-    """
-    content = _download(source.url)
-    found = hashlib.sha256(content).hexdigest()
-    if source.sha256 not in (None, found):
-        raise InputError(f"{source.url}: sha256 is {found}, expected {source.sha256}; nothing was written")
-    try:
-        rows = source.convert(content)
-        values = digest(rows)
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, csv.Error) as fault:
-        reason = " ".join(f"{type(fault).__name__} {fault}".split())
-        raise InputError(f"{source.url}: not in the expected format ({reason}); nothing was written") from None
-    if len(rows) != source.rows:
-        raise InputError(f"{source.url}: holds {len(rows)} runs, expected {source.rows}; nothing was written")
-    if source.values not in (None, values):
-        raise InputError(f"{source.url}: its values are not those that fits were verified on; nothing was written")
-    return rows, found
-
-
 def digest(rows: Sequence[Row]) -> str:
     """sha256 of the columns `CHECKED`, whatever the order of rows and of columns."""
 
@@ -174,63 +139,3 @@ def digest(rows: Sequence[Row]) -> str:
 
     lines = sorted(",".join(text(row[c]) for c in CHECKED if c in row) for row in rows)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _download(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            content = answer.read(LARGEST + 1)
-            missing = answer.length  # bytes that were announced and did not come; None where no number was
-    except urllib.error.HTTPError as fault:
-        raise InputError(f"{url}: the host answers {fault.code} {fault.reason}; nothing was written") from None
-    except urllib.error.URLError as fault:
-        reason = " ".join(str(fault.reason).split())
-        raise InputError(
-            f"{url}: cannot be reached ({reason}); this needs a network connection, nothing was written"
-        ) from None
-    except (OSError, http.client.HTTPException) as fault:  # an answer has begun, or was none
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        raise InputError(f"{url}: the download broke off ({reason}); nothing was written, try again") from None
-    if len(content) > LARGEST:
-        raise InputError(f"{url}: more than {LARGEST >> 20} MiB, which is no table known here; nothing was written")
-    if missing:
-        raise InputError(f"{url}: the download broke off {missing} bytes too early; nothing was written, try again")
-    return content
-
-
-def write(path: Path, rows: Sequence[Row]) -> None:
-    """`rows` as the CSV `path`, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        lines.writeheader()
-        lines.writerows(rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=PROG, description="Download a public table of runs as a tidy table NAME.csv.")
-    known = "; ".join(f"{s.name}: {s.rows} runs of {s.repository}, licence: {s.licence}" for s in SOURCES.values())
-    parser.add_argument("name", metavar="NAME", help=known)
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("."), help="default: the current folder")
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.name not in SOURCES:
-            raise InputError(f"{chosen.name}: no such table; use one of {', '.join(SOURCES)}")
-        source = SOURCES[chosen.name]
-        rows, found = fetch(source)
-        path = chosen.out / f"{source.name}.csv"
-        write(path, rows)
-    except InputError as fault:
-        print(f"{PROG}: {fault}", file=sys.stderr)
-        return 1
-    file = "sha256 as expected" if source.sha256 else f"sha256 {found} not checked (none is known)"
-    values = ", values as expected" if source.values else ""
-    print(
-        f"{path}: {len(rows)} rows from {source.repository} {source.path} at commit {source.commit}, "
-        f"licence: {source.licence}; {file}{values}"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.answers import LOSS_LAWS
-from analysis.derived import effective_share, infeasible_below, paper_constants
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
+from analysis.formulas import effective_share, infeasible_below, paper_constants
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 

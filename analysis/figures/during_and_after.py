@@ -14,10 +14,10 @@ from matplotlib.patches import Patch
 
 from analysis import style
 from analysis.answers import LOW_LAWS, UNIFIED
-from analysis.derived import gap, paper_constants, training_loss
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
+from analysis.formulas import gap, paper_constants, training_loss
 from analysis.law import FULL_BITS
 
 PAPER_SIZE, PAPER_TOKENS, PAPER_BITS = 30e6, (1e9, 3e11), (3.0, 4.0, 5.0)

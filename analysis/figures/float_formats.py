@@ -15,11 +15,11 @@ from scipy import stats
 
 from analysis import style
 from analysis.answers import LOSS_LAWS
-from analysis.derived import effective_share
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.capacity import empirical_share
 from analysis.fitting import Fit
+from analysis.formulas import effective_share
 from analysis.laws.registry import LAWS
 from analysis.selection import family
 from analysis.variables import with_derived

@@ -11,10 +11,11 @@ import pandas as pd
 
 from analysis import style
 from analysis.answers import GAP_LAW, LOSS_LAWS, loss_law
-from analysis.derived import Optimum, critical_tokens, gap, lowest, paper_constants, training_loss
+from analysis.derived import Optimum, critical_tokens, lowest
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
+from analysis.formulas import gap, paper_constants, training_loss
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 

@@ -12,10 +12,11 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.answers import LOW_LAWS
-from analysis.derived import LOWEST_BITS, best_bits, best_bits_at_size_and_tokens, paper_constants
+from analysis.derived import LOWEST_BITS, best_bits, best_bits_at_size_and_tokens
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
+from analysis.formulas import paper_constants
 from analysis.law import FULL_BITS
 
 SIZES, TOKENS, MARKED = (8e9, 70e9, 405e9), (1e11, 1e15), 15e12

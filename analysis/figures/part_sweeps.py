@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.answers import LOW_LAWS
-from analysis.derived import training_loss
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.fitting import Fit
+from analysis.formulas import training_loss
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 

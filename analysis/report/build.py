@@ -27,8 +27,8 @@ from analysis.report import markdown as markdown_file
 from analysis.report.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
 from analysis.report.claim import Claim, Outcome, judge
 from analysis.report.numbers import digits
-from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.report.tables import Tables
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 TITLE = "Scaling laws for precision, on models that anyone can train"
 THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (

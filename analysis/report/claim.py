@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from analysis.errors import InputError
 from analysis.report.blocks import Grid
 from analysis.report.numbers import Number, brief
-from analysis.report.rules import NOT_DECIDABLE, NOT_RUN, Rule
+from analysis.report.rules import Rule
 from analysis.report.tables import Tables
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_RUN
 from analysis.style import Drawn
 
 PAPER = "Kumar et al."

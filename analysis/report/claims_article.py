@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.derived import effective_share, paper_constants
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.fitting import Fit
+from analysis.formulas import effective_share, paper_constants
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 from analysis.plan import plan

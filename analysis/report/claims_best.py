@@ -8,13 +8,14 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.derived import best_bits, paper_constants
+from analysis.derived import best_bits
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.effective_size import same_rows
 from analysis.figures.predicted_gap import usable
 from analysis.figures.registry import FIGURES
 from analysis.fitting import Fit
+from analysis.formulas import paper_constants
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 from analysis.report import foretold

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers import LOW_LAWS
-from analysis.derived import effective_share, paper_constants, training_loss
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.fitting import Fit
+from analysis.formulas import effective_share, paper_constants, training_loss
 from analysis.law import FULL_BITS
 from analysis.laws.kumar import PARTS
 from analysis.report import drawings

@@ -4,7 +4,6 @@ All others are those of `analysis.figures`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,10 @@ from analysis import style
 from analysis.errors import InputError
 from analysis.fitting import Fit
 from analysis.law import FULL_BITS
+from analysis.report.contrasts import Trunk
 from analysis.report.numbers import Number
 from analysis.report.tables import TELLING, Rows, Tables, ends, full_precision
-
-if TYPE_CHECKING:
-    from analysis.report.contrasts import Trunk
-    from analysis.report.turns import Lowest
+from analysis.report.turns import Lowest
 
 GREY = "0.45"
 LOOKS = ("-", style.DASHES, ":", "-.")
@@ -75,7 +72,7 @@ def symbols(text: str) -> str:
 
 
 @style.styled
-def turning(tables: Tables, rows: Rows, found: "Sequence[Lowest]", law: "Callable[[Lowest], Number]") -> style.Drawn:
+def turning(tables: Tables, rows: Rows, found: Sequence[Lowest], law: Callable[[Lowest], Number]) -> style.Drawn:
     """Loss after quantization against D, a panel a width, a line an N; rings at the lowest means, bars at the D_crit of
     the fitted laws."""
     frame = ends(full_precision(tables.rows(rows)))
@@ -164,7 +161,7 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
 
 
 @style.styled
-def branches(trunks: "Sequence[Trunk]") -> style.Drawn:
+def branches(trunks: Sequence[Trunk]) -> style.Drawn:
     """ln delta_PTQ of trunks and of the ends of their decayed branches, a panel an N."""
     bits = TELLING[0]
     sizes = sorted({t.N for t in trunks})

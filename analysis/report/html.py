@@ -8,7 +8,7 @@ import html
 import re
 
 from analysis.report.blocks import Block, Bullets, Document, Grid, Heading, Paragraph, Picture, Verdict
-from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 CLASSES = {REPRODUCED: "yes", NOT_REPRODUCED: "no", NOT_DECIDABLE: "open", NOT_RUN: "none"}
 GREEK = {

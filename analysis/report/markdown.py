@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from analysis.files import replacing
 from analysis.report.blocks import Block, Bullets, Document, Grid, Heading, Paragraph, Picture, Verdict
 
 
@@ -18,8 +19,6 @@ def render(document: Document, pictures: str) -> str:
 
 def write_pictures(document: Document, folder: Path) -> list[Path]:
     """Write the figures as PNG files into `folder`, and remove those that are none of them any more."""
-    from analysis.files import replacing
-
     paths = []
     for found in document.pictures:
         paths.append(folder / f"{found.name}.png")

@@ -1,11 +1,10 @@
 """A dress rehearsal: tables of all studies, simulated from a world whose truths are planted, before any is run.
 
-`python -m analysis.report.rehearsal FOLDER` writes FOLDER/<study>/runs.csv; `python -m analysis report --results
-FOLDER` then shows which verdicts the rules give, and how wide intervals are with so many runs. The tests plant worlds
-in which claims hold, in which they do not, and in which noise hides it.
+`python -m analysis simulate FOLDER` writes FOLDER/<study>/runs.csv; `python -m analysis report --results FOLDER` then
+shows which verdicts the rules give, and how wide intervals are with so many runs. The tests plant worlds in which
+claims hold, in which they do not, and in which noise hides it.
 """
 
-import argparse
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
@@ -191,12 +190,3 @@ def write(folder: Path, world: World | None = None, *, seed: int = 0, only: Iter
     for name, frame in tables(world or World(), seed=seed, only=only).items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         frame.to_csv(folder / name / "runs.csv", index=False, float_format="%.8g", lineterminator="\n")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m analysis.report.rehearsal", description="Write simulated tables.")
-    parser.add_argument("folder", metavar="FOLDER", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    write(given.folder, seed=given.seed)
-    print(f"simulated tables: {given.folder}")

@@ -12,9 +12,8 @@ import math
 from collections.abc import Mapping
 
 from analysis.report.numbers import Number, digits
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, REPRODUCED
 
-REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
-NOT_DECIDABLE, NOT_RUN = "not decidable at this scale", "not run yet"
 YES, NO, OPEN, UNREFUTED = "yes", "no", "open", "not ruled out"
 
 

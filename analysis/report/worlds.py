@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from analysis.derived import gap_rate, training_loss
+from analysis.formulas import gap_rate, training_loss
 from analysis.laws.kumar import PARTS, TABLE_2
 from analysis.report.tables import COLUMNS
 from analysis.simulation import BIT, CHAIN, GAP, LOSS, RUN, SEEDS_OF_LOSS, WINDOW

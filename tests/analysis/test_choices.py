@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis import fits
-from analysis.plan import plan, report
+from analysis.plan import plan
+from analysis.plan_command import report
 from analysis.predict import paper, predict
 
 BITS = ("P_w", "P_a", "P_kv")

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from analysis.compare import add_parser, compare, text
+from analysis.compare import compare
+from analysis.compare_command import add_parser, text
 from analysis.errors import InputError
 from analysis.laws.registry import LAWS
 from analysis.slopes import curved
@@ -214,7 +215,7 @@ def test_command_prints_and_writes(capsys, tmp_path, plain):
 
 
 def test_command_loads_nothing_heavy():
-    check = "import sys, argparse, analysis.compare as c\n"
+    check = "import sys, argparse, analysis.compare_command as c\n"
     check += "c.add_parser(argparse.ArgumentParser().add_subparsers()); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
     assert not {"scipy", "pandas", "numpy"} & set(loaded)

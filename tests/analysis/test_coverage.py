@@ -8,6 +8,7 @@ import pytest
 
 import analysis
 from analysis import coverage, simulation
+from analysis.__main__ import main
 from analysis.coverage import Asked, ask, tally
 from analysis.laws.registry import LAWS
 from analysis.options import Options
@@ -146,7 +147,7 @@ def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(coverage, "DESIGNS", (SMALL, Design(name="tiny", sizes=(23_600, 82_900), seeds=1)))
     monkeypatch.setattr(coverage, "NOISES", (CHANCE,))
     out = tmp_path / "results" / "coverage"
-    assert coverage.main(["--studies", "2", "--draws", "20", "--out", str(out)]) == 0
+    assert main(["coverage", "--studies", "2", "--draws", "20", "--out", str(out)]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [f"coverage: {out / name}" for name in ("coverage.csv", "README.md")]
     assert "small, chance: 2 studies" in captured.err
@@ -168,7 +169,7 @@ def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
     ):
         assert text in page
     before = (out / "coverage.csv").read_bytes()
-    assert coverage.main(["--studies", "2", "--draws", "20", "--out", str(out)]) == 0
+    assert main(["coverage", "--studies", "2", "--draws", "20", "--out", str(out)]) == 0
     assert (out / "coverage.csv").read_bytes() == before
     assert sorted(p.name for p in out.iterdir()) == ["README.md", "coverage.csv"]
 
@@ -176,6 +177,6 @@ def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("arguments", [["--studies", "0"], ["--draws", "1"], ["--seed", "-1"], ["--out", "{file}/x"]])
 def test_faults_are_one_line(arguments, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert coverage.main([a.format(file=tmp_path / "file") for a in arguments]) == 1
+    assert main(["coverage", *(a.format(file=tmp_path / "file") for a in arguments)]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("python -m analysis.coverage: ") and err.count("\n") == 1
+    assert err.startswith("python -m analysis coverage: ") and err.count("\n") == 1

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from analysis import derived
+from analysis import derived, formulas
 from analysis.budgets import Budget, best_model, overhead_bits, serving_optimum, small_or_quantized
 from analysis.laws.registry import LAWS
 
-PAPER = derived.paper_constants()
+PAPER = formulas.paper_constants()
 UNTIED = PAPER | {"alpha": 0.34, "beta": 0.41, "A": 400.0, "B": 3000.0}
 NO_SHIFTS = {symbol: value for symbol, value in PAPER.items() if not symbol.startswith("n_")}
 WIDTHS = np.linspace(3.2, 16, 6401)
@@ -16,7 +16,7 @@ LEDGER = {"int3": 3.0, "int4": 4.0, "int5": 5.0, "int6": 6.0, "int8": 8.0, "bf16
 
 
 def at(P):
-    return derived.effective_share(PAPER, P)
+    return formulas.effective_share(PAPER, P)
 
 
 # ---- the paper's numbers ----
@@ -31,10 +31,10 @@ def test_effective_parameters_of_the_paper():
 
 def test_best_bits_of_the_paper():
     assert round(float(derived.best_bits(PAPER)), 2) == 7.00
-    assert round(float(derived.best_bits(derived.averaged(PAPER))), 2) == 7.64
+    assert round(float(derived.best_bits(formulas.averaged(PAPER))), 2) == 7.64
     assert round(float(derived.best_bits(NO_SHIFTS)), 2) == 3.47
     # without shifts and averaged, 3P/gamma = exp(P/gamma) - 1
-    assert float(derived.best_bits(derived.averaged(NO_SHIFTS))) == pytest.approx(1.904 * 1.9475, abs=2e-3)
+    assert float(derived.best_bits(formulas.averaged(NO_SHIFTS))) == pytest.approx(1.904 * 1.9475, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_best_bits_at_the_size_and_tokens_of_llama(N, D, bits):
     found = float(derived.best_bits_at_size_and_tokens(PAPER, N, D))
     assert found == pytest.approx(bits, abs=0.055)
     # such a model is the best of its cost at its size
-    again = derived.best_bits_at_size(PAPER, N, derived.training_cost(N, D, found))
+    again = derived.best_bits_at_size(PAPER, N, formulas.training_cost(N, D, found))
     assert float(again) == pytest.approx(found, abs=1e-4)
 
 
 def test_predicted_bars_of_figure_6():
     sizes, bits = np.array([1.76e9, 1.17e9, 880e6, 440e6]), np.array([4, 6, 8, 16.0])
-    assert np.round(derived.training_loss(PAPER, sizes, 16e9, bits), 2).tolist() == [3.17, 3.09, 3.09, 3.14]
-    assert float(derived.gap(PAPER, 27.95e6, 937 * 27.95e6, 3)) == pytest.approx(0.603, abs=1e-3)
+    assert np.round(formulas.training_loss(PAPER, sizes, 16e9, bits), 2).tolist() == [3.17, 3.09, 3.09, 3.14]
+    assert float(formulas.gap(PAPER, 27.95e6, 937 * 27.95e6, 3)) == pytest.approx(0.603, abs=1e-3)
 
 
 # ---- laws ----
@@ -87,38 +87,38 @@ def test_laws_are_those_that_are_fitted():
     frame |= {"P_w": np.array([4.0, 6.0]), "P_a": np.array([5.0, 16.0]), "P_kv": np.array([16.0, 8.0])}
     widths = {part: frame[part] for part in ("P_w", "P_a", "P_kv")}
     known = UNTIED | {"C_w": 0.4, "C_a": 0.7, "C_kv": 1.1, "b": 0.0}
-    loss = derived.training_loss(known, frame["N"], frame["D"], widths)
+    loss = formulas.training_loss(known, frame["N"], frame["D"], widths)
     np.testing.assert_allclose(loss, LAWS["kumar_neff"].predict(known, frame), rtol=1e-12)
-    gap = derived.gap(known, frame["N"], frame["D"], frame["P_post"], widths)
+    gap = formulas.gap(known, frame["N"], frame["D"], frame["P_post"], widths)
     np.testing.assert_allclose(gap, LAWS["kumar_unified"].predict(known, frame), rtol=1e-12)
-    assert derived.gap(known, 1e8, 1e10, 4, 4.0) == 0  # training had no more bits than are left
+    assert formulas.gap(known, 1e8, 1e10, 4, 4.0) == 0  # training had no more bits than are left
     plain = {symbol: value for symbol, value in known.items() if not symbol.startswith("C_") or symbol == "C_T"}
-    gap = derived.gap(plain, frame["N"], frame["D"], frame["P_post"])
+    gap = formulas.gap(plain, frame["N"], frame["D"], frame["P_post"])
     np.testing.assert_allclose(gap, LAWS["kumar_ptq"].predict(known, frame), rtol=1e-12)
 
 
 def test_infeasible_is_said_not_clipped():
-    edge = float(derived.infeasible_below(PAPER))
+    edge = float(formulas.infeasible_below(PAPER))
     assert edge == pytest.approx(3.11, abs=5e-4)
     assert np.isnan(at(np.array([1.0, 2.0, 3.0, edge]))).all()  # at 2 bits two negative factors make a positive product
     assert at(edge + 1e-6) > 0
-    assert np.isnan(derived.training_loss(PAPER, 1e9, 1e10, 3.0))
+    assert np.isnan(formulas.training_loss(PAPER, 1e9, 1e10, 3.0))
     assert np.isnan(derived.iso_loss(PAPER, 1e9, 16, 3.0))
     assert np.isnan(derived.optimum_at_bits(PAPER, 1e20, 3.0).N)
     assert np.isnan(derived.best_bits(PAPER, high=3.0))
-    assert derived.infeasible_below(NO_SHIFTS) == 0
+    assert formulas.infeasible_below(NO_SHIFTS) == 0
 
 
 def test_constants_may_be_arrays():
     many = PAPER | {"gamma_w": np.array([[2.0], [2.6745]])}
     assert at(np.array([4.0, 8.0, 16.0])).shape == (3,)
-    shares = derived.effective_share(many, np.array([4.0, 8.0, 16.0]))
+    shares = formulas.effective_share(many, np.array([4.0, 8.0, 16.0]))
     np.testing.assert_allclose(shares[1], at(np.array([4.0, 8.0, 16.0])))
     flat = PAPER | {"gamma_w": np.array([2.0, 2.6745])}
     bits = derived.best_bits(flat)
     alone = [derived.best_bits(PAPER | {"gamma_w": g}) for g in (2.0, 2.6745)]
     np.testing.assert_allclose(bits, alone, atol=1e-6)
-    np.testing.assert_allclose(derived.infeasible_below(flat), 3.11, atol=1e-3)
+    np.testing.assert_allclose(formulas.infeasible_below(flat), 3.11, atol=1e-3)
     assert derived.optimum(flat, np.array([[1e19], [1e21]])).N.shape == (2, 2)
 
 
@@ -129,7 +129,7 @@ def test_constants_may_be_arrays():
 @pytest.mark.parametrize("bits", [3.0, 4.5, 6.0])
 def test_critical_tokens(constants, bits):
     N, D = 3e7, np.geomspace(1e6, 1e16, 200001)
-    total = derived.training_loss(constants, N, D) + derived.gap(constants, N, D, bits)
+    total = formulas.training_loss(constants, N, D) + formulas.gap(constants, N, D, bits)
     assert float(derived.critical_tokens(constants, N, bits)) == pytest.approx(D[total.argmin()], rel=2e-4)
 
 
@@ -142,19 +142,19 @@ def test_critical_tokens_without_harm():
 @pytest.mark.parametrize("constants", [PAPER, UNTIED])
 def test_best_bits_jointly_at_fixed_tokens_and_at_fixed_memory(constants):
     best, C = float(derived.best_bits(constants)), 1e21
-    share = derived.effective_share(constants, WIDTHS)
+    share = formulas.effective_share(constants, WIDTHS)
     elasticity = np.gradient(np.log(share), np.log(WIDTHS))
     assert np.interp(best, WIDTHS, elasticity) == pytest.approx(1, abs=1e-3)
     N = np.geomspace(1e8, 1e11, 3001)[:, None]
-    joint = derived.training_loss(constants, N, derived.tokens_for(C, N, WIDTHS[::8]), WIDTHS[::8])
+    joint = formulas.training_loss(constants, N, derived.tokens_for(C, N, WIDTHS[::8]), WIDTHS[::8])
     i, j = np.unravel_index(joint.argmin(), joint.shape)
     made = derived.optimum(constants, C)
     assert best == pytest.approx(WIDTHS[::8][j], abs=0.02)
     assert float(made.N) == pytest.approx(N[i, 0], rel=0.02)
     assert float(made.loss) <= joint.min() + 1e-12
     D = 1e11
-    fixed_tokens = derived.training_loss(constants, derived.tokens_for(C, D, WIDTHS), D, WIDTHS)
-    fixed_memory = derived.training_loss(constants, 8e9 / WIDTHS, D, WIDTHS)
+    fixed_tokens = formulas.training_loss(constants, derived.tokens_for(C, D, WIDTHS), D, WIDTHS)
+    fixed_memory = formulas.training_loss(constants, 8e9 / WIDTHS, D, WIDTHS)
     for losses in (fixed_tokens, fixed_memory):
         assert best == pytest.approx(WIDTHS[losses.argmin()], abs=0.004)
 
@@ -163,7 +163,7 @@ def test_best_bits_jointly_at_fixed_tokens_and_at_fixed_memory(constants):
 @pytest.mark.parametrize("C", [1e17, 1e20, 1e23])
 def test_best_bits_at_size(constants, C):
     N = 1e9
-    losses = derived.training_loss(constants, N, derived.tokens_for(C, N, WIDTHS), WIDTHS)
+    losses = formulas.training_loss(constants, N, derived.tokens_for(C, N, WIDTHS), WIDTHS)
     assert float(derived.best_bits_at_size(constants, N, C)) == pytest.approx(WIDTHS[losses.argmin()], abs=0.005)
 
 
@@ -181,11 +181,11 @@ def test_best_bits_at_size_rise_like_the_log_of_cost():
 @pytest.mark.parametrize("bits", [4.0, 8.0, 16.0])
 def test_size_and_tokens_at_bits(constants, bits):
     C, N = 3e20, np.geomspace(1e7, 1e12, 200001)
-    losses = derived.training_loss(constants, N, derived.tokens_for(C, N, bits), bits)
+    losses = formulas.training_loss(constants, N, derived.tokens_for(C, N, bits), bits)
     made = derived.optimum_at_bits(constants, C, bits)
     assert float(made.N) == pytest.approx(N[losses.argmin()], rel=1e-3)
     assert float(made.loss) == pytest.approx(losses.min(), rel=1e-10)
-    assert float(derived.training_cost(made.N, made.D, bits)) == pytest.approx(C)  # the printed D* of Eq. 6 does not
+    assert float(formulas.training_cost(made.N, made.D, bits)) == pytest.approx(C)  # the printed D* of Eq. 6 does not
 
 
 def test_best_bits_do_not_depend_on_cost_and_sizes_are_powers_of_it():
@@ -207,8 +207,8 @@ def test_fewer_bits_want_more_tokens_down_to_the_best_and_fewer_below():
 
 def test_iso_loss():
     N = derived.iso_loss(UNTIED, 1e8, {"P_w": 6.0}, np.array([5.0, 9.0]))
-    losses = derived.training_loss(UNTIED, N, 1e10, np.array([5.0, 9.0]))
-    np.testing.assert_allclose(losses, derived.training_loss(UNTIED, 1e8, 1e10, {"P_w": 6.0}), rtol=1e-12)
+    losses = formulas.training_loss(UNTIED, N, 1e10, np.array([5.0, 9.0]))
+    np.testing.assert_allclose(losses, formulas.training_loss(UNTIED, 1e8, 1e10, {"P_w": 6.0}), rtol=1e-12)
 
 
 def test_search_finds_the_lowest_of_several_minima_and_of_the_ends():
@@ -254,8 +254,8 @@ def test_best_model_against_a_grid(seed):
     N, D = np.geomspace(1e4, 1e12, 801)[:, None], np.geomspace(1e4, 1e14, 1001)
     for P_post, served in ((bits, bits), (None, 16.0)):
         made = best_model(known, budget, P_post=P_post, overhead=overhead)
-        loss = derived.training_loss(known, N, D)
-        loss = loss + (0 if P_post is None else derived.gap(known, N, D, P_post))
+        loss = formulas.training_loss(known, N, D)
+        loss = loss + (0 if P_post is None else formulas.gap(known, N, D, P_post))
         cost = 6 * N * D + 2 * N * budget.serve_tokens * served / 16
         fits = (cost <= budget.flops) & (budget.tokens >= D)
         fits &= N * (served + overhead) / 8 + budget.fixed_bytes <= budget.bytes
@@ -265,8 +265,8 @@ def test_best_model_against_a_grid(seed):
         n, d, near = float(made.N), float(made.D), 1 + 1e-9
         assert d <= budget.tokens * near and budget.cost(n, d, served=served) <= budget.flops * near
         assert budget.size(n, served=served, overhead=overhead) <= budget.bytes * near
-        added = 0 if P_post is None else derived.gap(known, n, d, P_post)
-        assert float(made.loss) == pytest.approx(float(derived.training_loss(known, n, d) + added))
+        added = 0 if P_post is None else formulas.gap(known, n, d, P_post)
+        assert float(made.loss) == pytest.approx(float(formulas.training_loss(known, n, d) + added))
 
 
 def test_best_model_without_other_limits_is_the_closed_form():
@@ -285,7 +285,7 @@ def test_serving_optimum():
     """Eq. 29 and Fig. 9: against a grid in P and D, and P* like ln C."""
     bits, D = np.linspace(3, 12, 901)[:, None], np.geomspace(1e9, 1e16, 2801)
     for cost in (1e9, 1e11):
-        losses = derived.training_loss(PAPER, cost / bits, D) + derived.gap(PAPER, cost / bits, D, bits)
+        losses = formulas.training_loss(PAPER, cost / bits, D) + formulas.gap(PAPER, cost / bits, D, bits)
         i, j = np.unravel_index(losses.argmin(), losses.shape)
         made = serving_optimum(PAPER, cost=cost)
         assert float(made.P) == pytest.approx(bits[i, 0], abs=0.03)
@@ -299,7 +299,7 @@ def test_serving_optimum_with_a_budget():
     flops, served = 1e21, 1e12
     bits, N = np.linspace(3, 12, 181)[:, None, None], np.geomspace(2e8, 4e9, 101)[:, None]
     D = np.geomspace(1e10, 1e12, 201)
-    losses = derived.training_loss(PAPER, N, D) + derived.gap(PAPER, N, D, bits)
+    losses = formulas.training_loss(PAPER, N, D) + formulas.gap(PAPER, N, D, bits)
     losses = np.where(6 * N * D + 2 * N * served * bits / 16 <= flops, losses, np.inf)
     made = serving_optimum(PAPER, flops=flops, serve_tokens=served)
     i, j, _ = np.unravel_index(losses.argmin(), losses.shape)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import derived
+from analysis import derived, formulas
 from analysis.errors import InputError
 from analysis.figures import capacity, inference_optimum, predicted_gap
 from analysis.figures import rows as shared
@@ -27,7 +27,7 @@ def _unified_rows(frame, tables):
     more = []
     for row in frame[frame["ptq"].isna() & (frame["P_w"] < 16) & (frame["P_a"] == 16)].to_dict("records"):
         for bits in (3, 4, 5):
-            share = derived.effective_share(tables.PARTS, {"P_w": row["P_w"]})
+            share = formulas.effective_share(tables.PARTS, {"P_w": row["P_w"]})
             gap = tables.gap_of(row["N"] * share, row["D"], bits) * -np.expm1(-0.5 * max(row["P_w"] - bits, 0))
             quantized = {"ptq": "rtn", "granularity_post": "channel", "format_post": f"int{bits}", "P_post": bits}
             more.append(row | quantized | {"gap": gap, "gap_se": 1e-4, "loss": row["loss"] + gap})
@@ -116,10 +116,10 @@ def test_capacity_inverts_the_planted_law(exact, tables):
     assert list(dict.fromkeys(points["panel"])) == [*PARTS, "all three"]
     for part, group in points.groupby("panel"):
         widths = {p: group["bits"] if part in (p, "all three") else 16.0 for p in PARTS}
-        np.testing.assert_allclose(group["share"], derived.effective_share(tables.PARTS, widths), rtol=1e-9)
-    for kind, constants in (("law", tables.PARTS), ("paper", derived.paper_constants())):
+        np.testing.assert_allclose(group["share"], formulas.effective_share(tables.PARTS, widths), rtol=1e-9)
+    for kind, constants in (("law", tables.PARTS), ("paper", formulas.paper_constants())):
         lines = numbers[(numbers["kind"] == kind) & (numbers["panel"] == "P_a")]
-        np.testing.assert_allclose(lines["share"], derived.effective_share(constants, {"P_a": lines["bits"]}))
+        np.testing.assert_allclose(lines["share"], formulas.effective_share(constants, {"P_a": lines["bits"]}))
     assert capacity.empirical_share(tables.LOSS, 1e5, 0.0) == pytest.approx(1.0)
     assert np.isnan(capacity.empirical_share(tables.LOSS, 1e5, -5.0))
 
@@ -308,7 +308,7 @@ def test_inference_optimum_is_the_best_of_a_grid(table, found):
     np.testing.assert_allclose(numbers["N"] * numbers["P"], numbers["C"])
     fit = found["kumar_neff_tied"].params | found["kumar_ptq"].params
     table_2 = {
-        k: v for k, v in derived.paper_constants().items() if not k.startswith(("gamma_w", "gamma_a", "gamma_kv"))
+        k: v for k, v in formulas.paper_constants().items() if not k.startswith(("gamma_w", "gamma_a", "gamma_kv"))
     }
     for name, constants in (("fit", fit), ("paper", table_2)):
         best = numbers[numbers["constants"] == name].iloc[20]
@@ -332,7 +332,7 @@ def test_inference_optimum_without_a_critical_number_of_tokens(table, found):
     shrinking = dataclasses.replace(found["kumar_ptq"], params=found["kumar_ptq"].params | {"gamma_D": -0.1})
     drawn = FIGURES["inference_optimum"](table, found | {"kumar_ptq": shrinking})
     assert set(drawn.numbers["constants"]) == {"paper"}
-    assert inference_optimum.optimum(derived.paper_constants(), np.array([1e10])).P.shape == (1,)
+    assert inference_optimum.optimum(formulas.paper_constants(), np.array([1e10])).P.shape == (1,)
 
 
 @pytest.mark.parametrize("name", ["optimal_precision", "inference_optimum"])

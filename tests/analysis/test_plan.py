@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis import derived, fits
+from analysis import derived, fits, formulas
 from analysis.budgets import Budget, best_model
 from analysis.choices import Estimate, drawn, stretched
 from analysis.errors import InputError
-from analysis.plan import add_parser, plan, report
+from analysis.plan import plan
+from analysis.plan_command import add_parser, report
 from analysis.predict import paper, predict
 
 BITS = ("P_w", "P_a", "P_kv")
@@ -45,7 +46,7 @@ def holds(estimate, value):
 
 def test_paper_wants_seven_bits():
     made = plan(paper(), flops=1e21)
-    closed = derived.optimum_at_bits(derived.paper_constants(), 1e21, 7.0)
+    closed = derived.optimum_at_bits(formulas.paper_constants(), 1e21, 7.0)
     assert (made.best.trained, made.best.post) == (7, None)
     assert made.best.N.value == pytest.approx(float(closed.N), rel=1e-5)
     assert made.best.D.value == pytest.approx(float(closed.D), rel=1e-5)
@@ -65,7 +66,7 @@ def test_more_tokens_than_are_good_for_the_quantized_model():
     made = plan(paper(), bytes=1e8, tokens=1e13, post=("int3",))
     assert made.best.critical
     assert made.best.D.value == pytest.approx(
-        float(derived.critical_tokens(derived.paper_constants(), made.best.N.value, 3))
+        float(derived.critical_tokens(formulas.paper_constants(), made.best.N.value, 3))
     )
     assert "further tokens would harm the quantized model" in made.sentence
     assert not made.sixteen.eligible and made.sixteen not in made.alternatives
@@ -178,7 +179,7 @@ def test_same_seed_same_plan_also_from_a_file(found, tmp_path):
 
 
 def test_widths_that_some_draws_find_infeasible(found):
-    edge = float(derived.infeasible_below(found["kumar_neff"].params))
+    edge = float(formulas.infeasible_below(found["kumar_neff"].params))
     made = plan(found, flops=BUDGET, widths=(edge + 0.02,))
     assert np.isposinf(made.best.loss.high)
     assert np.isfinite([made.best.loss.value, made.best.loss.low, made.best.N.high]).all()
@@ -343,7 +344,7 @@ def test_a_loss_that_is_lower_is_told_as_lower():
 
 
 def test_help_loads_nothing_heavy():
-    check = "import argparse, sys; from analysis.plan import add_parser as a; p = argparse.ArgumentParser()"
+    check = "import argparse, sys; from analysis.plan_command import add_parser as a; p = argparse.ArgumentParser()"
     check += "; a(p.add_subparsers()); p.format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
     assert not {"scipy", "pandas", "matplotlib", "numpy"} & set(loaded)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import derived, style
+from analysis import derived, formulas, style
 from analysis.errors import InputError
 from analysis.figures import effective_size, optimal_precision, schedules
 from analysis.figures import rows as shared
@@ -37,7 +37,7 @@ def floats(tables):
     a, alpha = (tables.LOSS[s] for s in ("A", "alpha"))
 
     def in_format(name, bits):
-        share = [derived.effective_share(FLOATING, {"P_w": p}) for p in (bits, 16)]
+        share = [formulas.effective_share(FLOATING, {"P_w": p}) for p in (bits, 16)]
         cost = a * plain["N"] ** -alpha * (share[0] ** -alpha - share[1] ** -alpha)
         more = {"format_w": name, "P_w": bits, "gap_qat": cost, "gap_qat_se": 0.004, "loss": plain["loss"] + cost}
         return plain.assign(run_id=plain["run_id"] + name, **more)
@@ -55,12 +55,12 @@ def floating(tables):
 def test_float_formats_tell_the_planted_share_of_each(floats, floating, tables):
     drawn = FIGURES["float_formats"](floats, {"kumar_floating_point": floating})
     found = of_kind(drawn, "format").set_index("format_w")
-    planted = {f: float(derived.effective_share(FLOATING, {"P_w": bits})) for f, bits in FLOATS.items()}
+    planted = {f: float(formulas.effective_share(FLOATING, {"P_w": bits})) for f, bits in FLOATS.items()}
     assert found["share"].to_dict() == pytest.approx(planted)
     assert len(drawn.numbers[(drawn.numbers["panel"] == "share") & (drawn.numbers["kind"] == "run")]) == 6 * 12
 
     def share(size, gap):  # Eq. 30, with f(16) for full precision
-        full = size * derived.effective_share(FLOATING, {"P_w": 16})
+        full = size * formulas.effective_share(FLOATING, {"P_w": 16})
         return (gap / tables.LOSS["A"] + full ** -tables.LOSS["alpha"]) ** (-1 / tables.LOSS["alpha"]) / size
 
     runs = floats[floats["format_w"] == "e2m1"]
@@ -72,7 +72,7 @@ def test_float_formats_draw_the_papers_law_beside_a_fit_of_their_own(floats):
     drawn = FIGURES["float_formats"](floats, {})
     paper, law = of_kind(drawn, "paper"), of_kind(drawn, "law")
     np.testing.assert_allclose(paper["share"], 1 - np.exp(-paper["bits"] / 2.8111 + 0.1240), rtol=1e-9)
-    planted = derived.effective_share(FLOATING, {"P_w": law["bits"]})
+    planted = formulas.effective_share(FLOATING, {"P_w": law["bits"]})
     seen = (law["bits"] >= 3).to_numpy()
     np.testing.assert_allclose(law["share"][seen], planted[seen], atol=0.02)
     assert np.isfinite(law[["low", "high"]]).all(axis=None)
@@ -211,7 +211,7 @@ def both(tables):
     for bits in (3, 4, 5):
         rows = low[low["P_w"] > bits]
         robust = 1 - np.exp(-0.5 * (rows["P_w"] - bits))
-        share = np.ravel(derived.effective_share(tables.PARTS, {"P_w": rows["P_w"].to_numpy()}))
+        share = np.ravel(formulas.effective_share(tables.PARTS, {"P_w": rows["P_w"].to_numpy()}))
         gap, plain = (tables.gap_of(rows["N"] * s, rows["D"], bits) * robust for s in (share, 1.0))
         more = {"ptq": "rtn", "granularity_post": "channel", "format_post": f"int{bits}", "P_post": bits}
         parts.append(rows.assign(**more, gap=gap, plain=plain, gap_se=1e-4, loss=rows["loss"] + gap))
@@ -241,7 +241,7 @@ def test_during_and_after_adds_the_laws_up(both, fits, tables):
         if width == 16 and post == 3:
             expected = expected + tables.gap_of(201_000, own(law)["D"], post)
         elif width == 6:
-            size = 201_000 * derived.effective_share(tables.PARTS, {"P_w": 6})
+            size = 201_000 * formulas.effective_share(tables.PARTS, {"P_w": 6})
             expected = expected + tables.gap_of(size, own(law)["D"], post) * (1 - np.exp(-0.5 * 2))
         np.testing.assert_allclose(own(law)["loss"], expected, rtol=2e-3)
         rows = own(both[both["N"] == 201_000])

@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import public, table
+from analysis import download, public, table
+from analysis.__main__ import main
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 POINTS = """x,y,color,Model Size,Training FLOP,hex_color,loss
@@ -85,7 +86,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def run(capsys, *arguments):
-    status = public.main([str(a) for a in arguments])
+    status = main(["public", *map(str, arguments)])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -163,7 +164,7 @@ def test_another_format_is_one_line(host, capsys, tmp_path, name, damage):
     path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
     status, out, err = run(capsys, name, "--out", tmp_path / "out")
     assert (status, out, err.count("\n")) == (1, "", 1), err
-    assert err.startswith(f"python -m analysis.public: {source.url}: ")
+    assert err.startswith(f"python -m analysis public: {source.url}: ")
     assert not (tmp_path / "out").exists()
 
 
@@ -213,8 +214,8 @@ class Broken(http.server.BaseHTTPRequestHandler):
     ],
 )
 def test_downloads_that_fail_leave_what_was_there(capsys, tmp_path, monkeypatch, way, line):
-    monkeypatch.setattr(public, "SECONDS", 0.3)
-    monkeypatch.setattr(public, "LARGEST", 100 if way == "long" else public.LARGEST)
+    monkeypatch.setattr(download, "SECONDS", 0.3)
+    monkeypatch.setattr(download, "LARGEST", 100 if way == "long" else download.LARGEST)
     (tmp_path / "chinchilla.csv").write_text("from an earlier time")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Way", (Broken,), {"way": way})) as server:
         server.hold = threading.Event()
@@ -255,7 +256,7 @@ def test_faults_are_one_line(host, capsys, tmp_path, monkeypatch):
     status, _, err = run(capsys, "chinchilla", "--out", tmp_path / "file")
     assert (status, err.count("\n")) == (1, 1) and "cannot be written to" in err
     status, _, err = run(capsys, "gopher")
-    assert (status, err) == (1, "python -m analysis.public: gopher: no such table; use one of chinchilla, quest\n")
+    assert (status, err) == (1, "python -m analysis public: gopher: no such table; use one of chinchilla, quest\n")
     moved = dataclasses.replace(public.SOURCES["quest"], path="elsewhere.json")
     monkeypatch.setitem(public.SOURCES, "quest", moved)
     status, _, err = run(capsys, "quest", "--out", tmp_path)
@@ -275,7 +276,7 @@ def test_no_network_is_one_line(capsys, tmp_path, monkeypatch):
 
 
 def test_only_the_standard_library_is_loaded():
-    check = "import sys, analysis.public; print(*sys.modules)"
+    check = "import sys, analysis.download; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "pandas", "scipy"} & set(loaded)
 

@@ -1,5 +1,5 @@
 """Fits that others published, from their own tables. The tables lie beside the checkout or the tests are skipped; get
-them with `python -m analysis.public`.
+them with `python -m analysis public`.
 
 Chinchilla: Besiroglu et al. 2024 (arXiv 2404.10102) on the points traced from Hoffmann et al. 2022, Fig. 4. QuEST:
 Panferov et al. 2025 (arXiv 2502.05003), the notebook of their repository.

@@ -10,8 +10,8 @@ import pytest
 from analysis.__main__ import main
 from analysis.report import blocks, build, foretold, html, markdown, rehearsal, studies
 from analysis.report.blocks import Bullets, Document, Grid, Heading, Paragraph, Verdict
-from analysis.report.rules import NOT_RUN, REPRODUCED
 from analysis.report.tables import COLUMNS, Rows, Tables, nominal
+from analysis.report.verdicts import NOT_RUN, REPRODUCED
 from analysis.report.worlds import World
 from analysis.table import digest
 

@@ -12,10 +12,10 @@ from analysis.errors import InputError
 from analysis.report import build, rehearsal
 from analysis.report.claim import judge, missing
 from analysis.report.claims_tokens import RTN, growth
-from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.report.studies import NAMES
 from analysis.report.tables import REPEATED, Tables, checked
 from analysis.report.turns import AGAIN, again, lowest
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.report.worlds import L2, USUAL, World
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE)

@@ -10,21 +10,8 @@ from analysis.errors import InputError
 from analysis.report import numbers
 from analysis.report.claims_training import growth_of_costs
 from analysis.report.numbers import Number, Scatter, left_out, mean, quotient
-from analysis.report.rules import (
-    NO,
-    NOT_DECIDABLE,
-    NOT_REPRODUCED,
-    OPEN,
-    REPRODUCED,
-    UNREFUTED,
-    YES,
-    Rule,
-    Told,
-    above,
-    at_least,
-    below,
-    within,
-)
+from analysis.report.rules import NO, OPEN, UNREFUTED, YES, Rule, Told, above, at_least, below, within
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, REPRODUCED
 
 
 def number(low, high):

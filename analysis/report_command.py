@@ -6,7 +6,7 @@ Nothing heavier than argparse is imported before a command runs.
 import argparse
 from pathlib import Path
 
-from analysis.fit_command import progress
+from analysis.arguments import progress
 
 DRAWS = 400
 
