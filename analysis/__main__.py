@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from analysis import (
+from analysis.cli import (
     compare_command,
     coverage_command,
     figures_command,

@@ -2,29 +2,28 @@
 
 from collections.abc import Callable
 
-from analysis.figures import (
-    capacity,
+from analysis.figures.after_training import (
     degradation,
     during_and_after,
     effective_size,
-    float_formats,
     gap_heatmap,
-    granularity,
-    inference_optimum,
-    isoloss,
-    learning_rates,
     local_slopes,
-    matched,
     memory,
-    optimal_precision,
-    part_sweeps,
     predicted_gap,
-    predicted_loss,
     quantizers,
     schedules,
+)
+from analysis.figures.best_model import inference_optimum, isoloss, matched, optimal_precision
+from analysis.figures.in_training import (
+    capacity,
+    float_formats,
+    granularity,
+    learning_rates,
+    part_sweeps,
+    predicted_loss,
     weight_precision,
 )
-from analysis.style import Drawn
+from analysis.figures.style import Drawn
 
 FIGURES: dict[str, Callable[..., Drawn]] = {
     "degradation": degradation.draw,

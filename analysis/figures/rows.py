@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.fitting import Fit, fit
-from analysis.law import FULL_BITS
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.noise import gap_errors
+from analysis.fitting.options import Options
+from analysis.fitting.selection import belonging, rows_of, ways_in_training
 from analysis.laws.kumar import PARTS
+from analysis.laws.law import FULL_BITS
 from analysis.laws.registry import LAWS
-from analysis.noise import gap_errors
-from analysis.options import Options
-from analysis.selection import belonging, rows_of, ways_in_training
 from analysis.table import numbers
 
 NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
