@@ -7,8 +7,8 @@ imported on first use, so that the command line answers `--help` without loading
 from importlib import import_module
 
 _HOMES = {
-    "fit": "analysis.fitting",
-    "Fit": "analysis.fitting",
+    "fit": "analysis.fitting.fit",
+    "Fit": "analysis.fitting.fit",
     "LAWS": "analysis.laws.registry",
     "InputError": "analysis.errors",
 }
