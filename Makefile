@@ -66,7 +66,7 @@ gpu: setup ## what only a GPU can tell: tests, throughput, a study (docs/gpu.md)
 	PYTHON=$(RUN) bench/gpu.sh $(or $(ARGS),tests=300 throughput=500 study=600)
 
 coverage: setup ## simulate studies and count how often the 95% intervals of fits hold the truth (about 10 minutes)
-	OMP_NUM_THREADS=1 $(RUN) -m analysis.coverage
+	$(RUN) -m analysis coverage
 
 clean: ## delete the environment and the tokenized corpora (runs and results stay)
 	rm -rf $(VENV) cache

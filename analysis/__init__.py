@@ -7,9 +7,9 @@ imported on first use, so that the command line answers `--help` without loading
 from importlib import import_module
 
 _HOMES = {
-    "fit": "analysis.fitting",
-    "Fit": "analysis.fitting",
-    "LAWS": "analysis.laws",
+    "fit": "analysis.fitting.fit",
+    "Fit": "analysis.fitting.fit",
+    "LAWS": "analysis.laws.registry",
     "InputError": "analysis.errors",
 }
 

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 import analysis
-from analysis.laws import LAWS
+from analysis.laws.registry import LAWS
 from bench.timing import Against, Effort, Group, Step, Variant
 
 STARTS = 4500

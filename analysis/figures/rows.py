@@ -6,15 +6,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from analysis import fitting
 from analysis.errors import InputError
-from analysis.fitting import Fit
-from analysis.law import FULL_BITS
-from analysis.laws import LAWS
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.noise import gap_errors
+from analysis.fitting.options import Options
+from analysis.fitting.selection import belonging, rows_of, ways_in_training
 from analysis.laws.kumar import PARTS
-from analysis.noise import gap_errors
-from analysis.options import Options
-from analysis.selection import belonging, rows_of, ways_in_training
+from analysis.laws.law import FULL_BITS
+from analysis.laws.registry import LAWS
 from analysis.table import numbers
 
 NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
@@ -82,7 +81,10 @@ def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     """
     if isinstance(law, Fit) or law in ANY:
         frame = frame.assign(**{part: FULL_BITS for part in PARTS if part not in frame})
-    found = rows_of(law, frame).frame if isinstance(law, Fit) else belonging(ANY.get(law, LAWS[law]), frame).frame
+    if isinstance(law, Fit):
+        found = rows_of(law.law, law.filter, frame).frame
+    else:
+        found = belonging(ANY.get(law, LAWS[law]), frame).frame
     if found.empty:
         raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):
@@ -123,7 +125,7 @@ def own_fit(frame: pd.DataFrame, fits: Mapping[str, Fit], name: str, **options) 
     if name in fits:
         return fits[name]
     try:
-        return fitting.fit(name, frame, **({"bootstrap": 0} | options))
+        return fit(name, frame, **({"bootstrap": 0} | options))
     except InputError:
         return None
 

@@ -10,8 +10,8 @@ error has kappa = 1; the paper's 1/gamma_post is nearly that between 3 and 4 bit
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
 from analysis.laws.kumar import gap_parameters
+from analysis.laws.law import Columns, Law, Parameter
 
 OUYANG = {"k": 0.017, "beta": 0.5251, "alpha": 0.2261, "gamma": 5.4967}
 

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
+from analysis.laws.law import Columns, Law, Parameter
 
 EXPONENTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3)
 

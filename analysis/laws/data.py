@@ -16,8 +16,8 @@ import math
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
 from analysis.laws.chinchilla import loss_columns, loss_parameters
+from analysis.laws.law import Columns, Law, Parameter
 from analysis.laws.schemes import D_0, N_0
 
 MUENNIGHOFF = {

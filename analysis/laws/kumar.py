@@ -20,8 +20,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
 from analysis.laws.chinchilla import KUMAR, loss_columns, loss_parameters
+from analysis.laws.law import Columns, Law, Parameter
 
 PARTS = {"P_w": ("gamma_w", "n_w"), "P_a": ("gamma_a", "n_a"), "P_kv": ("gamma_kv", "n_kv")}
 ROBUST = {"P_w": "C_w", "P_a": "C_a", "P_kv": "C_kv"}  # how fast training bits beyond those after it stop to help

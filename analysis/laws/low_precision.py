@@ -15,9 +15,9 @@ import functools
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
 from analysis.laws.chinchilla import loss_columns, loss_parameters
 from analysis.laws.kumar import gap_parameters
+from analysis.laws.law import Columns, Law, Parameter
 
 CHEN = {
     "w4a4": {"k": 0.1582, "gamma_N": 0.2186, "gamma_D": 0.0745, "gamma_G": 0.7779},

@@ -8,9 +8,9 @@ f(P) = 1 - exp(-P/gamma + n), with one f for both ("tied") or one each. No const
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
 from analysis.laws.chinchilla import EXPONENTS, KUMAR, loss_columns, loss_parameters
 from analysis.laws.kumar import log_capacity, shrinking
+from analysis.laws.law import Columns, Law, Parameter
 
 SOURCE = "Kumar et al. 2024, Appendix C, Table 1 (arXiv 2411.04330): {} (held-out R2 there: {})"
 DECAY = Parameter(symbol="alpha_w", unit="1", lower=0.05, upper=12.0, starts=(0.5, 1.5, 4.0))

@@ -12,8 +12,8 @@ import dataclasses
 
 import numpy as np
 
-from analysis.law import Columns, Law, Parameter
 from analysis.laws.chinchilla import loss_columns, loss_parameters
+from analysis.laws.law import Columns, Law, Parameter
 
 QUEST = {"A": 8.134, "alpha": 0.06273, "B": 86.41, "beta": 0.24129, "E": 0.00142}
 QUEST_EFF = {

@@ -10,33 +10,24 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.report import (
-    claims_article,
-    claims_best,
-    claims_bits,
-    claims_controls,
-    claims_schedule,
-    claims_tokens,
-    claims_training,
-    comparison,
-    limits,
-    studies,
-)
-from analysis.report import html as html_file
-from analysis.report import markdown as markdown_file
-from analysis.report.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
-from analysis.report.claim import Claim, Outcome, judge
-from analysis.report.numbers import digits
-from analysis.report.rules import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
-from analysis.report.tables import Tables
+from analysis.report import comparison, limits
+from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
+from analysis.report.claims.claim import Claim, Outcome, judge
+from analysis.report.document import html as html_file
+from analysis.report.document import markdown as markdown_file
+from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
+from analysis.report.evidence import studies
+from analysis.report.evidence.numbers import digits
+from analysis.report.evidence.tables import Tables
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 TITLE = "Scaling laws for precision, on models that anyone can train"
 THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (
-    ("after", "Quantization after training", (*claims_tokens.CLAIMS, *claims_bits.CLAIMS)),
-    ("during", "Training in low precision", (*claims_training.CLAIMS, *claims_best.CLAIMS)),
-    ("schedule", "Tokens, decay or the optimizer's memory", claims_schedule.CLAIMS),
-    ("controls", "Formats, text, seeds and arithmetic", claims_controls.CLAIMS),
-    ("article", "In the words of the press", claims_article.CLAIMS),
+    ("after", "Quantization after training", (*tokens.CLAIMS, *bits.CLAIMS)),
+    ("during", "Training in low precision", (*training.CLAIMS, *best.CLAIMS)),
+    ("schedule", "Tokens, decay or the optimizer's memory", schedule.CLAIMS),
+    ("controls", "Formats, text, seeds and arithmetic", controls.CLAIMS),
+    ("article", "In the words of the press", article.CLAIMS),
 )
 CLAIMS = tuple(claim for _, _, claims in THEMES for claim in claims)
 PICTURES = "report.figures"

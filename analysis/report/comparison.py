@@ -4,16 +4,16 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from analysis.compare import compare
+from analysis.diagnostics.compare import compare
+from analysis.diagnostics.ranking import Ranking
 from analysis.errors import InputError
-from analysis.laws import LAWS
-from analysis.ranking import Ranking
-from analysis.report.blocks import Block, Grid, Heading, Paragraph
-from analysis.report.claims_tokens import RTN
-from analysis.report.claims_training import TENSOR
-from analysis.report.numbers import brief, digits
-from analysis.report.studies import grid_of
-from analysis.report.tables import Rows, Tables
+from analysis.laws.registry import LAWS
+from analysis.report.claims.tokens import RTN
+from analysis.report.claims.training import TENSOR
+from analysis.report.document.blocks import Block, Grid, Heading, Paragraph
+from analysis.report.evidence.numbers import brief, digits
+from analysis.report.evidence.studies import grid_of
+from analysis.report.evidence.tables import Rows, Tables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator
 
 from analysis.errors import InputError
+from analysis.figures.style import magnitude
 from analysis.laws.chinchilla import KUMAR
-from analysis.report.blocks import Block, Bullets, Heading, Paragraph
-from analysis.report.claim import Outcome
-from analysis.report.claims_tokens import loss_fit
-from analysis.report.numbers import digits, of_fit
-from analysis.report.rules import NOT_RUN
-from analysis.report.tables import Tables, ends, full_precision
-from analysis.style import magnitude
+from analysis.report.claims.claim import Outcome
+from analysis.report.claims.tokens import loss_fit
+from analysis.report.document.blocks import Block, Bullets, Heading, Paragraph
+from analysis.report.evidence.numbers import digits, of_fit
+from analysis.report.evidence.tables import Tables, ends, full_precision
+from analysis.report.verdicts import NOT_RUN
 
 PAPER_N, PAPER_D = (30e6, 220e6), (1.5e9, 26e9)  # sizes and tokens of the paper's grid
 

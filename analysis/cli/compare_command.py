@@ -1,0 +1,101 @@
+"""The command `compare`: every applicable law on the same held-out rows. `python -m analysis compare --help`.
+
+Nothing heavier than argparse is imported before a command runs.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.cli.arguments import add_filter, progress
+
+if TYPE_CHECKING:
+    from analysis.diagnostics.compare import Comparison
+
+SCHEMA = 1
+
+
+def text(made: "Comparison") -> str:
+    """The comparison for a reader, a table a ranking; errors in nats a token."""
+    lines = []
+    for r in made.rankings:
+        lines.append(f"{r.response}: {r.rows} of {made.rows} rows, held out by {made.holdout}, errors in nats")
+        if len(r.folds) < 4:
+            lines += [f"  {label}: fitted on {train} rows, scored on {test}" for label, train, test in r.folds]
+        else:
+            fewest = min(train for _, train, _ in r.folds)
+            held = r.scores[0].measures.rows
+            lines.append(f"  {len(r.folds)} parts: each fitted on {fewest} rows or more, scored on {held} rows in all")
+        heads = ("params", "RMSE", "mean abs", "bias", "ln RMSE", "R2", "wins")
+        lines.append(f"      {'law':<24}{''.join(f'{head:>10}' for head in heads)}  status")
+        for s in r.scores:
+            m = s.measures
+            numbers = [f"{v:.4g}" for v in (m.rmse, m.mae, m.bias, m.log_rmse)] + [f"{m.r2:.3f}", f"{s.upset:.0%}"]
+            row = "".join(f"{'-' if 'nan' in number else number:>10}" for number in (str(s.parameters), *numbers))
+            lines.append(f"  {s.rank or '-':>2}  {s.law:<24}{row}  {s.status}")
+            lines += [f"      {note}" for note in s.notes]
+        lines += [f"  not here: {line}" for line in _by_reason(r.excluded)]
+        lines += [f"  left out: {count} rows, {reason}" for reason, count in r.left_out.items()]
+        lines += [f"  warning: {warning}" for warning in r.warnings]
+        lines.append("")
+    lines += [f"not compared: {line}" for line in _by_reason(made.skipped)]
+    return "\n".join(lines).rstrip("\n")
+
+
+def _by_reason(reasons: dict[str, str]) -> list[str]:
+    """A line a reason, with the laws that it concerns."""
+    laws: dict[str, list[str]] = {}
+    for law, reason in reasons.items():
+        laws.setdefault(reason.removeprefix(f"{law}: ").split("; it has ")[0], []).append(law)
+    return [f"{', '.join(names)}: {reason}" for reason, names in laws.items()]
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """The command `compare`."""
+    parser = commands.add_parser(
+        "compare",
+        help="rank laws by what they foretell",
+        description="Fit every law that TABLE.csv allows on one part of it and rank them by their errors on the other. "
+        "`wins`: how often clusters, drawn anew, put a law before the first one.",
+    )
+    parser.add_argument("table", metavar="TABLE.csv", type=Path)
+    parser.add_argument(
+        "--holdout",
+        default="N",
+        metavar="N|D|both|random|cell",
+        help="foretell the largest N (default), the largest D, both, folds of clusters, or each (N, D) in turn",
+    )
+    parser.add_argument("--laws", metavar="LAW,LAW", help="names from `laws`; default all")
+    add_filter(parser)
+    parser.add_argument("--out", metavar="FILE.json", type=Path, help="write scores and fits of all parts there too")
+    parser.add_argument("--seed", type=int, default=0, help="of the random folds")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Print the comparison that the command line asks for.
+
+    Raises:
+        InputError: as `compare`; no such table, or a file that cannot be written.
+    """
+    from analysis import table
+    from analysis.diagnostics.compare import compare
+    from analysis.files import replacing
+
+    made = compare(
+        table.load(chosen.table),
+        holdout=chosen.holdout,
+        laws=None if chosen.laws is None else [name.strip() for name in chosen.laws.split(",")],
+        filter=chosen.filter,
+        seed=chosen.seed,
+        progress=progress,
+    )
+    if chosen.out:
+        content = {"schema": SCHEMA, "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)}}
+        with replacing(chosen.out) as temporary:
+            whole = json.dumps(content | made.to_json(), indent=1, allow_nan=False)
+            temporary.write_text(whole + "\n", encoding="utf-8")
+    print(text(made))
+    if chosen.out:
+        print(f"comparison: {chosen.out}")

@@ -1,0 +1,38 @@
+"""The command `coverage`: how often intervals hold the truth. `python -m analysis coverage --help`.
+
+Nothing heavier than argparse is imported before a command runs.
+"""
+
+import argparse
+from pathlib import Path
+
+from analysis.cli.arguments import progress
+
+STUDIES = 400
+DRAWS = 200
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """The command `coverage`."""
+    parser = commands.add_parser(
+        "coverage",
+        help="how often intervals hold the truth",
+        description="Simulate studies and count how often intervals cover.",
+    )
+    parser.add_argument("--studies", type=int, default=STUDIES, help=f"of each design and noise (default {STUDIES})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=DRAWS, help=f"of the bootstrap (default {DRAWS})")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("results/coverage"))
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Simulate, and say where the counts lie.
+
+    Raises:
+        InputError: as `coverage.make`.
+    """
+    from analysis.validation.coverage import make
+
+    for path in make(chosen.out, studies=chosen.studies, seed=chosen.seed, draws=chosen.draws, progress=progress):
+        print(f"coverage: {path}")

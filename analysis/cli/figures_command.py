@@ -1,0 +1,52 @@
+"""The command `figures`: all laws and figures of a study. `python -m analysis figures --help`.
+
+Nothing heavier than argparse is imported before a command runs.
+"""
+
+import argparse
+from pathlib import Path
+
+from analysis.cli.arguments import add_draws, progress
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """The command `figures`."""
+    parser = commands.add_parser(
+        "figures",
+        help="fit all laws of a study and draw its figures",
+        description="From results/STUDY/runs.csv make fits.json (if stale), slopes.csv and figures/ beside it.",
+    )
+    parser.add_argument("study", metavar="STUDY")
+    parser.add_argument("--results", metavar="FOLDER", type=Path, default=Path("results"))
+    add_draws(parser)
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Fit, draw and say where what was made lies.
+
+    Raises:
+        InputError: as `study.make`; an option out of range.
+    """
+    from analysis.figures.study import make
+    from analysis.fitting.options import Options
+
+    Options(bootstrap=chosen.bootstrap)  # refuse bad values before anything is read
+    made = make(chosen.results / chosen.study, draws=chosen.bootstrap, seed=chosen.seed, progress=progress)
+    for name, reason in made.skipped.items():
+        print(f"skipped {name}: {reason}")
+    for fit in made.fits.fits.values():
+        for warning in fit.warnings:
+            print(f"warning {fit.law.name}: {warning}")
+    for path in made.figures:
+        if path.suffix == ".png":
+            print(f"figure: {path}")
+    print(f"fits: {made.stored}")
+    print(f"table: {made.table}")
+    if made.slopes:
+        print(f"slopes: {made.slopes}")
+        print(made.verdict)
+    if fit := made.fits.fits.get("kumar_ptq"):
+        low, high = fit.interval("gamma_D")
+        interval = f"[{low:.3f}, {high:.3f}]" if low == low else "(no interval: too few runs)"
+        print(f"gamma_D = {fit.params['gamma_D']:.3f} {interval}")

@@ -1,0 +1,108 @@
+"""Ranks laws by how well they foretell rows that they were not fitted on.
+
+A comparison is only one of laws if the rows are the same, in the fit and in the score. So each ranking is of the laws
+that can use one set of rows: the rows of some law, or what several have in common. A law that describes training in low
+precision and one that does not share no such set that both can be fitted on, and are ranked apart; a law may be in more
+than one ranking. `ranking` makes one of them.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from analysis import table
+from analysis.diagnostics.holdout import check, shared_rows, sorted_rows
+from analysis.diagnostics.ranking import Ranking, rank
+from analysis.errors import InputError
+from analysis.fitting.options import Options
+from analysis.fitting.selection import Selection, select
+from analysis.fitting.store import rounded
+from analysis.laws.law import Law
+from analysis.laws.registry import LAWS, named
+
+RESPONSES = ("loss", "gap", "gap_qat")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All rankings that a table allows, and why the other laws are in none."""
+
+    holdout: str
+    seed: int
+    filter: str
+    rows: int
+    rankings: list[Ranking]
+    skipped: dict[str, str]
+
+    def to_json(self) -> dict:
+        """Plain JSON values; eight digits, NaN as null, predictions left out."""
+        rankings = [
+            {f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name not in ("predictions", "scores")}
+            | {"scores": [dataclasses.asdict(score) for score in r.scores]}
+            for r in self.rankings
+        ]
+        plain = {"holdout": self.holdout, "seed": self.seed, "filter": self.filter, "rows": self.rows}
+        return rounded({**plain, "rankings": rankings, "skipped": self.skipped})
+
+
+def compare(
+    frame: pd.DataFrame,
+    *,
+    holdout: str = "N",
+    laws: Iterable[str | Law] | None = None,
+    response: str | None = None,
+    seed: int = 0,
+    folds: int = 5,
+    progress: Callable[[str], None] = lambda _: None,
+    **options,
+) -> Comparison:
+    """Fit `laws` (None: all) on one part of `frame`, score them on the other (`analysis.diagnostics.holdout`), rank by
+    RMSE.
+
+    `response` narrows to laws of loss, gap or gap_qat; `seed` and `folds` are of the random hold-out. `options` are the
+    fields of `Options` that concern a fit without intervals.
+
+    Raises:
+        InputError: unknown law, hold-out or response, a bad filter or option, or not one law can be scored.
+    """
+    check(holdout, seed=seed, folds=folds)
+    if response is not None and response not in RESPONSES:
+        raise InputError(f"response={response}: use one of {', '.join(RESPONSES)}")
+    chosen = Options(bootstrap=0, seed=seed, **options)
+    asked = [named(law) if isinstance(law, str) else law for law in (LAWS if laws is None else laws)]
+    labelled = frame if frame.index.is_unique else frame.reset_index(drop=True)
+    rows = sorted_rows(table.filtered(labelled, chosen.filter))
+    skipped: dict[str, str] = {}
+    rankings = []
+    for kind in RESPONSES if response is None else (response,):
+        alone: dict[str, Selection] = {}
+        for law in asked:
+            if law.response == kind:
+                try:
+                    alone[law.name] = select(law, rows, bits=chosen.bits)
+                except InputError as fault:
+                    skipped[law.name] = str(fault)
+        why, ranked = {}, set()
+        for shared, members in shared_rows({law.name: law for law in asked}, alone, rows, chosen):
+            try:
+                ranking = rank(rows, kind, shared, members, alone, (holdout, seed, folds), chosen, progress)
+            except InputError as fault:
+                why |= dict.fromkeys(members, str(fault))
+                continue
+            rankings.append(ranking)
+            ranked |= {score.law for score in ranking.scores}
+            why |= ranking.excluded
+        alike = "cannot be fitted again on the rows that it was fitted on"
+        skipped |= {name: why.get(name, alike) for name in alone if name not in ranked}
+    if not rankings:
+        reasons = "; ".join(dict.fromkeys(skipped.values())) or f"none of {response} was asked for"
+        raise InputError(f"holdout={holdout}: no law can be compared ({reasons})")
+    return Comparison(
+        holdout=holdout,
+        seed=seed,
+        filter=chosen.filter or "",
+        rows=len(rows),
+        rankings=rankings,
+        skipped=dict(sorted(skipped.items())),
+    )

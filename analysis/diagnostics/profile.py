@@ -1,0 +1,123 @@
+"""The profile of one parameter: how much the objective rises when it is held at a value and all others are free.
+
+E and the exponents of a loss law trade off along curved valleys, where an interval made from a covariance is wrong; the
+profile follows the valley (`valley` says how, and what its two intervals are).
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.fitting.estimate import Fitted, fit_rows
+from analysis.fitting.fit import Fit
+from analysis.fitting.options import Options
+from analysis.fitting.profile_likelihood import Valley
+from analysis.fitting.selection import Selection, selected
+from analysis.laws.law import Law
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """`values` (G,) of `symbol` in `unit`, ascending, the optimum among them; `rise` (G,) of the objective above its
+    least value; `params` {symbol: (G,)}, the other parameters at each. `bounds`: the least and the largest value that
+    the law allows. `rows`, `left_out`: what was fitted, and why other rows were not.
+
+    The two 95% intervals are where the rise is at most `limit` and `clustered_limit`, as `rule` and `clustered_rule`
+    say in words. An end is a bound of the parameter where the rise stays too small up to there; NaN where the asked
+    values do not reach far enough, or there are too few clusters.
+    """
+
+    law: str
+    symbol: str
+    unit: str
+    bounds: tuple[float, float]
+    rows: int
+    left_out: dict[str, int]
+    estimate: float
+    values: np.ndarray
+    rise: np.ndarray
+    params: dict[str, np.ndarray]
+    low: float
+    high: float
+    limit: float
+    rule: str
+    clustered_low: float
+    clustered_high: float
+    clustered_limit: float
+    clustered_rule: str
+    warnings: list[str]
+
+    @property
+    def place(self) -> int:
+        """Where in `values` the estimate is, to rounding."""
+        return int(np.argmin(np.abs(self.values - self.estimate)))
+
+
+def profile(
+    law: str | Law | Fit, frame: pd.DataFrame, symbol: str, values: Iterable[float] | None = None, **options
+) -> Profile:
+    """Profile `symbol` of a law fitted to `frame` with `options` (fields of `Options`), at `values` in its unit, or as
+    far as its intervals reach. A `Fit` stands for its law; it must be one of this table with these options.
+
+    Raises:
+        InputError: what a fit of the law raises; no such parameter; values outside its bounds; a fit of other rows.
+    """
+    selection, fitted = _fitted(law, frame, options)
+    symbols = fitted.problem.law.symbols
+    if symbol not in symbols:
+        raise InputError(f"{symbol}: {fitted.problem.law.name} has no such parameter; use one of {', '.join(symbols)}")
+    valley = Valley(fitted, symbol)
+    asked = None if values is None else valley.positions(values)
+    (plain, rule), (clustered, clustered_rule) = valley.plain_limit(), valley.clustered_limit(fitted.frame)
+    limits = [limit for limit in (plain, clustered) if np.isfinite(limit)]
+    at, points, height = valley.trace(limits, asked)
+    least = min(valley.least, height.min())
+    warnings = list(selection.warnings)
+    if valley.least - least > 1e-6 * (valley.scale + least):
+        where = f"{symbol} = {valley.natural(at[np.argmin(height)]):.6g}"
+        warnings.append(f"the profile falls below the optimum of the fit, near {where}")
+    order = np.argsort(valley.natural(at))
+    others = valley.pinned.outside(points[order])
+    ends = [valley.ends(at, height - least, limit, whole=asked is None) for limit in (plain, clustered)]
+    return Profile(
+        law=fitted.problem.law.name,
+        symbol=symbol,
+        unit=valley.parameter.unit,
+        bounds=(valley.parameter.lower, valley.parameter.upper),
+        rows=len(fitted.frame),
+        left_out=selection.left_out | fitted.left_out,
+        estimate=fitted.params[symbol],
+        values=valley.natural(at)[order],
+        rise=(height - least)[order],
+        params={s: others[:, j] for j, s in enumerate(symbols) if s != symbol},
+        low=ends[0][0],
+        high=ends[0][1],
+        limit=plain,
+        rule=rule,
+        clustered_low=ends[1][0],
+        clustered_high=ends[1][1],
+        clustered_limit=clustered,
+        clustered_rule=clustered_rule,
+        warnings=warnings,
+    )
+
+
+def _fitted(law: str | Law | Fit, frame: pd.DataFrame, options: dict) -> tuple[Selection, Fitted]:
+    given = law if isinstance(law, Fit) else None
+    if given:
+        law = given.law
+        objective = "squares" if given.law.response == "loss" and given.huber_delta is None else "huber"
+        options = {"filter": given.filter, "huber_delta": given.huber_delta, "objective": objective} | options
+    asked = Options(**{"bootstrap": 0} | options)
+    selection = selected(law, frame, asked)
+    fitted = fit_rows(selection.law, selection.frame, asked)
+    found = len(fitted.frame), float(fitted.solution.values.min())
+    if given and not (given.rows == found[0] and np.isclose(given.value, found[1], rtol=1e-4, atol=1e-12)):
+        raise InputError(
+            f"{given.law.name}: the fit has {given.rows} rows and an objective of {given.value:.6g}, this table gives "
+            f"{found[0]} and {found[1]:.6g}; give the table and the options of the fit"
+        )
+    return selection, fitted

@@ -1,0 +1,99 @@
+"""delta_PTQ by bits in and after training. Fig. 7 centre and right of Kumar et al. 2024 (arXiv 2411.04330).
+
+Left: measured, means over seeds at the N and D with the most combinations. Right: the fitted unified law (Eq. 9) there.
+Numbers are millinats per token; cells below the colours' range (zero or less, too) are pale, and hatched cells have no
+value. The law is zero where training had no more bits than are left.
+"""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import colors
+
+from analysis.errors import InputError
+from analysis.figures import rows as shared
+from analysis.figures import style
+from analysis.fitting.fit import Fit
+from analysis.laws.kumar import PARTS
+from analysis.laws.law import FULL_BITS
+
+LOWEST = 1e-3  # nats; the least gap with a colour of its own
+PALE = "0.93"
+DARK = 0.45  # of the colours' range: above it, numbers are white
+LAW = "kumar_unified"
+
+
+@style.styled
+def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
+    """The figure and its numbers. `fits` may hold kumar_unified; without it there is no right panel.
+
+    Raises:
+        InputError: no N and D at which models with weights in two widths were quantized to two widths.
+    """
+    cells, size, tokens = _cells(frame)
+    fit = fits.get(LAW)
+    if fit is not None and "P_w" in fit.law.variables:
+        full = {part: FULL_BITS for part in PARTS if part != "P_w"}
+        cells = cells.assign(predicted=fit.predict(cells.assign(N=size, D=tokens, **full)))
+    shown = [c for c in ("gap", "predicted") if c in cells]
+    high = max(cells[shown].max().max(), 2 * LOWEST)
+    norm, colours = colors.LogNorm(LOWEST, high), matplotlib.colormaps["viridis_r"].with_extremes(under=PALE)
+    widths, posts = sorted(cells["P_w"].unique()), sorted(cells["P_post"].unique())
+    width = 1.1 + len(shown) * (0.3 + 0.33 * len(widths))
+    lone = style.COLUMN if len(shown) == 1 else 4.4
+    figure, axes = style.canvas(
+        1, len(shown), width=min(style.PAGE, max(lone, width)), height=1.3 + 0.22 * len(posts), sharex=True, sharey=True
+    )
+    for panel, column in zip(axes[0], shown, strict=True):
+        square = cells.pivot(index="P_post", columns="P_w", values=column).reindex(index=posts, columns=widths)
+        mesh = _heat(panel, square.to_numpy(float), norm, colours)
+        panel.set_title({"gap": "measured", "predicted": "fitted law"}[column])
+    first = axes[0, 0]
+    first.set_xticks(np.arange(len(widths)), [f"{b:g}" for b in widths])
+    first.set_yticks(np.arange(len(posts)), [f"{b:g}" for b in posts])
+    first.set_ylabel("after training, $P_\\mathrm{post}$ (bits)")
+    figure.supxlabel("weight precision in training, $P_w$ (bits)", fontsize=8)
+    figure.suptitle(f"N = {style.magnitude(size)}, D = {style.magnitude(tokens)} tokens", fontsize=8)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.02, extend="min")
+    bar.set_label(r"$\delta_\mathrm{PTQ}$ (nats per token)")
+    style.log_ticks(bar.ax.yaxis, LOWEST, high)
+    bar.outline.set_visible(False)
+    return style.Drawn(figure=figure, numbers=cells.assign(N=size, D=tokens))
+
+
+def _cells(frame: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
+    """Mean gap by P_w and P_post, at the N and D with the most combinations (of several, the largest D and N)."""
+    rows = shared.alone(shared.quantized(frame, LAW), "P_w")
+    means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
+    best = None
+    for cell, group in means.groupby(["D", "N"]):
+        if group["P_w"].nunique() > 1 and group["P_post"].nunique() > 1:
+            best = max([best, (len(group), *cell)], key=lambda found: found or ())
+    if best is None:
+        raise InputError("no N and D at which models with weights in two widths were quantized to two widths")
+    _, tokens, size = best
+    chosen = means[(means["D"] == tokens) & (means["N"] == size)]
+    return chosen[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True), size, tokens
+
+
+def _heat(axes, values: np.ndarray, norm: colors.Normalize, colours: colors.Colormap):
+    """values (P_post, P_w) in nats as coloured cells with their numbers in millinats, centred on whole numbers."""
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.patch.set(hatch="////", edgecolor="0.75", facecolor="white")
+    edges = [np.arange(n + 1) - 0.5 for n in values.shape]
+    shown = np.ma.masked_invalid(np.where(values > 0, values, np.where(np.isnan(values), np.nan, LOWEST / 10)))
+    mesh = axes.pcolormesh(edges[1], edges[0], shown, norm=norm, cmap=colours, edgecolor="white", linewidth=1.0)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = norm(max(value, LOWEST)) > DARK
+            axes.text(
+                column, row, _millinats(value), ha="center", va="center", fontsize=6, color="white" if dark else "black"
+            )
+    return mesh
+
+
+def _millinats(value: float) -> str:
+    text = f"{1e3 * value:.0f}" if abs(value) >= 9.95e-3 else f"{1e3 * value:.1f}"
+    return "0" if float(text) == 0 else text

@@ -1,0 +1,101 @@
+"""The best model to serve at a given cost. Fig. 9 of Kumar et al. 2024 (arXiv 2411.04330).
+
+P*, N* and D* that minimise A N^-alpha + B D^-beta + E + delta_PTQ(N, D, P) at C = N P (Eq. 29): a model trained in 16
+bits with as many tokens as help, quantized to P bits, whose inference costs N P. Top: the paper's constants; bottom:
+the table's own fits, if more tokens make the quantized model worse at some point (gamma_D above zero), dotted where N*,
+D* or P* are not among what was fitted. P* ends at 16 bits: more were not looked at.
+"""
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.figures import rows as shared
+from analysis.figures import style
+from analysis.fitting.fit import Fit
+from analysis.laws.formulas import gap, paper_constants, training_loss
+from analysis.laws.kumar import PARTS
+from analysis.laws.law import FULL_BITS
+from analysis.planning.choose_law import GAP_LAW, LOSS_LAWS, loss_law
+from analysis.planning.optima import Optimum, critical_tokens, lowest
+
+COSTS = (1e8, 1e13)  # parameters times bits, for the paper's constants
+BITS = (2.0, 12.0)  # the table's sizes at these widths are the ends of the costs for its fits
+BEYOND = 30.0
+POINTS = 81
+QUANTITIES = {"P": "$P^*$ (bits)", "N": "$N^*$ (parameters)", "D": "$D^*$ (tokens)"}
+
+
+@style.styled
+def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
+    """The figure and its numbers. With kumar_ptq and a law of the loss it has a bottom row.
+
+    Raises:
+        InputError: nothing at all was fitted to the table.
+    """
+    if not fits:
+        raise InputError("no law was fitted to this table, beside which the paper's constants could be shown")
+    known: dict[str, tuple[float, float]] = {}
+    lines = [("paper", "constants of Kumar et al.", paper_constants(), np.geomspace(*COSTS, POINTS))]
+    after = fits.get(GAP_LAW)
+    if after is not None and after.params["gamma_D"] > 0 and any(name in fits for name in LOSS_LAWS):
+        loss = loss_law(fits)
+        low, high = after.ranges["N"]
+        costs = np.geomspace(low * BITS[0], high * BITS[1] * BEYOND, POINTS)
+        known = {"N": after.ranges["N"], "D": after.ranges["D"], "P": after.ranges["P_post"]}
+        lines.append(
+            (
+                "fit",
+                "fitted to this table (dotted: outside it)",
+                shared.constants(loss) | shared.constants(after),
+                costs,
+            )
+        )
+    figure, axes = style.canvas(len(lines), 3, width=style.PAGE, height=0.3 + 1.85 * len(lines))
+    plotted = []
+    for row, (name, title, constants, costs) in zip(axes, lines, strict=True):
+        best = optimum(constants, costs)
+        inside = np.ones(len(costs), bool)
+        for symbol, fitted in known.items() if name == "fit" else ():
+            inside &= (getattr(best, symbol) >= fitted[0]) & (getattr(best, symbol) <= fitted[1])
+        for panel, (symbol, label) in zip(row, QUANTITIES.items(), strict=True):
+            values = getattr(best, symbol)
+            panel.plot(costs, np.where(inside, values, np.nan), color="black")
+            panel.plot(costs, np.where(inside, np.nan, values), color="black", linestyle=":")
+            panel.set_xscale("log")
+            panel.set_xlim(costs[0], costs[-1])
+            style.log_ticks(panel.xaxis, costs[0], costs[-1], most=5, text=_power)
+            panel.set_ylabel(label)
+            if symbol == "P":
+                panel.set_ylim(0, 17)
+                panel.set_yticks([0, 4, 8, 12, 16])
+            else:
+                panel.set_yscale("log")
+                low, high = style.span(values[np.isfinite(values)])
+                panel.set_ylim(low, high)
+                style.log_ticks(panel.yaxis, low, high, most=5, text=_power)
+        row[1].set_title(title)
+        columns = {"constants": name, "C": costs, "P": best.P, "N": best.N, "D": best.D, "loss": best.loss}
+        plotted.append(pd.DataFrame(columns))
+    figure.supxlabel("inference cost C = N P (parameters times bits)", fontsize=8)
+    return style.Drawn(figure=figure, numbers=pd.concat(plotted, ignore_index=True))
+
+
+def optimum(constants: dict[str, float], C: np.ndarray) -> Optimum:
+    """N*, D* and P* at costs C = N P (n,): D* is D_crit (Eq. 13), P* is looked for, N* = C / P*."""
+    # Eq. 29 has N where training in low precision has N_eff: the parts' constants are left aside.
+    plain = {k: v for k, v in constants.items() if k not in {symbol for names in PARTS.values() for symbol in names}}
+
+    def loss(P):
+        N = C / P
+        D = critical_tokens(plain, N, P)
+        return training_loss(plain, N, D) + gap(plain, N, D, P)
+
+    P = lowest(loss, 1.0, FULL_BITS, scan=True)
+    return Optimum(N=C / P, D=critical_tokens(plain, C / P, P), P=P, loss=loss(P))
+
+
+def _power(value: float) -> str:
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    first = value / 10.0**exponent
+    return (f"${first:.2g}\\cdot" if first > 1.01 else "$") + f"10^{{{exponent}}}$"

@@ -1,0 +1,94 @@
+"""Contours of equal loss over N and the weights' bits. Fig. 3 centre and right of Kumar et al. 2024 (arXiv 2411.04330).
+
+Left: measured, linear between the means over seeds (on logarithmic axes). Right: the fitted N_eff law, same levels; it
+ends where no effective parameters are left. Points are what was measured, at the token count with the most such runs.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.tri import Triangulation
+
+from analysis.errors import InputError
+from analysis.figures import rows as shared
+from analysis.figures import style
+from analysis.fitting.fit import Fit
+from analysis.laws.law import FULL_BITS
+from analysis.planning.choose_law import LOW_LAWS
+
+LEVELS = 9
+GRID = 81
+
+
+@style.styled
+def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
+    """The figure and its numbers. `fits` may hold kumar_neff or kumar_neff_tied; without them there is no right panel.
+
+    Raises:
+        InputError: no token count has weights in two widths at two sizes, three combinations that span an area.
+    """
+    cells, tokens = _cells(frame)
+    fit = next((fits[n] for n in LOW_LAWS if n in fits and "P_w" in fits[n].law.variables), None)
+    panels = 1 if fit is None else 2
+    figure, axes = style.canvas(
+        1, panels, width=style.COLUMN + 2.2 * (panels - 1), height=2.7, sharex=True, sharey=True
+    )
+    levels = ticker.MaxNLocator(LEVELS).tick_values(cells["loss"].min(), cells["loss"].max())
+    look = {"levels": levels, "cmap": "viridis_r", "extend": "both"}
+    first = axes[0, 0]
+    # Triangles on the logarithms, the axes' own scale: a straight edge is then straight in the figure.
+    mesh = Triangulation(np.log(cells["N"]), np.log(cells["P_w"]))
+    mesh = Triangulation(cells["N"], cells["P_w"], mesh.triangles)
+    drawn = first.tricontourf(mesh, cells["loss"], **look)
+    first.tricontour(mesh, cells["loss"], levels=levels, colors="white", linewidths=0.6)
+    first.set_title("measured")
+    plotted = [cells.assign(kind="point")]
+    first.set_xlim(*style.span(cells["N"]))
+    first.set_ylim(*style.span(cells["P_w"]))
+    if fit is not None:
+        grid = _predicted(fit, cells, tokens)
+        plotted.append(grid.assign(kind="law"))
+        square = [grid[c].to_numpy().reshape(GRID, GRID) for c in ("N", "P_w", "loss")]
+        axes[0, 1].contourf(*square, **look)
+        axes[0, 1].contour(*square, levels=levels, colors="white", linewidths=0.6)
+        axes[0, 1].set_title("fitted law")
+    for panel in axes[0]:
+        panel.grid(False)
+        dots = {"color": "black", "markeredgecolor": "white", "markeredgewidth": 0.5, "clip_on": False}
+        panel.plot(cells["N"], cells["P_w"], "o", zorder=4, **dots)
+        panel.set_xscale("log")
+        panel.set_yscale("log", base=2)
+    low, high = style.span(cells["N"])
+    style.log_ticks(first.xaxis, low, high, most=5, text=style.magnitude)
+    style.exact_ticks(first.yaxis, sorted(cells["P_w"].unique()))
+    first.set_ylabel("weight precision in training,\n$P_w$ (bits)")
+    figure.supxlabel("N (parameters)", fontsize=8)
+    figure.suptitle(f"D = {style.magnitude(tokens)} tokens", fontsize=8)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02)
+    bar.set_label("loss (nats per token)")
+    bar.outline.set_visible(False)
+    return style.Drawn(figure=figure, numbers=pd.concat(plotted, ignore_index=True)[["kind", "N", "D", "P_w", "loss"]])
+
+
+def _cells(frame: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Mean loss by N and P_w at the token count with the most runs whose weights alone were in low precision."""
+    rows = shared.alone(shared.trained(frame), "P_w")
+    means = rows.groupby(["N", "D", "P_w"], as_index=False)["loss"].mean()
+    usable = [d for d, cells in means.groupby("D") if _spans(cells)]
+    if not usable:
+        raise InputError("no token count has weights trained in two widths at two sizes, the rest at 16 bits")
+    counted = rows[rows["D"].isin(usable) & (rows["P_w"] < FULL_BITS)]
+    tokens = shared.most_frequent(counted["D"])
+    return means[means["D"] == tokens], tokens
+
+
+def _spans(cells: pd.DataFrame) -> bool:
+    places = np.log(cells[["N", "P_w"]].to_numpy(float))
+    return bool(np.linalg.matrix_rank(places - places.mean(axis=0), tol=1e-6) == 2)
+
+
+def _predicted(fit: Fit, cells: pd.DataFrame, tokens: float) -> pd.DataFrame:
+    sizes, widths = (np.geomspace(*style.span(cells[c]), GRID) for c in ("N", "P_w"))
+    size, bits = (a.ravel() for a in np.meshgrid(sizes, widths))
+    grid = pd.DataFrame({"N": size, "D": tokens, "P_w": bits, "P_a": FULL_BITS, "P_kv": FULL_BITS})
+    return grid.assign(loss=fit.predict(grid))

@@ -1,0 +1,92 @@
+"""A study's folder: results/STUDY/runs.csv in, fits.json, slopes.csv and figures/ out."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from analysis import table
+from analysis.diagnostics.slopes import slopes_by_width, write
+from analysis.errors import InputError
+from analysis.figures.registry import FIGURES
+from analysis.figures.style import save
+from analysis.fitting import store as fits_file
+from analysis.fitting.fit import fit
+from analysis.fitting.store import Fits
+
+LAWS = ("chinchilla", "chinchilla_tied", "kumar_ptq", "kumar_unified", "kumar_neff", "kumar_neff_tied")
+"""Fitted to every study: those that figures draw. `python -m analysis compare` ranks all others beside them."""
+
+SLOPES_OF = "kumar_ptq"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """The fits of a study, the paths of its table, fits, slopes and figures, and what was skipped with its reason.
+
+    `slopes` is None where the table tells none; `verdict` says in a sentence whether its gap is a power of D.
+    """
+
+    fits: Fits
+    table: Path
+    stored: Path
+    slopes: Path | None
+    verdict: str
+    figures: list[Path]
+    skipped: dict[str, str]
+
+
+def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]) -> Made:
+    """Bring `folder`/fits.json up to date with `folder`/runs.csv, write its slopes.csv, and draw every figure that the
+    table supports.
+
+    Raises:
+        InputError: no table, or no law and no figure has anything to work on.
+    """
+    runs, stored = folder / "runs.csv", folder / "fits.json"
+    frame = table.load(runs)
+    if not _fresh(stored, runs, draws, seed):
+        fits_file.write(stored, fit_all(LAWS, frame, runs, draws=draws, seed=seed, progress=progress))
+    # Read back even when just written: figures then show the rounded numbers that the file holds.
+    found = fits_file.read(stored)
+    skipped, paths = dict(found.skipped), []
+    slopes, verdict = folder / "slopes.csv", ""
+    progress(f"slopes of the gap: {SLOPES_OF}")
+    try:
+        told = slopes_by_width(SLOPES_OF, frame)
+        write(slopes, told)
+        verdict = told.sentence
+    except InputError as fault:
+        slopes.unlink(missing_ok=True)  # one of an earlier table
+        slopes, skipped["slopes"] = None, str(fault)
+    for name, draw in FIGURES.items():
+        progress(f"drawing {name}")
+        try:
+            paths += save(draw(frame, found.fits), folder / "figures", name)
+        except InputError as fault:
+            skipped[name] = str(fault)
+    if not found.fits and not paths:
+        raise InputError(f"{runs}: nothing to fit or to draw ({'; '.join(skipped.values())})")
+    return Made(fits=found, table=runs, stored=stored, slopes=slopes, verdict=verdict, figures=paths, skipped=skipped)
+
+
+def fit_all(laws: Iterable[str], frame, path: Path, *, draws: int, seed: int, progress) -> Fits:
+    """Fit each of `laws` that the table supports; the others are listed with the reason."""
+    done, skipped = {}, {}
+    for name in laws:
+        try:
+            done[name] = fit(name, frame, bootstrap=draws, seed=seed, progress=progress)
+        except InputError as fault:
+            skipped[name] = str(fault)
+    return Fits(name=path.name, sha256=table.digest(path), rows=len(frame), fits=done, skipped=skipped)
+
+
+def _fresh(stored: Path, runs: Path, draws: int, seed: int) -> bool:
+    """Whether `stored` already holds all laws of this very table, fitted in the same way."""
+    try:
+        found = fits_file.read(stored)
+    except InputError:
+        return False
+    asked = all(
+        (f.bootstrap.seed, f.filter) == (seed, "") and f.bootstrap.draws in (draws, 0) for f in found.fits.values()
+    )
+    return asked and found.sha256 == table.digest(runs) and {*found.fits, *found.skipped} == {*LAWS}

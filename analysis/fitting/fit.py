@@ -1,0 +1,109 @@
+"""One fitter for all laws: projected multi-start, robust polish, error model, diagnosis, intervals.
+
+Nothing about a fit is left to be guessed: `Fit` carries the objective and its delta, which rows were used and why the
+others were not, how many starts agree, how well the parameters are determined and every reason for doubt.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.fitting import quality
+from analysis.fitting.estimate import Fitted, fit_rows
+from analysis.fitting.intervals import Bootstrap, Interval, spread
+from analysis.fitting.noise import GapNoise
+from analysis.fitting.options import Options
+from analysis.fitting.profile_likelihood import Valley
+from analysis.fitting.selection import selected
+from analysis.laws.law import Law
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit(quality.Diagnosis):
+    """A fitted law and its diagnosis. `params`, `intervals`: by symbol, in the units that the law states."""
+
+    law: Law
+    params: dict[str, float]
+    intervals: dict[str, Interval]
+    draws: np.ndarray | None
+    """(S, P) refitted parameters in the law's order and in natural units, or None without intervals."""
+    bootstrap: Bootstrap
+    objective: str
+    huber_delta: float | None
+    value: float
+    """The objective at the optimum."""
+    noise: GapNoise | None
+    options: Options
+    rows: int
+    filter: str
+    left_out: dict[str, int]
+    ranges: dict[str, tuple[float, float]]
+
+    def interval(self, symbol: str) -> tuple[float, float]:
+        """The 95% interval of a parameter, (NaN, NaN) where the table is too small for one.
+
+        Raises:
+            InputError: the law has no such parameter.
+        """
+        if symbol not in self.params:
+            raise InputError(f"{symbol}: {self.law.name} has no such parameter; use one of {', '.join(self.params)}")
+        found = self.intervals.get(symbol)
+        return (found.low, found.high) if found else (np.nan, np.nan)
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Predicted loss or gap (n,) in nats; NaN where the law leaves no effective parameters."""
+        return self.law.predict(self.params, frame)
+
+    def predict_se(self, frame: pd.DataFrame) -> np.ndarray:
+        """Standard error (n,) of the prediction in nats, from the predictions of the draws; NaN without any."""
+        if self.draws is None:
+            return np.full(len(frame), np.nan)
+        symbols = self.law.symbols
+        found = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
+        return np.nanstd(found, axis=0, ddof=1) * self.bootstrap.stretch
+
+
+def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:
+    """Fit `law` to the rows of `frame` that it describes; `options` are the fields of `Options`.
+
+    Raises:
+        InputError: unknown law, a missing or bad column, too few rows, an option out of range.
+    """
+    asked = Options(**options)
+    selection = selected(law, frame, asked)
+    law = selection.law
+    progress(f"{law.name}: {len(selection.frame)} rows, {len(law.parameters)} parameters")
+    fitted = fit_rows(law, selection.frame, asked)
+    progress(f"{law.name}: {asked.bootstrap} bootstrap draws")
+    problem = fitted.problem
+    about = spread(problem, fitted.best, fitted.frame, draws=asked.bootstrap, seed=asked.seed, noise=fitted.noise)
+    found = quality.diagnose(fitted)
+    intervals = about.intervals | {s: _above_zero(fitted, s) for s, i in about.intervals.items() if i.high == 0}
+    return Fit(
+        law=law,
+        params=fitted.params,
+        intervals=intervals,
+        draws=about.draws,
+        bootstrap=about.bootstrap,
+        objective=problem.describe(),
+        huber_delta=problem.delta if np.isfinite(problem.delta) else None,
+        value=float(fitted.solution.values.min()),
+        noise=fitted.noise,
+        options=asked,
+        rows=len(fitted.frame),
+        filter=asked.filter or "",
+        left_out=selection.left_out | fitted.left_out,
+        ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
+        warnings=selection.warnings + found.warnings + about.warnings,
+        **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "warnings"},
+    )
+
+
+def _above_zero(fitted: Fitted, symbol: str) -> Interval:
+    """The interval of a coefficient that is zero whatever is left out: refits do not tell how much it could be, the
+    rise of the objective does."""
+    low, high = Valley(fitted, symbol).interval(fitted.frame)
+    return Interval(low=low, high=high, se=np.nan)

@@ -1,0 +1,193 @@
+"""From a law and a table to the objective that is minimised, with its analytic derivatives.
+
+Two residuals are known. Losses are compared on the log scale under Huber's function: sum over rows of
+w * huber(ln pred - ln loss; delta), a sum and not a mean, delta in log units. Gaps are compared as they are, in units
+of the standard deviation that the error model gives each row, so that gaps near zero or below it stay in.
+
+Inside, a point is (transformed nonlinear parameters, coefficients at the reference point): column k is divided by its
+value at the table's geometric mean, c'_k = c_k phi_k(theta, reference). S points, n rows, K columns, P parameters.
+"""
+
+import dataclasses
+import itertools
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import nnls
+
+from analysis.fitting.solver import CHUNK, Local
+from analysis.laws.law import Law
+
+Scale = Literal["log", "linear"]
+
+
+def huber(residual: np.ndarray, delta: float) -> np.ndarray:
+    """r^2 / 2 up to |r| = delta, delta (|r| - delta / 2) beyond."""
+    size = np.abs(residual)
+    if not np.isfinite(delta):
+        return 0.5 * residual**2
+    return np.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """Geometric mean (1,): where coefficients are told. A variable that has zeros is zero there."""
+    with np.errstate(divide="ignore"):
+        return np.exp(np.mean(np.log(values), keepdims=True))
+
+
+def _finite(log: np.ndarray) -> np.ndarray:
+    """A column that vanishes, or has no value, at the reference point is taken as it is."""
+    return np.where(np.isfinite(log), log, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A law on the rows of one table. `x` {column: (n,)}, `y` (n,) in nats, `sd` (n,) or (S, n) in nats."""
+
+    law: Law
+    x: dict[str, np.ndarray]
+    y: np.ndarray
+    scale: Scale
+    delta: float = np.inf
+    sd: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    """(S, n): how often each row counts in each of S problems (bootstrap draws); None: once."""
+
+    @property
+    def floats_each(self) -> int:
+        return len(self.y) * len(self.law.ordered) * 2
+
+    def describe(self) -> str:
+        """The objective in words."""
+        if self.scale == "linear":
+            return "sum of squares of (prediction - gap) / sd / 2, sd at the predicted gap"
+        return f"sum of {'huber' if np.isfinite(self.delta) else 'squares / 2'} of ln(prediction / loss)"
+
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        lower, upper = zip(*(p.box() for p in self.law.ordered), strict=True)
+        return np.array(lower), np.array(upper)
+
+    # -- parameters ------------------------------------------------------------------------------------------------
+
+    def inside(self, values: dict[str, float]) -> np.ndarray:
+        """Natural values by symbol to a point (P,)."""
+        theta = {p.symbol: np.array([[values[p.symbol]]], float) for p in self.law.nonlinear}
+        reference = self._reference(theta)
+        moved = [float(p.forward(values[p.symbol])) for p in self.law.nonlinear]
+        return np.array(moved + [values[p.symbol] * np.exp(reference[p.symbol][0, 0]) for p in self.law.linear])
+
+    def outside(self, points: np.ndarray) -> np.ndarray:
+        """Points (S, P) to natural values (S, P) in the law's order."""
+        theta = self._theta(points)
+        reference = self._reference(theta)
+        q = len(self.law.nonlinear)
+        parts = [theta[p.symbol] for p in self.law.nonlinear]
+        parts += [points[:, [q + k]] * np.exp(-reference[p.symbol]) for k, p in enumerate(self.law.linear)]
+        return np.hstack(parts)
+
+    def _theta(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        return {p.symbol: p.backward(points[:, [j]]) for j, p in enumerate(self.law.nonlinear)}
+
+    def _reference(self, theta) -> dict[str, np.ndarray]:
+        middle = {k: _middle(v) for k, v in self.x.items()}
+        return {k: _finite(log) for k, log in self.law.columns(theta, middle).logs.items()}
+
+    # -- prediction and derivatives ---------------------------------------------------------------------------------
+
+    def predict(self, points: np.ndarray) -> np.ndarray:
+        """(S, n) in nats; infinite where the law has no value."""
+        return self._model(points, slopes=False)[0]
+
+    def _columns(self, theta) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
+        """phi_k / phi_k(reference) (S, n), and the slopes of its logarithm in theta."""
+        # The reference point rides along as one more row.
+        middle = {k: np.append(v, _middle(v)) for k, v in self.x.items()}
+        columns = self.law.columns(theta, middle)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = {k: np.exp(log[:, :-1] - _finite(log[:, -1:])) for k, log in columns.logs.items()}
+        # An infeasible row stays infinite even under a zero coefficient.
+        values = {k: np.where(np.isfinite(v), v, np.inf) for k, v in values.items()}
+        with np.errstate(invalid="ignore"):
+            turns = {
+                (k, symbol): slope[:, :-1] - np.where(np.isfinite(columns.logs[k][:, -1:]), slope[:, -1:], 0.0)
+                for (k, symbol), slope in columns.slopes.items()
+            }
+        return values, turns
+
+    def _model(self, points: np.ndarray, *, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """Prediction (S, n) and, if asked for, its Jacobian (S, n, P)."""
+        law, theta, q = self.law, self._theta(points), len(self.law.nonlinear)
+        columns, turns = self._columns(theta)
+        shape = len(points), len(self.y)
+        total, jacobian = np.zeros(shape), np.zeros((*shape, len(law.ordered))) if slopes else None
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k, p in enumerate(law.linear):
+                column = columns[p.symbol]
+                term = np.where(np.isfinite(column), points[:, [q + k]] * column, np.inf)
+                total = total + term
+                if jacobian is None:
+                    continue
+                jacobian[:, :, q + k] = column
+                for j, r in enumerate(law.nonlinear):
+                    if (p.symbol, r.symbol) in turns:
+                        jacobian[:, :, j] += term * turns[p.symbol, r.symbol] * r.slope(theta[r.symbol])
+        return total, jacobian
+
+    def residuals(self, points: np.ndarray, sd: np.ndarray | None = None) -> np.ndarray:
+        """(S, n), in log units or in standard deviations."""
+        return self._compare(self.predict(points), self.sd if sd is None else sd)
+
+    def _compare(self, prediction, sd) -> np.ndarray:
+        if self.scale == "log":
+            with np.errstate(divide="ignore"):
+                return np.log(prediction) - np.log(self.y)
+        return (prediction - self.y) / sd
+
+    def evaluate(self, points: np.ndarray, rows: np.ndarray) -> Local:
+        """The objective of the problems numbered `rows` at `points`, for `solver.minimise`."""
+        sd = self.sd if self.sd is None or self.sd.ndim == 1 else self.sd[rows]
+        weights = 1.0 if self.weights is None else self.weights[rows]
+        prediction, jacobian = self._model(points)
+        residual = self._compare(prediction, sd)
+        feasible = np.all(np.isfinite(residual), axis=1)
+        residual = np.where(feasible[:, None], residual, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            jacobian = jacobian / (
+                prediction[..., None] if self.scale == "log" else np.broadcast_to(sd, prediction.shape)[..., None]
+            )
+        jacobian[~feasible] = 0.0
+        value = np.where(feasible, np.sum(weights * huber(residual, self.delta), axis=1), np.inf)
+        size = np.abs(residual)
+        inner = size <= self.delta
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reweight = np.where(inner, 1.0, self.delta / size) * weights
+        turned = jacobian.transpose(0, 2, 1)
+        return Local(
+            value=value,
+            gradient=(turned @ (reweight * residual)[..., None])[..., 0],
+            curvature=turned @ (jacobian * (inner * weights)[..., None]),
+            majorant=turned @ (jacobian * reweight[..., None]),
+        )
+
+    # -- starts -----------------------------------------------------------------------------------------------------
+
+    def projected_starts(self, count: int) -> np.ndarray:
+        """Points (<= count, P): the law's grid of nonlinear parameters, each with its best non-negative coefficients.
+
+        The coefficients are projected out by weighted least squares (residuals relative to y for log objectives); grid
+        points with an infeasible row are dropped and the `count` with the smallest sum of squares are kept.
+        """
+        law = self.law
+        grid = np.array(list(itertools.product(*(p.starts for p in law.nonlinear))), float)
+        moved = np.column_stack([p.forward(grid[:, j]) for j, p in enumerate(law.nonlinear)])
+        unit = self.y if self.scale == "log" else np.broadcast_to(self.sd, self.y.shape)
+        found = []
+        for chunk in np.array_split(moved, 1 + len(moved) * len(self.y) // CHUNK):
+            columns, _ = self._columns(self._theta(chunk))
+            stacked = np.stack([columns[p.symbol] for p in law.linear], axis=2) / unit[:, None]
+            for point, matrix in zip(chunk, stacked, strict=True):
+                if np.all(np.isfinite(matrix)):
+                    coefficients, norm = nnls(matrix, self.y / unit)
+                    found.append((norm, np.append(point, coefficients)))
+        found.sort(key=lambda pair: pair[0])
+        return np.array([point for _, point in found[:count]]).reshape(-1, len(law.ordered))

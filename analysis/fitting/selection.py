@@ -1,0 +1,320 @@
+"""Which rows of a table a law is fitted on, and why the others are not.
+
+Nothing is left out in silence: every reason is counted, and what a reader may not expect is a warning. A loss law takes
+the end of each run, without quantization after training; a gap law takes the quantized rows of one quantizer at one
+granularity, at 3 to 6 bits unless told otherwise (below that the gap saturates, above it drowns in noise).
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from analysis import table
+from analysis.errors import InputError
+from analysis.fitting.options import Options
+from analysis.laws.law import FULL_BITS, Law
+from analysis.laws.registry import named
+from analysis.laws.schemes import BASES
+from analysis.laws.variables import FORMATS, with_derived
+
+PARTS = ("P_w", "P_a", "P_kv")
+# What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
+AFTER = ("ptq", "granularity_post", "scale_rule", "family")
+SWITCHES = ("act_order", "clip")
+OPTIONS = ("format_post_a", "granularity_post_a", "format_post_kv", "granularity_post_kv", "calib_tokens")
+DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
+MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")
+PLAINEST = "rtn channel "  # of equally frequent ways to quantize, the one that all studies have in common
+RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The law without parts that the table never varies, its rows, and the account of the others."""
+
+    law: Law
+    frame: pd.DataFrame
+    left_out: dict[str, int]
+    warnings: list[str]
+
+
+def selected(law: str | Law, frame: pd.DataFrame, options: Options) -> Selection:
+    """The rows of `frame` that `law`, or the law of that name, is fitted on with these options.
+
+    Raises:
+        InputError: as `select`; no such law, or a filter that is none.
+    """
+    law = named(law) if isinstance(law, str) else law
+    return select(law, table.filtered(frame, options.filter), bits=options.bits)
+
+
+class _Sieve:
+    """Narrows a table step by step and keeps the account."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.frame = frame
+        self.left_out: dict[str, int] = {}
+        self.warnings: list[str] = []
+
+    def keep(self, mask: np.ndarray, reason: str) -> None:
+        if not mask.all():
+            self.left_out[reason] = self.left_out.get(reason, 0) + int((~mask).sum())
+            self.frame = self.frame[mask]
+
+
+def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selection:
+    """The rows of `frame` that `law` is fitted on; a gap law takes widths from bits[0] to bits[1].
+
+    Raises:
+        InputError: a needed column is missing or not finite, too few rows, or too few different values to tell the
+            law's parameters apart.
+    """
+    found = belonging(law, frame)
+    sieve = _Sieve(found.frame)
+    if law.response == "gap" and law.quantized_training:
+        _more_bits_in_training(found.law, sieve)
+    if law.response == "gap" and len(sieve.frame):
+        width = table.numbers(sieve.frame, "P_post", positive=True)
+        sieve.keep((width >= bits[0]) & (width <= bits[1]), f"P_post outside {bits[0]:g} to {bits[1]:g} bits")
+    left_out = found.left_out | sieve.left_out
+    enough(found.law, sieve.frame, left_out=sum(left_out.values()))
+    warnings = list(found.warnings)
+    varied = [c for c in RECIPE if c in sieve.frame and sieve.frame[c].nunique() > 1]
+    if varied:
+        warnings.append(f"runs differ in {', '.join(varied)}, which the law does not know; narrow with --filter")
+    return Selection(law=found.law, frame=sieve.frame, left_out=left_out, warnings=warnings)
+
+
+def belonging(law: Law, frame: pd.DataFrame, *, one_way: bool = True) -> Selection:
+    """All rows of `frame` that `law` speaks of, whether or not they are enough to fit it, and the law without what they
+    do not tell; with a part in training in more than one way (`ways_in_training`) unless `one_way`. For rows that a fit
+    is about there is `rows_of`.
+
+    Raises:
+        InputError: N, D or a precision column is missing or not finite.
+    """
+    return _belonging(law, frame, narrow=True, one_way=one_way)
+
+
+def rows_of(law: Law, filter: str | None, frame: pd.DataFrame) -> Selection:
+    """All rows of `frame` that a fit speaks of, told by its law and its filter: they pass the filter, the law as it was
+    fitted describes them, and what that law has lost they have as all rows of the fit had it. Gap laws: at any bits
+    after training, however large the gap.
+
+    Raises:
+        InputError: as `belonging` and `table.filtered`.
+    """
+    return _belonging(law, table.filtered(frame, filter), narrow=False)
+
+
+def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
+    sieve = _Sieve(with_derived(frame, law.variables))
+    sieve.keep(~table.flags(frame, "diverged"), "diverged")
+    _no_other_part(sieve)
+    quantized = table.after_training(sieve.frame)
+    if law.response == "gap":
+        sieve.keep(quantized, "not quantized after training")
+    else:
+        sieve.keep(~quantized, "quantized after training")
+    if law.response == "gap_qat" and "gap_qat" in sieve.frame:
+        sieve.keep(sieve.frame["gap_qat"].notna().to_numpy(bool), "without a gap to an unquantized run")
+    _ends_of_runs(sieve)
+    if law.quantized_training:
+        _trained_as_held(law, sieve)
+        if one_way:
+            _one_way_in_training(law, sieve)
+        law = _without_constant_parts(law, sieve) if narrow else law
+    else:
+        _trained_in_full_precision(sieve)
+    if law.response != "loss":
+        held = AFTER if law.response == "gap" else DURING
+        if "sigma2_post" in law.variables:  # covers formats, granularities and scale rules
+            held = AFTER[:1]
+        _one_setting(sieve, held, after=law.response == "gap")
+    for name in ("E_w", "M_w"):
+        if name in law.variables and name in sieve.frame:
+            sieve.keep(sieve.frame[name].notna().to_numpy(bool), "weights in no float format")
+    if narrow:
+        law = _with_schemes(law, sieve.frame)
+    elif law.categories and "scheme" in sieve.frame:
+        known = sieve.frame["scheme"].astype(str).isin(law.categories).to_numpy(bool)
+        sieve.keep(known, "trained in a scheme that the fit does not know")
+    return Selection(law=law, frame=sieve.frame, left_out=sieve.left_out, warnings=sieve.warnings)
+
+
+def _ends_of_runs(sieve: _Sieve) -> None:
+    tokens = table.numbers(sieve.frame, "D", positive=True)
+    if "tokens_seen" in sieve.frame:
+        seen = pd.to_numeric(sieve.frame["tokens_seen"], errors="coerce").to_numpy(float)
+        sieve.keep(np.isnan(seen) | (seen >= tokens), "evaluated before the end of the run")
+
+
+def _no_other_part(sieve: _Sieve) -> None:
+    """Embedding, head and gradients are in no law's equation; queries go with the keys."""
+    for part in ("P_emb", "P_head", "P_g"):
+        if part in sieve.frame:
+            full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
+            sieve.keep(full, f"{part} below 16 bits")
+    if {"P_q", "P_kv"} <= set(sieve.frame):
+        queries, keys = (table.numbers(sieve.frame, part, positive=True) for part in ("P_q", "P_kv"))
+        sieve.keep((queries >= FULL_BITS) | (queries == keys), "queries below 16 bits but not like the keys")
+
+
+def _trained_in_full_precision(sieve: _Sieve) -> None:
+    for part in PARTS:
+        if part in sieve.frame:
+            full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
+            sieve.keep(full, "trained in low precision")
+
+
+def _trained_as_held(law: Law, sieve: _Sieve) -> None:
+    """Parts that the law does not describe are in full precision, those that it has lost where it lost them."""
+    for part in PARTS:
+        if part in sieve.frame:
+            width = table.numbers(sieve.frame, part, positive=True)
+        else:
+            width = np.full(len(sieve.frame), FULL_BITS)
+        if part in law.held:
+            sieve.keep(np.minimum(width, FULL_BITS) == law.held[part], f"{part} not at {law.held[part]:g} bits")
+        elif part not in law.accounts:
+            sieve.keep(width >= FULL_BITS, f"{part} below 16 bits")
+
+
+def _one_way_in_training(law: Law, sieve: _Sieve) -> None:
+    """Bits say little without the rest: of the rows with a part of the law in low precision, those that have it in the
+    most frequent way are kept."""
+    for part in (p for p in PARTS if p in law.variables and p in sieve.frame):
+        ways = ways_in_training(sieve.frame, part, formats="M_w" not in law.variables)
+        below = ways.notna()
+        if below.any():
+            chosen = _most_frequent(sieve, ways[below], f"{part} in training: ")
+            sieve.keep((~below | (ways == chosen)).to_numpy(bool), f"{part} in training in another way")
+
+
+def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> pd.Series:
+    """How each of the rows has a part in low precision: family of formats (if these are asked for) and granularity, and
+    scale rule, estimator and rounding where these vary; NaN for rows that have it in 16 bits."""
+    letter = part.removeprefix("P_")
+    words = [pd.Series("", index=rows.index)]
+    if formats and f"format_{letter}" in rows:
+        words.append(family(rows[f"format_{letter}"]))
+    grain, rest = f"granularity_{letter}", (f"scale_rule_{letter}", "estimator", "rounding")
+    told = [c for c in (grain, *rest) if c in rows and (c == grain or rows[c].nunique() > 1)]
+    words += [rows[c].fillna("").astype(str) for c in told]
+    return _joined(words).where(table.numbers(rows, part, positive=True) < FULL_BITS)
+
+
+def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
+    """Drop what the table cannot tell: constant parts from the law, parts with too few widths from law and rows."""
+    constant, asked = {}, [part for part in PARTS if part in law.variables]
+    for part in asked:
+        if part not in sieve.frame:
+            constant[part] = FULL_BITS
+            continue
+        width = table.numbers(sieve.frame, part, positive=True)
+        found = len(np.unique(width))
+        if 1 < found < law.distinct[part]:
+            sieve.keep(width >= FULL_BITS, f"{part} below 16 bits")
+            sieve.warnings.append(
+                f"{part} has only {found} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
+                "left out"
+            )
+        if found < law.distinct[part]:
+            constant[part] = float(width[0]) if found == 1 else FULL_BITS
+    if asked and set(constant) == set(asked):
+        raise InputError(
+            f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
+            f"widths in one of {', '.join(asked)}"
+        )
+    sieve.warnings += [
+        f"{part} is {bits:g} bits in all rows: the law speaks of such models only"
+        for part, bits in constant.items()
+        if bits < FULL_BITS
+    ]
+    return law.without(constant)
+
+
+def _more_bits_in_training(law: Law, sieve: _Sieve) -> None:
+    """Eq. 9 of Kumar et al. assumes that training had more bits than are left: models whose weights were trained for
+    fewer do lose something."""
+    post = table.numbers(sieve.frame, "P_post", positive=True)
+    for part in (p for p in PARTS if p in law.variables and p in sieve.frame):
+        width = table.numbers(sieve.frame, part, positive=True)
+        sieve.keep(width > post, f"{part} in training not above P_post")
+        post = post[width > post]
+
+
+def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:
+    """The law for the schemes of a table, told from one another by name; efficiencies are relative to the first."""
+    if law.for_schemes is None or "scheme" not in frame or frame.empty:
+        return law
+    counts = frame["scheme"].astype(str).value_counts()
+    base = next((name for name in BASES if name in counts), min(counts.index, key=lambda name: (-counts[name], name)))
+    return law.with_schemes((base, *sorted(set(counts.index) - {base})))
+
+
+def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:
+    """A gap law holds for one quantizer, granularity, scale rule and family of formats: keep the most frequent."""
+    frame = sieve.frame
+    if "format_post" in frame:
+        frame = frame.assign(family=family(frame["format_post"]))
+    words = [frame[c].fillna("").astype(str) for c in setting if c in frame]
+    if after:
+        words += [pd.Series(np.where(table.flags(frame, c), c, ""), index=frame.index) for c in SWITCHES if c in frame]
+        words += [_named(frame[c]) for c in OPTIONS if c in frame]
+    if not words or frame.empty:
+        return
+    names = _joined(words)
+    sieve.keep((names == _most_frequent(sieve, names)).to_numpy(), "quantized in another way")
+
+
+def family(formats: pd.Series) -> pd.Series:
+    """Names of formats without their numbers: int4 -> int, e4m3 -> em."""
+    return formats.fillna("").astype(str).str.replace(r"\d+", "", regex=True)
+
+
+def _joined(words: list[pd.Series]) -> pd.Series:
+    rows = zip(*words, strict=True)
+    return pd.Series([" ".join(filter(None, row)) for row in rows], index=words[0].index, dtype=object)
+
+
+def _most_frequent(sieve: _Sieve, names: pd.Series, what: str = "") -> str:
+    """Of the names of rows, with a warning that begins with `what` where there are others."""
+    counts = names.value_counts()
+    chosen = min(counts.index, key=lambda name: (-counts[name], not name.startswith(PLAINEST), name))
+    if len(counts) > 1:
+        others = ", ".join(sorted(set(counts.index) - {chosen}))
+        sieve.warnings.append(f"{what}fitted on {chosen} alone, not on {others}; choose with --filter")
+    return chosen
+
+
+def _named(values: pd.Series) -> pd.Series:
+    """`column=value`, and nothing where there is no value."""
+
+    def name(value: object) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{values.name}={value:.0f}" if isinstance(value, float) else f"{values.name}={value}"
+
+    return values.map(name)
+
+
+def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
+    """Raises InputError unless `frame` has the columns, the rows and the different values that `law` needs."""
+    needed = {law.response: law.response == "loss"}
+    needed |= {v: v not in MAY_BE_ZERO for v in law.variables if v != "scheme"}
+    if "scheme" in law.variables and "scheme" not in frame:
+        raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS)}")
+    values = {column: table.numbers(frame, column, positive=positive) for column, positive in needed.items()}
+    least = len(law.parameters) + 1
+    if len(frame) < least:
+        raise InputError(
+            f"{law.name}: {len(frame)} usable rows for {len(law.parameters)} parameters, needs at least {least}"
+            + (f" ({left_out} other rows do not belong to this law)" if left_out else "")
+        )
+    for variable, wanted in law.distinct.items():
+        found = frame[variable].nunique() if variable == "scheme" else len(np.unique(values[variable]))
+        if found < wanted:
+            plural = "s" if found > 1 else ""
+            raise InputError(f"{law.name}: {variable} has {found} different value{plural}, needs at least {wanted}")

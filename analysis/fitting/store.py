@@ -1,0 +1,181 @@
+"""FITS.json: fitted laws in a file that says everything about how they were made.
+
+    {"schema": 2, "table": {"name", "sha256", "rows"}, "fits": {law: entry}, "skipped": {law: why it was not fitted}}
+
+Numbers carry eight significant digits and nothing else varies (no times, no paths), so that refitting the same table
+gives the same bytes. NaN and infinity are written as null.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from analysis.errors import InputError
+from analysis.files import replacing
+from analysis.fitting.fit import Fit
+from analysis.fitting.intervals import Bootstrap, Interval
+from analysis.fitting.noise import GapNoise
+from analysis.fitting.options import Options
+from analysis.laws.registry import LAWS, named
+
+SCHEMA = 2
+DIGITS = 8
+PLAIN = ("objective", "huber_delta", "value", "rows", "filter", "left_out", "starts", "starts_at_optimum", "status")
+PLAIN += ("condition", "active_share", "r2", "r2_within", "rmse", "warnings")  # written as they are
+UNKNOWN = Interval(low=math.nan, high=math.nan, se=math.nan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fits:
+    """What FITS.json holds. `sha256` is that of the table `name` with `rows` rows."""
+
+    name: str
+    sha256: str
+    rows: int
+    fits: dict[str, Fit]
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def write(path: Path, fits: Fits) -> None:
+    """Write `fits` to the JSON file `path`, whole or not at all."""
+    content = {
+        "schema": SCHEMA,
+        "table": {"name": fits.name, "sha256": fits.sha256, "rows": fits.rows},
+        "fits": {name: entry(fit) for name, fit in sorted(fits.fits.items())},
+        "skipped": dict(sorted(fits.skipped.items())),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Fits:
+    """The fits in `path`.
+
+    Raises:
+        InputError: no such file, or not one that `write` made.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise InputError(f"{path}: schema {content['schema']}, expected {SCHEMA}; fit again")
+        return Fits(
+            name=content["table"]["name"],
+            sha256=content["table"]["sha256"],
+            rows=content["table"]["rows"],
+            fits={name: _restore(stored) for name, stored in content["fits"].items()},
+            skipped=content["skipped"],
+        )
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make it with python -m analysis fit") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        reason = " ".join(f"{type(fault).__name__} {fault}".split())
+        raise InputError(f"{path}: not a file of fits ({reason}); make it with python -m analysis fit") from None
+
+
+def entry(fit: Fit) -> dict:
+    """One fit as plain JSON values."""
+    made = {
+        "law": fit.law.name,
+        "equation": fit.law.equation,
+        "source": fit.law.source,
+        "params": {
+            p.symbol: {
+                "value": fit.params[p.symbol],
+                **dataclasses.asdict(fit.intervals.get(p.symbol, UNKNOWN)),
+                "unit": p.unit,
+                "at_bound": fit.at_bound.get(p.symbol, False),
+            }
+            for p in fit.law.ordered
+        },
+        "options": dataclasses.asdict(fit.options),
+        "constants": dict(fit.law.constants),
+        "held": dict(fit.law.held),
+        "schemes": list(fit.law.categories),
+        **{name: getattr(fit, name) for name in PLAIN},
+        "ranges": {name: list(ends) for name, ends in fit.ranges.items()},
+        "noise": dataclasses.asdict(fit.noise) if fit.noise else None,
+        "bootstrap": dataclasses.asdict(fit.bootstrap),
+    }
+    made = rounded(made)
+    made["draws"] = None if fit.draws is None else [[float(f"{v:.6g}") for v in draw] for draw in fit.draws.tolist()]
+    return made
+
+
+def _restore(stored: dict) -> Fit:
+    law = named(stored["law"])
+    if law.for_schemes is not None:
+        law = law.for_schemes(tuple(stored["schemes"]))
+    law = law.without({part: float(bits) for part, bits in stored["held"].items()})
+    params = {p.symbol: float(stored["params"][p.symbol]["value"]) for p in law.ordered}
+    intervals = {
+        symbol: Interval(**{end: _number(stored["params"][symbol][end]) for end in ("low", "high", "se")})
+        for symbol in params
+        if stored["bootstrap"]["draws"]
+    }
+    plain = {
+        name: _number(value) if (value := stored[name]) is None and name != "huber_delta" else value for name in PLAIN
+    }
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["options"].items()}
+    return Fit(
+        law=law,
+        options=Options(**options),
+        params=params,
+        intervals=intervals,
+        draws=None if stored["draws"] is None else np.array(stored["draws"], float),
+        bootstrap=Bootstrap(**{k: _number(v) if v is None else v for k, v in stored["bootstrap"].items()}),
+        noise=GapNoise(**stored["noise"]) if stored["noise"] else None,
+        at_bound={symbol: stored["params"][symbol]["at_bound"] for symbol in params},
+        ranges={name: (ends[0], ends[1]) for name, ends in stored["ranges"].items()},
+        **plain,
+    )
+
+
+def published(law_name: str) -> Fit:
+    """A law with the constants of its source, as a fit without rows, intervals or starts."""
+    law = LAWS[law_name]
+    return Fit(
+        law=law,
+        options=Options(bootstrap=0),
+        params=law.published,
+        intervals={},
+        draws=None,
+        bootstrap=Bootstrap.none(),
+        objective="published",
+        huber_delta=None,
+        value=math.nan,
+        noise=None,
+        rows=0,
+        filter="",
+        left_out={},
+        starts=0,
+        starts_at_optimum=0,
+        status="published",
+        condition=math.nan,
+        at_bound={},
+        active_share=math.nan,
+        r2=math.nan,
+        r2_within={},
+        rmse=math.nan,
+        ranges={},
+        warnings=[],
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def rounded(value):
+    """JSON values with eight significant digits; NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

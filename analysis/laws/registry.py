@@ -1,0 +1,19 @@
+"""The registry of laws. A new law is a `Law` in a module of its family, listed here."""
+
+from analysis.errors import InputError
+from analysis.laws import after_training, chinchilla, data, kumar, low_precision, precision_forms, schemes
+from analysis.laws.law import Law
+
+FAMILIES = (chinchilla, data, kumar, precision_forms, low_precision, schemes, after_training)
+LAWS: dict[str, Law] = {law.name: law for family in FAMILIES for law in family.LAWS}
+
+
+def named(name: str) -> Law:
+    """The law of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in LAWS:
+        raise InputError(f"{name}: no such law; use one of {', '.join(LAWS)}")
+    return LAWS[name]

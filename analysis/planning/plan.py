@@ -1,0 +1,204 @@
+"""Which model to train: the best N, D, training precision and format after training that budgets allow.
+
+Every way to train and to serve gets its own best N and D; `choices` says how intervals are made. Budgets are ceilings.
+Training is charged with 6/16 N D P operations, where P is 16 unless the loss law knows both weights and activations in
+low precision; a model that is served as trained keeps its weights at the width that they had in training.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from analysis.errors import InputError
+from analysis.fitting.fit import Fit
+from analysis.planning import alternatives as found
+from analysis.planning.alternatives import Choice, Drawn, Estimate, saves_operations
+from analysis.planning.budgets import Budget
+from analysis.planning.choose_law import LOW_LAWS, loss_law, parts_of
+from analysis.planning.optima import best_bits
+from analysis.planning.request import DRAWS, FULL, check
+
+SATURATED = 0.5  # nats of gap beyond which gaps no longer follow their law
+SETTLED = 1e-9  # relative width of intervals of what does not hang on any law
+PARTS = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The answer. `alternatives` are all other choices, smallest loss first."""
+
+    best: Choice
+    alternatives: list[Choice]
+    sixteen: Choice | None
+    """Trained and served in 16 bits under the same budgets; None where they have no room for it."""
+    trained: Estimate
+    """Bits in training: those of the best choice, and the best ones over the draws."""
+    served: Estimate
+    """Bits of the served weights, likewise."""
+    P_star: Estimate | None
+    """The width, as a real number, that is jointly optimal with N and D (Eq. 7) where operations alone are limited and
+    widths below 16 bits compared."""
+    parts: tuple[str, ...]
+    """The precision columns that `trained` speaks of."""
+    laws: tuple[str, ...]
+    """What was used: the law of the loss, then those of the gap."""
+    left_out: dict[str, str]
+    """What was not compared, and why."""
+    warnings: list[str]
+    sentence: str
+
+
+def plan(
+    fits: Mapping[str, Fit],
+    *,
+    flops: float | None = None,
+    bytes: float | None = None,
+    tokens: float | None = None,
+    serve_tokens: float | None = None,
+    post: Sequence[str] | None = None,
+    widths: Sequence[float] | None = None,
+    group: float | None = None,
+    fixed_bytes: float = 0.0,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Plan:
+    """The best model under ceilings on operations (of training, and of serving `serve_tokens`), bytes of the served
+    model, and training tokens.
+
+    `fits`: by law name. `post`: formats that the model may be served in, `bf16` for none; by default any width in
+    training, and int3 to int8 after it if serving is limited. `widths`: bits in training. `group`: values that share a
+    16-bit scale in what is served below 16 bits. `fixed_bytes`: of embeddings and all else that is never quantized.
+
+    Raises:
+        InputError: a value out of range, budgets that leave N or D without a limit, no law, or no room for any choice.
+    """
+    asked = {"flops": flops, "bytes": bytes, "tokens": tokens, "serve_tokens": serve_tokens}
+    check(asked, widths=widths, post=post, group=group, fixed_bytes=fixed_bytes, draws=draws, seed=seed)
+    limits = {name: float(value) for name, value in asked.items() if value is not None}
+    law = loss_law(fits)
+    parts = parts_of(law)
+    if not parts and widths is not None and min(widths) < FULL:
+        raise InputError(
+            f"widths={min(widths):g}: no law for training below {FULL} bits among {', '.join(fits)}; fit one of "
+            f"{', '.join(LOW_LAWS)}"
+        )
+    serving = bytes is not None or serve_tokens is not None
+    gap_laws, missing = found.gap_laws(fits, parts, post if post is not None or serving else ())
+    ways = found.ways_of(law, parts, post=post, widths=widths, group=group, serving=serving, gaps=gap_laws)
+    low = any(way.trained < FULL for way in ways)
+    if not low:
+        missing.pop(found.BELOW, None)
+        if parts and widths is None and post is None:
+            missing[f"training below {FULL} bits"] = (
+                f"it saves nothing here, for {law.law.name} knows {', '.join(parts)} only; name widths to see it"
+            )
+    if all(fit.draws is None for fit in (law, *gap_laws.values())):
+        draws = 0
+    loss, gaps = found.drawn(law, draws, seed), {low: found.drawn(fit, draws, seed) for low, fit in gap_laws.items()}
+    made, first, impossible = found.compare(ways, Budget(**limits, fixed_bytes=fixed_bytes), loss, gaps, parts)
+    left_out = {_title(way): reason for way, reason in impossible.items()} | missing
+    if not made:
+        told = ", ".join(f"{name}={value:g}" for name, value in limits.items())
+        unfit = "no width in training is that of a format allowed, or above one with a law for what quantization adds"
+        reasons = dict.fromkeys(
+            impossible.values() if any(way.eligible for way in ways) else [unfit, *missing.values()]
+        )
+        raise InputError(f"{told}: nothing is possible ({'; '.join(reasons)})")
+    best, sure = made[0], made[0].best_in == made[0].best_in
+
+    def over_draws(name: str) -> Estimate:
+        values = np.array([getattr(c, name) for c in made])
+        return found.Estimate.of(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
+
+    alone = low and set(limits) == {"flops"} and found.saves_operations(parts)
+    used = [loss, *(gaps[key] for key in (False, True) if any(w.post and (w.trained < FULL) == key for w in ways))]
+    answer = Plan(
+        best=best,
+        alternatives=[c for c in made[1:] if c.eligible],
+        sixteen=next((c for c in made if c.trained >= FULL and c.post is None), None),
+        trained=over_draws("trained"),
+        served=over_draws("served"),
+        P_star=found.Estimate.of(best_bits(loss.constants), loss.sure, loss.reach) if alone else None,
+        parts=parts,
+        laws=tuple(dict.fromkeys(each.fit.law.name for each in used)),
+        left_out=left_out,
+        warnings=_warnings(best, used, parts if low else ()),
+        sentence="",
+    )
+    return dataclasses.replace(answer, sentence=_sentence(answer))
+
+
+def _warnings(best: Choice, used: Sequence[Drawn], parts: Sequence[str]) -> list[str]:
+    lines = list(best.outside)
+    if best.gap.value > SATURATED:
+        lines.append(f"a gap of {best.gap.value:.2g} nats: gaps above {SATURATED:g} no longer follow their law")
+    if parts and not saves_operations(parts):
+        lines.append(f"the loss law knows {', '.join(parts)} only: training is charged with {FULL} bits throughout")
+    for law in used:
+        fit = law.fit
+        name = fit.law.name
+        edges = [symbol for symbol, edge in fit.at_bound.items() if edge and symbol != "E"]
+        if fit.params.get("E", 1.0) <= 0 or fit.at_bound.get("E"):
+            lines.append(f"{name}: E is at zero, so losses beyond the rows fitted come out too low")
+        elif "E" in fit.params and fit.interval("E")[0] <= 0:
+            lines.append(f"{name}: E is not told apart from zero")
+        if edges:
+            lines.append(f"{name}: at a bound: {', '.join(edges)}")
+        if fit.status in ("unidentified", "not_converged"):
+            lines.append(f"{name}: the fit is {fit.status.replace('_', ' ')}")
+        if fit.status == "published":
+            lines.append(f"{name}: published constants without intervals")
+        elif fit.draws is None:
+            lines.append(f"{name}: fitted without intervals")
+        elif not fit.bootstrap.trusted:
+            lines.append(f"{name}: its intervals take runs as independent, do not trust their width")
+    return lines
+
+
+def _sentence(made: Plan) -> str:
+    best = made.best
+    text = (
+        f"Train N = {with_interval(best.N)} parameters on D = {with_interval(best.D)} tokens in "
+        f"{_training(best, made.parts)} and {_serving(best)}; expected loss {with_interval(best.loss, 4)} nats a token."
+    )
+    if best.critical:
+        text += " Stop there even if the budget allows more: further tokens would harm the quantized model."
+    if made.alternatives:
+        other = made.alternatives[0]
+        text += _against(f"Next best, {_training(other, made.parts)} and {_serving(other)}", other)
+    if made.sixteen and made.sixteen not in (best, *made.alternatives[:1]):
+        text += _against(
+            f"With {FULL} bits throughout{'' if made.sixteen.eligible else ' (not allowed)'}", made.sixteen
+        )
+    return text
+
+
+def _against(title: str, other: Choice) -> str:
+    doubt = ", not told apart" if other.excess.low <= 0 <= other.excess.high else ""
+    excess, side = other.excess, "above"
+    if excess.value < 0:
+        excess, side = dataclasses.replace(excess, value=-excess.value, low=-excess.high, high=-excess.low), "below"
+    return f" {title}: N = {with_interval(other.N)}, {with_interval(excess, 2)} nats {side} that{doubt}."
+
+
+def _training(choice: Choice, parts: Sequence[str]) -> str:
+    if choice.trained >= FULL:
+        return f"{FULL} bits"
+    words = [PARTS[part] for part in parts]
+    return f"{choice.trained:g} bits ({' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))})"
+
+
+def _serving(choice: Choice) -> str:
+    return "serve it as trained" if choice.post is None else f"quantize it to {choice.post} afterwards"
+
+
+def _title(way) -> str:
+    return f"{way.trained:g} bits {'as trained' if way.post is None else f'to {way.post}'}"
+
+
+def with_interval(made: Estimate, digits: int = 3) -> str:
+    """A number with its interval, if it has one and is not settled by the budgets alone."""
+    settled = made.high - made.low <= SETTLED * abs(made.value)
+    ends = "" if settled or made.low != made.low else f" [{made.low:.{digits}g}, {made.high:.{digits}g}]"
+    return f"{made.value:.{digits}g}{ends}"

@@ -1,0 +1,181 @@
+"""Claims about size, bits and quantizers: the gap shrinks with N, grows exponentially as bits fall, for all methods.
+
+Sec. 3 and Appendix F of Kumar et al. 2024 (arXiv 2411.04330). Models trained in 16 bits.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.figures.registry import FIGURES
+from analysis.report.claims.claim import PAPER, Claim, Finding
+from analysis.report.claims.tokens import RTN, STUDY, fit_notes, gap_fit
+from analysis.report.evidence import drawings
+from analysis.report.evidence.numbers import Number, attempt, left_out, of_fit
+from analysis.report.evidence.rules import Rule, above, within
+from analysis.report.evidence.tables import Rows, Tables, ends, full_precision
+
+BLOCKS = dataclasses.replace(RTN, granularity="block16")
+BOTH = dataclasses.replace(RTN, granularity=None)
+GAUSSIAN = "gaussian"
+METHODS = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
+STEPS = ((3, 4), (4, 5), (5, 6))
+SAME = 0.1  # by how much the logarithm of the factor a bit may differ from one bit to the next
+SATURATED = 0.5  # nats at 3 bits, beyond which gaps no longer follow their law
+
+
+def size(tables: Tables) -> Finding:
+    channel = attempt(lambda: of_fit(gap_fit(tables), "gamma_N"))
+    blocks = attempt(lambda: of_fit(gap_fit(tables, BLOCKS), "gamma_N"))
+    error = attempt(lambda: of_fit(tables.fit(GAUSSIAN, BOTH), "gamma_N"))
+    settings = {"per channel": channel, "blocks of 16": blocks, "by the format's error": error}
+    return Finding(
+        numbers={"channel": channel, "block": blocks},
+        shown={"gamma_N of the law that knows a format by its error on normal values": error},
+        figure=lambda: drawings.forest(
+            {"gamma_N": settings}, references={"gamma_N": {"Kumar et al.": channel.paper, "no effect": 0.0}}
+        ),
+        caption="The exponent of N under both granularities, and with the error of the format told for each N.",
+    )
+
+
+def bits(tables: Tables) -> Finding:
+    fit = gap_fit(tables)
+    wide = _by_width(tables)
+    numbers = {"gamma_post": of_fit(fit, "gamma_post")}
+    for a, b in STEPS:
+        numbers[f"step_{a}"] = attempt(lambda a=a, b=b: left_out(lambda rows: _step(rows, a, b), wide))
+    shown = {f"logarithm of the factor from {a} to {b} bits": numbers[f"step_{a}"] for a, b in STEPS[2:]}
+    bend = attempt(lambda: left_out(lambda rows: _step(rows, 3, 4) - _step(rows, 4, 5), wide))
+    shown["that from 3 to 4 bits less that from 5 to 6 bits"] = attempt(
+        lambda: left_out(lambda rows: _step(rows, 3, 4) - _step(rows, 5, 6), wide)
+    )
+    quadratic = {f"{a} to {b}": 2 * np.log((2 ** (b - 1) - 1) / (2 ** (a - 1) - 1)) for a, b in STEPS}
+    expected = ", ".join(f"{value:.2f} from {name} bits" for name, value in quadratic.items())
+    return Finding(
+        numbers={**numbers, "bend": bend},
+        shown=shown,
+        notes=(
+            f"A gap that is quadratic in the step of symmetric integers has logarithms of {expected}; one that is "
+            f"exponential with the paper's gamma_post has {1 / fit.law.published['gamma_post']:.2f} throughout.",
+        ),
+        figure=lambda: drawings.steps(
+            {f"{a} to {b}": numbers[f"step_{a}"] for a, b in STEPS}, quadratic, 1 / fit.law.published["gamma_post"]
+        ),
+        caption="Logarithm of the factor by which the gap falls with one bit more, over all models.",
+    )
+
+
+def _by_width(tables: Tables) -> pd.DataFrame:
+    """A row a model with its gaps at 3 to 6 bits in columns, of those that lose less than what saturates."""
+    rows = ends(full_precision(tables.rows(RTN)))
+    rows = rows[rows["P_post"].isin({b for step in STEPS for b in step}) & rows["gap"].notna()]
+    wide = rows.pivot_table(index=["cluster", "run_id"], columns="P_post", values="gap").dropna().reset_index()
+    if wide.empty:
+        raise InputError("no model was quantized to all of 3, 4, 5 and 6 bits")
+    return wide[wide[3.0] < SATURATED]
+
+
+def _step(rows: pd.DataFrame, a: int, b: int) -> float:
+    """Logarithm of the ratio of all models' gaps at a and at b bits."""
+    sums = rows[float(a)].sum(), rows[float(b)].sum()
+    return float(np.log(sums[0] / sums[1])) if min(sums) > 0 else float("nan")
+
+
+def error(tables: Tables) -> Finding:
+    fit = tables.fit(GAUSSIAN, BOTH)
+    plain = gap_fit(tables)
+    return Finding(
+        numbers={"kappa": dataclasses.replace(of_fit(fit, "kappa"), paper=None)},
+        shown={
+            "R2 of the law": Number.plain(fit.r2),
+            "R2 of the paper's law, per channel alone": Number.plain(plain.r2),
+        },
+        notes=fit_notes(fit),
+        figure=lambda: drawings.against_error(tables.rows(BOTH), fit),
+        caption="Gaps over what the law makes of N and D, against the format's error sigma2; the line is the law.",
+    )
+
+
+def quantizers(tables: Tables) -> Finding:
+    numbers = {}
+    for method in METHODS:
+        rows = dataclasses.replace(RTN, ptq=method)
+        numbers[method] = attempt(lambda rows=rows: of_fit(gap_fit(tables, rows), "gamma_D"))
+    shown = {
+        f"{symbol} by {name}": attempt(
+            lambda symbol=symbol, method=method: of_fit(gap_fit(tables, dataclasses.replace(RTN, ptq=method)), symbol)
+        )
+        for symbol in ("gamma_N", "gamma_post")
+        for method, name in METHODS.items()
+    }
+    every = Rows(studies=STUDY, ptq=None, granularity="channel")
+    return Finding(
+        numbers=numbers,
+        shown=shown,
+        figure=lambda: FIGURES["quantizers"](tables.rows(every), {}),
+        caption="The gap at 3 and 4 bits by quantizer, means over seeds.",
+    )
+
+
+CLAIMS = (
+    Claim(
+        key="size",
+        title="Larger models lose less",
+        source=f"{PAPER}, Sec. 3, Eq. 2, Fig. 2",
+        statement="At equal D and bits delta_PTQ falls as a power of N; there gamma_N = 0.34.",
+        how="Study `overtraining`. With one scale a channel the rounding error itself grows with the fan-in, which "
+        "pulls gamma_N down as models get wider; blocks of 16 weights have the same error at every width, and both "
+        f"are asked. A third law, `{GAUSSIAN}`, is told the error of each format at each N.",
+        rule=Rule(
+            conditions=(
+                above("block", "gamma_N with blocks of 16"),
+                above("channel", "gamma_N with one scale a channel"),
+            )
+        ),
+        needs=(STUDY,),
+        measure=size,
+    ),
+    Claim(
+        key="bits",
+        title="The gap grows exponentially as bits fall",
+        source=f"{PAPER}, Eq. 2 and Table 2 (gamma_post 0.59 bits)",
+        statement="Each bit less multiplies delta_PTQ by the same factor, about 5.4.",
+        how="Study `overtraining`: the factor between neighbouring widths over all models that lose less than "
+        f"{SATURATED:g} nats at 3 bits, paired by model. An exponential has one factor; it may change by {SAME:g} in "
+        "its logarithm from one bit to the next.",
+        rule=Rule(
+            conditions=(
+                above("step_3", "the logarithm of the factor from 3 to 4 bits"),
+                above("step_4", "the logarithm of the factor from 4 to 5 bits"),
+                within("bend", "the logarithm of the factor from 3 to 4 bits less that from 4 to 5 bits", -SAME, SAME),
+            )
+        ),
+        needs=(STUDY,),
+        measure=bits,
+    ),
+    Claim(
+        key="error",
+        title="Bits stand for the rounding error",
+        source="this project; the error is the GMSE of Panferov et al. (arXiv 2506.01863)",
+        statement="If a model responds to rounding as a quadratic does, the gap is proportional to the error sigma2 "
+        "of the format on normal values, whatever the format: kappa = 1 in `delta_PTQ = C_T D^gamma_D / N^gamma_N "
+        "sigma2^kappa`.",
+        how="Study `overtraining`, rounded to integers of 3 to 6 bits with one scale a tensor, a channel or a block.",
+        rule=Rule(conditions=(within("kappa", "kappa", 0.8, 1.25),)),
+        needs=(STUDY,),
+        measure=error,
+    ),
+    Claim(
+        key="quantizers",
+        title="With every quantizer more tokens lose more",
+        source=f"{PAPER}, Appendix F, Figs. 10 and 11",
+        statement="GPTQ, AWQ and rounding to nearest lose more with more tokens alike.",
+        how="Study `overtraining`, per channel, the law fitted to each quantizer alone.",
+        rule=Rule(conditions=tuple(above(method, f"gamma_D by {name}") for method, name in METHODS.items())),
+        needs=(STUDY,),
+        measure=quantizers,
+    ),
+)

@@ -1,0 +1,379 @@
+"""Claims of another kind: whether what was found hangs on formats, granularity, text, learning rate or arithmetic, and
+how far single runs can be trusted.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from analysis.diagnostics.slopes import local_slopes
+from analysis.errors import InputError
+from analysis.figures import rows as shared
+from analysis.figures.registry import FIGURES
+from analysis.figures.style import magnitude
+from analysis.report.claims.claim import PAPER, Claim, Finding
+from analysis.report.document.blocks import Grid
+from analysis.report.evidence import drawings
+from analysis.report.evidence.numbers import (
+    Number,
+    attempt,
+    difference,
+    left_out,
+    mean,
+    of_fit,
+    of_logs,
+    of_slope,
+    quotient,
+    spread,
+)
+from analysis.report.evidence.rules import Rule, above, below, within
+from analysis.report.evidence.studies import with_models
+from analysis.report.evidence.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
+
+FORMATS = Rows(studies=with_models("formats"), granularity=None, family=None)
+KINDS = {
+    "int4": ("int4", "channel"),
+    "e2m1": ("e2m1", "channel"),
+    "mxfp4": ("mxfp4", ""),
+    "nvfp4": ("nvfp4", ""),
+}  # at 4 bits; microscaling formats have blocks of their own
+GRAINS = Rows(studies=with_models("granularity"), granularity=None)
+ALIKE = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
+PYTHON, ENGLISH = Rows(studies=("overtraining",)), Rows(studies=("corpus",))
+
+
+def telling(tables: Tables, asked: Rows) -> pd.DataFrame:
+    """Gaps above zero at 3 and 4 bits of models trained in 16 bits, with their logarithm."""
+    rows = ends(full_precision(tables.rows(asked)))
+    rows = rows[rows["P_post"].isin(TELLING) & (rows["gap"] > 0) & (rows["gap"] < SATURATED)]
+    if rows.empty:
+        raise InputError("no gaps at 3 or 4 bits")
+    return rows.assign(log=np.log(rows["gap"].astype(float)))
+
+
+# ---- formats and granularity ----
+
+
+def formats(tables: Tables) -> Finding:
+    rows = tables.rows(FORMATS)
+    rows = rows[rows["P_post"].isna() | (rows["P_post"] == 4)]
+    numbers, lines = {}, []
+    base = _at_four(rows, *KINDS["int4"])
+    for name, kind in KINDS.items():
+        own = _at_four(rows, *kind)
+        numbers[name] = attempt(lambda own=own: _slope(rows, own))
+        ratio = attempt(lambda own=own: of_logs(_paired(own, base)))
+        bits = (own["bytes"] - base["bytes"].reindex(own.index)).mean() if len(own) else math.nan
+        size = float(own["N"].mean()) if len(own) else math.nan
+        more = f"{8 * bits / size:+.2f}" if bits == bits else "-"
+        lines.append((f"`{name}`", f"{len(own)}", numbers[name].text, ratio.text, more))
+    grid = Grid(
+        heads=(
+            "format",
+            "models",
+            "slope of ln delta_PTQ in ln D",
+            "gap over that of int4",
+            "bits a weight beyond int4",
+        ),
+        rows=tuple(lines),
+        caption="All at 4 bits, rounded to nearest; paired by model.",
+    )
+    shown = {
+        "kappa of the law that knows a format by its error, all formats": attempt(
+            lambda: of_fit(tables.fit("gaussian", FORMATS), "kappa")
+        ),
+        "its R2": attempt(lambda: Number.plain(tables.fit("gaussian", FORMATS).r2)),
+        "gamma_w of weights trained in float formats": attempt(
+            lambda: of_fit(tables.fit("kumar_floating_point", FORMATS), "gamma_w")
+        ),
+    }
+    return Finding(
+        numbers=numbers,
+        shown=shown,
+        grids=(grid, *_in_training(tables)),
+        figure=lambda: drawings.forest(
+            {"slope of ln delta_PTQ in ln D": numbers}, references={"slope of ln delta_PTQ in ln D": {"flat": 0.0}}
+        ),
+        caption="How the gap grows with D in each format at 4 bits.",
+    )
+
+
+def _in_training(tables: Tables) -> Iterator[Grid]:
+    """What training with weights in each format cost, where the study has such runs."""
+    if not tables.has("formats"):
+        return
+    runs = shared.qat_gaps(shared.alone(shared.trained(tables.pooled(("formats",)), one_way=False), "P_w"))
+    runs = runs.sort_values(["P_w", "gap_qat"])
+    lines = tuple(
+        (f"`{r.format_w}`", r.granularity_w, magnitude(r.N), magnitude(r.D), f"{r.gap_qat:.4f} +- {r.gap_qat_se:.4f}")
+        for r in runs.itertuples()
+    )
+    caption = "Loss less that of the unquantized run of the same seed; the error is that of the windows alone."
+    if lines:
+        yield Grid(heads=("weights", "scales", "N", "D", "cost of training so (nats)"), rows=lines, caption=caption)
+
+
+def _at_four(rows: pd.DataFrame, name: str, granularity: str) -> pd.DataFrame:
+    """Rows of one format, by the model that was quantized."""
+    rows = ends(full_precision(rows[rows["format_post"] == name]))
+    rows = rows[rows["granularity_post"] == granularity] if granularity else rows
+    return rows.drop_duplicates("run_id").set_index("run_id", drop=False)
+
+
+def _slope(rows: pd.DataFrame, own: pd.DataFrame) -> Number:
+    """Slope of ln gap in ln D of one format of 4 bits; the error model is that of a fit to all of them."""
+    if own.empty:
+        raise InputError("no rows in this format: `python -m scaling.ptq`")
+    first = own.iloc[0]
+    only = f"format_post == '{first['format_post']}' and granularity_post == '{first['granularity_post']}'"
+    found = local_slopes("gaussian", rows, only=only)
+    return of_slope(found.constant, found.units)
+
+
+def _paired(own: pd.DataFrame, base: pd.DataFrame) -> Number:
+    """Logarithm of the ratio of the summed gaps of the same models."""
+    both = own[["cluster", "gap"]].assign(base=base["gap"].reindex(own.index)).dropna()
+
+    def measure(part: pd.DataFrame) -> float:
+        sums = part["gap"].sum(), part["base"].sum()
+        return math.log(sums[0] / sums[1]) if min(sums) > 0 else math.nan
+
+    return left_out(measure, both)
+
+
+def granularity(tables: Tables) -> Finding:
+    rows = telling(tables, GRAINS)
+    wide = rows.pivot_table(index=["cluster", "run_id", "P_post"], columns="granularity_post", values="gap")
+    if not {"channel", "block16"} <= set(wide):
+        raise InputError("expected gaps per channel and in blocks of 16")
+    lines = []
+    for grain in wide.columns:
+        both = wide[[grain, "channel"]].dropna() if grain != "channel" else pd.DataFrame()
+        ratio = Number.plain(1.0) if both.empty else attempt(lambda both=both: of_logs(_log_ratio(both)))
+        lines.append((f"`{grain}`", f"{int(wide[grain].notna().sum())}", ratio.text))
+    grid = Grid(
+        heads=("granularity", "rows", "gap over that per channel"),
+        rows=tuple(lines),
+        caption="Integers of 3 and 4 bits, paired by model and width.",
+    )
+    blocks = dataclasses.replace(GRAINS, granularity="block16")
+    growth = attempt(lambda: of_fit(tables.fit("kumar_ptq", blocks), "gamma_D"))
+    return Finding(
+        numbers={"ratio": of_logs(_log_ratio(wide[["block16", "channel"]].dropna())), "gamma_D": growth},
+        grids=(grid,),
+        figure=lambda: FIGURES["quantizers"](tables.rows(dataclasses.replace(GRAINS, ptq="rtn")), {}),
+        caption="The gap at 3 and 4 bits by granularity, means over seeds.",
+    )
+
+
+def _log_ratio(both: pd.DataFrame) -> Number:
+    one, other = both.columns
+    return left_out(lambda part: math.log(part[one].sum() / part[other].sum()), both.reset_index())
+
+
+# ---- other text, seeds, rates and arithmetic ----
+
+
+def corpus(tables: Tables) -> Finding:
+    english = telling(tables, ENGLISH)
+    cells = set(zip(english["N"], english["tokens"], strict=True))
+    sizes = sorted(english["N"].unique())
+    python = tables.rows(PYTHON)
+    python = python[[pair in cells for pair in zip(python["N"], python["tokens"], strict=True)]]
+
+    def slope(frame: pd.DataFrame) -> Number:
+        found = local_slopes("kumar_ptq", frame[frame["N"].isin(sizes)], bits=(min(TELLING), max(TELLING)))
+        return of_slope(found.constant, found.units)
+
+    one, other = attempt(lambda: slope(tables.rows(ENGLISH))), attempt(lambda: slope(python))
+    names = ", ".join(sorted(tables.frames["corpus"]["corpus"].astype(str).unique()))
+    found = {"English": one, "Python": other}
+    return Finding(
+        numbers={"english": one, "ratio": quotient(one, other)},
+        shown={"slope on Python, the same N and D": other, "English less Python": difference(one, other)},
+        notes=(f"Corpora of the study: {names}.",),
+        figure=lambda: drawings.forest(
+            {"slope of ln delta_PTQ in ln D": found}, references={"slope of ln delta_PTQ in ln D": {"flat": 0.0}}
+        ),
+        caption="Growth with D at 3 and 4 bits on both texts.",
+    )
+
+
+def seeds(tables: Tables) -> Finding:
+    scatter = tables.scatter()
+    if not tables.has("overtraining"):
+        growth = Number.none("not run yet: `make sweep S=overtraining`")
+    else:
+        growth = attempt(
+            lambda: of_fit(tables.fit("kumar_ptq", Rows(studies=("overtraining",))), "gamma_D").scaled(math.log(2))
+        )
+    gap = spread(scatter.gap, scatter.freedom)
+    return Finding(
+        numbers={"octave": quotient(growth, gap)},
+        shown={
+            "sd of ln loss between seeds": spread(scatter.loss, scatter.freedom),
+            "sd of ln delta_PTQ at 3 and 4 bits between seeds": gap,
+            "rise of ln delta_PTQ in an octave of D": growth,
+        },
+        figure=lambda: drawings.spread_of_seeds(
+            telling(tables, Rows(studies=("seeds",) if tables.has("seeds") else ("overtraining",)))
+        ),
+        caption="Gaps of runs that differ in their seeds alone.",
+    )
+
+
+def learning_rate(tables: Tables) -> Finding:
+    asked = Rows(studies=("learning_rate",))
+    frame = tables.rows(asked)
+    base = ends(frame[frame["ptq"].isna()])
+    lines = []
+    for (size, tokens), group in base.groupby(["N", "tokens"]):
+        means = group.groupby("lr_peak")["loss"].mean()
+        best = means.idxmin()
+        edge = "" if means.index[0] < best < means.index[-1] or len(means) < 3 else " (at the edge)"
+        near = ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in means.items())
+        lines.append((magnitude(size), magnitude(tokens), f"{best:g}{edge}", _vertex(means), near))
+    grid = Grid(
+        heads=("N", "D", "best rate tried", "by a parabola in ln rate", "rate: loss"),
+        rows=tuple(lines),
+        caption="The peak learning rate with the lowest loss, by size and tokens.",
+    )
+    rows = telling(tables, asked)
+    slopes = [_rate_slope(part) for _, part in rows.groupby(["N", "tokens"])]
+    return Finding(
+        numbers={"slope": mean(slopes, what="sizes and token counts")},
+        grids=(grid,),
+        figure=lambda: FIGURES["learning_rates"](frame, {}),
+        caption="Loss, and the gap at 3 bits, against the peak learning rate, by N and D.",
+    )
+
+
+def _vertex(means: pd.Series) -> str:
+    """Where a parabola through the lowest loss and its neighbours is lowest."""
+    place = int(np.argmin(means))
+    if not 0 < place < len(means) - 1:
+        return "-"
+    part = means.iloc[place - 1 : place + 2]
+    a, b, _ = np.polyfit(np.log(part.index), part.to_numpy(float), 2)
+    return f"{math.exp(-b / (2 * a)):.2g}"
+
+
+def _rate_slope(rows: pd.DataFrame) -> float:
+    """d ln gap / d ln rate at one N and D, with a level for each width."""
+    x, y = np.log(rows["lr_peak"].astype(float)), rows["log"]
+    x, y = (v - v.groupby(rows["P_post"]).transform("mean") for v in (x, y))
+    return float((x * y).sum() / (x**2).sum()) if (x**2).sum() > 0 else math.nan
+
+
+def dtype(tables: Tables) -> Finding:
+    frame = tables.rows(Rows(studies=("dtype",)))
+    found = sorted(frame["dtype"].dropna().unique())
+    if len(found) != 2:
+        raise InputError(f"expected runs in two dtypes, found {', '.join(found)}")
+    keys = ["N", "tokens", "seed_init", "seed_data"]
+    base = ends(frame[frame["ptq"].isna()]).pivot_table(index=keys, columns="dtype", values="loss").dropna()
+    gaps = telling(tables, Rows(studies=("dtype",)))
+    gaps = gaps.pivot_table(index=[*keys, "P_post"], columns="dtype", values="log").dropna()
+    one, other = found
+    logs = (gaps[one] - gaps[other]).groupby(keys).mean()
+    numbers = {
+        "loss": mean(base[one] - base[other], unit="nats", what="pairs"),
+        "gap": mean(logs, what="pairs"),
+    }
+    names = {"loss (nats)": numbers["loss"], "ln delta_PTQ": numbers["gap"]}
+    return Finding(
+        numbers=numbers,
+        reading=f"{one} less {other}.",
+        figure=lambda: drawings.forest(
+            {k: {f"{one} less {other}": v} for k, v in names.items()}, references={k: {"none": 0.0} for k in names}
+        ),
+        caption="What the arithmetic of matmuls changes, paired by seed.",
+    )
+
+
+CLAIMS = (
+    Claim(
+        key="formats",
+        title="The growth with D is not one of the integer grid",
+        source=f"{PAPER}, Sec. 4.3 and Appendix N (floats follow the same form); its quantization after training is "
+        "in integers",
+        statement="What holds for integers holds for floating-point and microscaling formats.",
+        how="Studies `formats` and `overtraining`: the slope of ln delta_PTQ in ln D at 4 bits in each format.",
+        rule=Rule(conditions=tuple(above(name, f"the slope in {name}") for name in KINDS)),
+        needs=(("formats", "overtraining"),),
+        measure=formats,
+    ),
+    Claim(
+        key="granularity",
+        title="Finer scales lose less, and the growth stays",
+        source=f"{PAPER}, Appendix I; Chen et al. (arXiv 2505.14302)",
+        statement="Granularity changes how much is lost, not that more tokens lose more.",
+        how="Studies `granularity` and `overtraining`: gaps at 3 and 4 bits in blocks of 16 over those per channel, "
+        "paired by model, and gamma_D in blocks.",
+        rule=Rule(
+            conditions=(
+                below("ratio", "the gap in blocks of 16 over that per channel", 1.0),
+                above("gamma_D", "gamma_D in blocks of 16"),
+            )
+        ),
+        needs=(("granularity", "overtraining"),),
+        measure=granularity,
+    ),
+    Claim(
+        key="corpus",
+        title="English prose gives the same growth as Python code",
+        source=f"{PAPER} (one corpus, Dolma; C4 in Fig. 8)",
+        statement="The law is not one of a corpus.",
+        how="Study `corpus`: English prose at sizes and token counts of `overtraining`; the slope of ln delta_PTQ in "
+        f"ln D at 3 and 4 bits on both, alike within a factor of {ALIKE['corpus']:g}.",
+        rule=Rule(
+            conditions=(
+                above("english", "the slope on English"),
+                within("ratio", "that slope over the one on Python", 1 / ALIKE["corpus"], ALIKE["corpus"]),
+            )
+        ),
+        needs=(("corpus",), ("overtraining",)),
+        measure=corpus,
+    ),
+    Claim(
+        key="seeds",
+        title="Single runs show the growth",
+        source=f"{PAPER}, Figs. 1 and 2 (single runs, no errors)",
+        statement="One run a cell is enough to see how the gap depends on N, D and bits.",
+        how="Study `seeds` (or the repeated cells of `overtraining`): what one octave of D adds to ln delta_PTQ, "
+        "over the standard deviation of ln delta_PTQ between seeds at 3 and 4 bits.",
+        rule=Rule(conditions=(above("octave", "an octave's rise over the scatter between seeds", 1.0),)),
+        needs=(("seeds", "overtraining"),),
+        measure=seeds,
+    ),
+    Claim(
+        key="rate",
+        title="The learning rate does not matter to the gap",
+        source=f"{PAPER}, Appendix A, Fig. 8 (trends robust to hyperparameters); against it Catalan-Tatjer et al., "
+        "arXiv 2510.06213",
+        statement="The law of the gap knows no learning rate.",
+        how="Study `learning_rate`: the slope of ln delta_PTQ at 3 and 4 bits in ln of the peak rate at equal N and "
+        f"D; sizes and token counts are the units, and {ALIKE['rate']:g} is as good as none.",
+        rule=Rule(conditions=(within("slope", "the slope of ln delta_PTQ in ln rate", -ALIKE["rate"], ALIKE["rate"]),)),
+        needs=(("learning_rate",),),
+        measure=learning_rate,
+    ),
+    Claim(
+        key="dtype",
+        title="Matmuls in bf16 change neither loss nor gap",
+        source="this project, whose other studies use bf16 matmuls",
+        statement="The precision of the matmuls that training is simulated with is not part of the result.",
+        how="Study `dtype`: the same runs with float32 and with bf16 matmuls, paired by seed.",
+        rule=Rule(
+            conditions=(
+                within("loss", "the difference of losses in nats", -ALIKE["loss"], ALIKE["loss"]),
+                within("gap", "the difference of ln delta_PTQ at 3 and 4 bits", -ALIKE["gap"], ALIKE["gap"]),
+            )
+        ),
+        needs=(("dtype",),),
+        measure=dtype,
+    ),
+)

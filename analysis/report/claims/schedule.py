@@ -1,0 +1,349 @@
+"""Claims about what makes models hard to quantize: tokens, the decay of the learning rate, or the optimizer's memory.
+
+Kumar et al. 2024 (arXiv 2411.04330) and Ouyang et al. 2024 (arXiv 2411.17691) say tokens, Catalan-Tatjer et al. 2025
+(arXiv 2510.06213) say decay. `contrasts` has what is measured of each trunk.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from analysis.diagnostics.slopes import local_slopes
+from analysis.errors import InputError
+from analysis.figures.registry import FIGURES
+from analysis.report.claims.claim import PAPER, Claim, Finding
+from analysis.report.document.blocks import Grid
+from analysis.report.evidence import drawings
+from analysis.report.evidence.contrasts import NAMES, Trunk, contrasts, trunks
+from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_slope, quotient
+from analysis.report.evidence.rules import Rule, above, below, within
+from analysis.report.evidence.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
+
+SCHEDULE = Rows(studies=("schedule",))
+COSINE = Rows(studies=("overtraining", "schedule"), where="schedule == 'cosine'")
+DECAYS = Rows(studies=("weight_decay", "overtraining"), where="schedule == 'cosine'")
+BATCHES = Rows(studies=("batch", "overtraining"), where="schedule == 'cosine'")
+
+AGAINST = "Catalan-Tatjer et al. (arXiv 2510.06213)"
+TOKENS, DECAY = 0.7, 0.3  # S above which tokens explain the growth under cosine, and below which decay does
+LONGER = "A longer memory makes models harder to quantize at equal tokens: neither D alone nor D / tau counts."
+FLAT = 0.1  # slope in ln D within which a gap is called flat
+NEAR = 0.05  # of a learning rate: alike
+
+
+def arms(tables: Tables) -> dict[str, list[Trunk]]:
+    """Trunks by learning rate relative to that of the cosine runs of their size (or the middle one of the study), and
+    by weight decay; the main arm, that rate with weight decay, first.
+
+    Raises:
+        InputError: the study has no trunk.
+    """
+    return tables.once(("arms",), lambda: _arms(tables))
+
+
+def _arms(tables: Tables) -> dict[str, list[Trunk]]:
+    found = trunks(tables.rows(SCHEDULE))
+    if not found:
+        raise InputError("no run at a constant rate without a parent, which branches could start from")
+    rates = {size: _usual(tables, size, found) for size in {t.N for t in found}}
+    groups: dict[str, list[Trunk]] = {}
+    for trunk in sorted(found, key=lambda t: (t.weight_decay == 0, abs(math.log(t.lr / rates[t.N])), t.lr)):
+        ratio = trunk.lr / rates[trunk.N]
+        name = "the usual rate" if abs(ratio - 1) < NEAR else f"{ratio:.2g} of the usual rate"
+        groups.setdefault(name + ("" if trunk.weight_decay else ", no weight decay"), []).append(trunk)
+    return groups
+
+
+def _usual(tables: Tables, size: float, found: list[Trunk]) -> float:
+    if tables.has("overtraining"):
+        frame = tables.pooled(("overtraining",))
+        rates = frame.loc[frame["N"] == size, "lr_peak"]
+        if len(rates):
+            return float(rates.mode().iloc[0])
+    return float(np.median(sorted({t.lr for t in found if size == t.N})))
+
+
+def told(tables: Tables, arm: str) -> dict[str, Number]:
+    """Each contrast's mean over the trunks of an arm."""
+
+    def make() -> dict[str, Number]:
+        each = pd.DataFrame([contrasts(trunk) for trunk in arms(tables)[arm]])
+        return {name: attempt(lambda name=name: mean(each[name], what="trunks")) for name in NAMES}
+
+    return tables.once(("arm", arm), make)
+
+
+def main_arm(tables: Tables) -> dict[str, Number]:
+    """The contrasts of the main arm.
+
+    Raises:
+        InputError: the study has no trunk.
+    """
+    return told(tables, next(iter(arms(tables))))
+
+
+def cosine(tables: Tables) -> Number:
+    """gamma_D at 3 and 4 bits of the cosine runs of the sizes that have trunks."""
+    sizes = sorted({t.N for group in arms(tables).values() for t in group})
+    rows = tables.rows(COSINE)
+    rows = rows[rows["N"].isin(sizes)]
+    found = local_slopes("kumar_ptq", rows, bits=(min(TELLING), max(TELLING)))
+    return of_slope(found.constant, found.units)
+
+
+def share(tables: Tables) -> Finding:
+    found, usual = main_arm(tables), attempt(lambda: cosine(tables))
+    S = quotient(found["K2"], usual)
+    return Finding(
+        numbers={"S": S},
+        shown={"K2": found["K2"], "gamma_D under cosine, same sizes and widths": usual},
+        reading=_reading(S, "Tokens.", "Decay.", "Both tokens and decay."),
+        grids=(_arms_grid(tables),),
+        figure=lambda: drawings.branches(next(iter(arms(tables).values()))),
+        caption="The gap on trunks (dots, joined) and at the ends of decayed branches, by tokens of decay.",
+    )
+
+
+def _reading(number: Number, large: str, small: str, both: str) -> str:
+    """What a share that lies surely above TOKENS, below DECAY or between says."""
+    if not number.sure:
+        return ""
+    if number.low > TOKENS:
+        return large
+    if number.high < DECAY:
+        return small
+    return both if number.low > DECAY and number.high < TOKENS else "Not told apart."
+
+
+def _arms_grid(tables: Tables) -> Grid:
+    groups = arms(tables)
+    found = {name: told(tables, name) for name in groups}
+    rows = tuple(
+        (k, what, *(numbers[k].text if numbers[k].known else "-" for numbers in found.values()))
+        for k, what in NAMES.items()
+    )
+    heads = (f"{name} ({len(group)} trunks)" for name, group in groups.items())
+    caption = "All contrasts of ln delta_PTQ (mean of 3 and 4 bits) by learning rate, means over trunks."
+    return Grid(heads=("", "contrast", *heads), rows=rows, caption=caption)
+
+
+def before_decay(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    return Finding(
+        numbers={"K2": found["K2"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K4", "K1")},
+        figure=lambda: FIGURES["schedules"](tables.rows(Rows(studies=("schedule", "overtraining"))), {}),
+        caption="The gap under each schedule that has models of one size at several token counts.",
+    )
+
+
+def decay(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    return Finding(
+        numbers={"K3": found["K3"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K6", "K5")},
+        figure=lambda: drawings.forest(
+            {"difference of ln delta_PTQ": {k: found[k] for k in ("K3", "K6", "K5")}},
+            references={"difference of ln delta_PTQ": {"none": 0.0}},
+        ),
+        caption="Decayed less trunk at equal tokens (K3) and at equal loss (K6), re-warmed less decayed (K5).",
+    )
+
+
+def constant_rate(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    slopes = {k: found[k] for k in ("K1", "K1 late", "K7", "K2", "K4")}
+    return Finding(
+        numbers={"K1": found["K1"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K1 late", "K7")},
+        figure=lambda: drawings.forest(
+            {"slope of ln delta_PTQ": slopes}, references={"slope of ln delta_PTQ": {"flat": 0.0}}
+        ),
+        caption="Slopes in tokens: on the trunk, late on it, while a lower rate is held, before and with the decay.",
+    )
+
+
+def averages(tables: Tables) -> Finding:
+    found = main_arm(tables)
+    return Finding(
+        numbers={"AD": found["AD"]},
+        shown={f"{k}: {NAMES[k]}": found[k] for k in ("A3", "A6", "A2", "AL")},
+        figure=lambda: drawings.forest(
+            {"difference of ln delta_PTQ": {k: found[k] for k in ("A3", "A6", "AD", "K3")}},
+            references={"difference of ln delta_PTQ": {"none": 0.0}},
+        ),
+        caption="A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over "
+        "the same tokens (AD); a decay less the trunk (K3).",
+    )
+
+
+# ---- the optimizer's memory ----
+
+
+def memory(tables: Tables) -> Finding:
+    by_decay = attempt(lambda: _of_tau(tables, DECAYS, "weight_decay", _share))
+    by_batch = attempt(lambda: _of_tau(tables, BATCHES, "batch_tokens", _share))
+    exponent = "slope of ln delta_PTQ in ln tau at equal D, from"
+    return Finding(
+        numbers={"Q": by_decay},
+        shown={
+            "Q from the batch": by_batch,
+            f"{exponent} weight decay": attempt(lambda: _of_tau(tables, DECAYS, "weight_decay", _exponent)),
+            f"{exponent} the batch": attempt(lambda: _of_tau(tables, BATCHES, "batch_tokens", _exponent)),
+            "slope of ln delta_PTQ in ln D without weight decay": attempt(lambda: _slope_without(tables)),
+        },
+        reading=LONGER
+        if by_decay.sure and by_decay.high < -DECAY
+        else _reading(by_decay, "D / tau counts.", "Tokens count.", "Both count."),
+        figure=lambda: FIGURES["memory"](tables.rows(DECAYS), {}),
+        caption="The gap against D and against D / tau, by weight decay; the axis that counts brings lines together.",
+    )
+
+
+def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
+    """Gaps at the telling widths above zero, of sizes that the first of the studies has."""
+    sizes = tables.pooled(asked.studies[:1])["N"].unique()
+    rows = ends(full_precision(tables.rows(asked)))
+    rows = rows[rows["N"].isin(sizes) & rows["P_post"].isin(TELLING)]
+    rows = rows[(rows["gap"] > 0) & (rows["gap"] < SATURATED)]
+    return rows.assign(log=np.log(rows["gap"].astype(float)), level=rows["N"].astype(str) + rows["P_post"].astype(str))
+
+
+def _of_tau(tables: Tables, asked: Rows, varied: str, measure: Callable[[float, float], float]) -> Number:
+    """What `measure` makes of gamma and chi in ln delta = level(N, bits) + gamma ln D + chi ln tau, from runs that
+    differ in `varied` and D."""
+    if not tables.has(asked.studies[0]):
+        raise InputError(f"not run yet: `make sweep S={asked.studies[0]}`")
+    rows = _memory_rows(tables, asked)
+    rows = rows[np.isfinite(rows["tau"].astype(float))]
+    other = {"weight_decay": "batch_tokens", "batch_tokens": "weight_decay"}[varied]
+    rows = rows[rows[other] == rows[other].mode().iloc[0]]
+    if rows[varied].nunique() < 2 or rows["tokens"].nunique() < 2:
+        raise InputError(f"the runs have one {varied}, or one D")
+
+    def of_part(part: pd.DataFrame) -> float:
+        x = np.column_stack([np.log(part["D"].astype(float)), np.log(part["tau"].astype(float))])
+        both = pd.DataFrame(x, index=part.index).assign(y=part["log"])
+        centred = (both - both.groupby(part["level"]).transform("mean")).to_numpy()
+        found, _, rank, _ = np.linalg.lstsq(centred[:, :2], centred[:, 2], rcond=1e-6)
+        return measure(*found) if rank == 2 else math.nan
+
+    return left_out(of_part, rows, "run_id")
+
+
+def _share(gamma: float, chi: float) -> float:
+    return -chi / gamma
+
+
+def _exponent(gamma: float, chi: float) -> float:
+    return chi
+
+
+def _slope_without(tables: Tables) -> Number:
+    rows = _memory_rows(tables, DECAYS)
+    rows = rows[rows["weight_decay"] == 0]
+    if rows["tokens"].nunique() < 2:
+        raise InputError("no runs without weight decay at two D")
+
+    def measure(part: pd.DataFrame) -> float:
+        x, y = np.log(part["D"].astype(float)), part["log"]
+        x, y = (v - v.groupby(part["level"]).transform("mean") for v in (x, y))
+        return float((x * y).sum() / (x**2).sum()) if (x**2).sum() > 0 else math.nan
+
+    return left_out(measure, rows, "run_id")
+
+
+CROSSED = (
+    "Study `schedule`: constant-rate trunks, from whose snapshots branches decay to zero over several numbers of "
+    "tokens, hold a lower rate, or are re-warmed, so that tokens before the decay (D_b) and tokens of decay (D_d) "
+    "vary independently. "
+)
+
+
+AGAIN = "Study `schedule`, as [above](#tokens-or-decay). "
+
+CLAIMS = (
+    Claim(
+        key="tokens-or-decay",
+        title="The growth under a cosine schedule is one of tokens, not of decay",
+        source=f"{PAPER}, Appendix G (linear decay only); {AGAINST} say decay",
+        statement="delta_PTQ grows with tokens per parameter whatever the learning-rate schedule.",
+        how=CROSSED
+        + "S is the slope of ln delta_PTQ in ln D_b at fixed D_d (K2), over gamma_D of cosine runs of the same "
+        f"sizes at 3 and 4 bits: above {TOKENS:g} tokens do it, below {DECAY:g} decay does, between both do.",
+        rule=Rule(
+            conditions=(above("S", "S = K2 / gamma_D under cosine", TOKENS),),
+            meaning=f"below {TOKENS:g}; decay alone if below {DECAY:g}",
+        ),
+        needs=(("schedule",),),
+        beside=("overtraining",),
+        measure=share,
+    ),
+    Claim(
+        key="before-decay",
+        title="With the same decay, more tokens before it still make models harder to quantize",
+        source=f"{PAPER}, Sec. 3 and Appendix G",
+        statement="Tokens have an effect of their own.",
+        how=AGAIN + "K2 alone.",
+        rule=Rule(conditions=(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d"),)),
+        needs=(("schedule",),),
+        beside=("overtraining",),
+        measure=before_decay,
+    ),
+    Claim(
+        key="decay",
+        title="Decaying the learning rate makes models harder to quantize",
+        source=AGAINST,
+        statement="The error of quantization jumps when the learning rate decays, largely independent of tokens.",
+        how=AGAIN
+        + "K3: ln delta_PTQ at the end of a decay less that of its trunk at equal tokens; K6, the same at equal "
+        "loss, tells whether it is more than that decayed models are better ones.",
+        rule=Rule(conditions=(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens"),)),
+        needs=(("schedule",),),
+        measure=decay,
+    ),
+    Claim(
+        key="constant-rate",
+        title="At a constant learning rate the gap is flat in tokens",
+        source=AGAINST,
+        statement="Without decay the error of quantization hardly changes over trillions of tokens.",
+        how=AGAIN
+        + "K1: the slope of ln delta_PTQ in ln D along trunks; late: beyond twice the optimizer's memory tau = "
+        "batch / (rate x weight decay).",
+        rule=Rule(conditions=(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT),)),
+        needs=(("schedule",),),
+        measure=constant_rate,
+    ),
+    Claim(
+        key="averages",
+        title="A mean of the weights is easier to quantize than the end of a decay",
+        source=AGAINST,
+        statement="Averaging weights along the trajectory makes models robust to quantization; decaying the learning "
+        "rate does the opposite.",
+        how=AGAIN
+        + "From the same snapshots the trunk's rate is kept, and the weights are averaged over as many tokens as a "
+        "decay takes. AD: ln delta_PTQ of the mean less that of the decay; A3 and A6: of the mean less the trunk at "
+        "equal tokens and at equal loss.",
+        rule=Rule(conditions=(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens"),)),
+        needs=(("schedule",),),
+        measure=averages,
+    ),
+    Claim(
+        key="memory",
+        title="What counts is D, not D over the optimizer's memory",
+        source=f"{PAPER}, Eq. 2 (one weight decay, one batch)",
+        statement="The law of the gap knows tokens and no optimizer.",
+        how="Studies `weight_decay` and `batch` beside `overtraining`: tau = batch / (rate x weight decay) varies at "
+        "equal D. Q is the share of the growth in ln D that goes against ln tau: 0 if D counts, 1 if D / tau does, "
+        "below 0 if at equal D a longer memory makes the gap larger.",
+        rule=Rule(
+            conditions=(within("Q", "Q from weight decay", -DECAY, DECAY),),
+            meaning=f"D / tau alone if above {TOKENS:g}; neither if below {-DECAY:g}",
+        ),
+        needs=(("weight_decay",),),
+        beside=("batch", "overtraining"),
+        measure=memory,
+    ),
+)

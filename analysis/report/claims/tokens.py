@@ -1,0 +1,336 @@
+"""Claims about tokens: what quantization after training costs grows with D, as one power of it, until more tokens hurt.
+
+Sec. 3 of Kumar et al. 2024 (arXiv 2411.04330). Models trained in 16 bits, rounded to nearest per output channel.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.figures import style
+from analysis.figures.after_training.predicted_gap import side_by_side
+from analysis.figures.registry import FIGURES
+from analysis.figures.style import Drawn, magnitude
+from analysis.fitting.fit import Fit
+from analysis.fitting.options import Options
+from analysis.fitting.selection import belonging
+from analysis.laws.registry import LAWS
+from analysis.planning.alternatives import Estimate, drawn
+from analysis.planning.optima import critical_tokens
+from analysis.report.claims.claim import PAPER, Claim, Finding
+from analysis.report.document.blocks import Grid
+from analysis.report.evidence import drawings, predictions
+from analysis.report.evidence.numbers import Number, attempt, digits, of_fit, of_slope
+from analysis.report.evidence.rules import Rule, Told, above, at_least, within
+from analysis.report.evidence.tables import Rows, Tables
+from analysis.report.evidence.turning_points import AGAIN, Lowest, again, asked_of, lowest
+
+STUDY = ("overtraining",)
+RTN = Rows(studies=STUDY)
+LAW = "kumar_ptq"
+WIDTHS = (3, 4, 5, 6)
+FACTOR = 1.5  # by which a law may be off what it foretells
+DRAWS = 500  # of D_crit
+OCTAVES = 1.5  # by which a D_crit may differ from one that is found on octaves of D
+
+
+def gap_fit(tables: Tables, rows: Rows = RTN) -> Fit:
+    """The paper's law of the gap on these rows."""
+    return tables.fit(LAW, rows)
+
+
+def growth(tables: Tables) -> Finding:
+    fit = gap_fit(tables)
+    found = tables.slopes(LAW, RTN)
+    numbers = {"gamma_D": of_fit(fit, "gamma_D")}
+    for bits in WIDTHS:
+        within_width = found.widths.get(float(bits))
+        reason = found.skipped.get(float(bits), "no gaps at this width were fitted")
+        told = Number.none(reason) if within_width is None else of_slope(within_width.constant, within_width.units)
+        numbers[f"slope_{bits}"] = dataclasses.replace(told, paper=fit.law.published["gamma_D"])
+    return Finding(
+        numbers=numbers,
+        shown={"C_T (with b = 0)": of_fit(fit, "C_T")},
+        notes=fit_notes(fit),
+        figure=lambda: FIGURES["degradation"](tables.rows(RTN), {LAW: fit}),
+        caption="Loss after quantization and the gap, against tokens per parameter; lines below are the fitted law.",
+    )
+
+
+def one_power(tables: Tables) -> Finding:
+    fit, found = gap_fit(tables), tables.slopes(LAW, RTN)
+    verdict, reason = found.together.verdict
+    r2 = {bits: fit.r2_within.get(f"{bits}", math.nan) for bits in WIDTHS}
+    numbers = {f"r2_{bits}": Number.plain(r2[bits]) for bits in (3, 4)}
+    local = {
+        f"slope from {magnitude(e.low_D)} to {magnitude(e.high_D)} tokens": of_slope(e, found.together.units)
+        for e in found.together.local
+    }
+    shown = {f"R2 within {bits} bits": Number.plain(r2[bits]) for bits in (5, 6)}
+    shown |= {"R2 of all": Number.plain(fit.r2, paper=0.97)} | local
+    return Finding(
+        numbers=numbers,
+        flags={"constant": verdict},
+        shown=shown,
+        reading=f"The test of constancy: {verdict} ({reason}).",
+        figure=lambda: FIGURES["local_slopes"](tables.rows(RTN), {LAW: fit}),
+        caption="The slope of ln delta_PTQ in ln D from one D to the next, within each width.",
+    )
+
+
+def held_out(tables: Tables) -> Finding:
+    """The law, fitted without the largest N or without the largest D, against what it did not see."""
+    numbers, shown, panels, notes = {}, {}, {}, []
+    frame = belonging(LAWS[LAW], tables.rows(RTN)).frame
+    for symbol in ("N", "D"):
+        top = frame[symbol].max()
+        try:
+            fit = tables.fit(LAW, dataclasses.replace(RTN, where=f"{symbol} < {float(top)!r}"))
+            rows = _told(frame, fit)
+            unseen = rows[rows[symbol] == top]
+            numbers[symbol] = _ratio(unseen, fit)
+            shown |= {
+                f"the same at the largest {symbol} and {bits:g} bits": attempt(
+                    lambda group=group, fit=fit: _ratio(group, fit)
+                )
+                for bits, group in unseen.groupby("P_post")
+            }
+            panels[symbol] = rows.assign(fitted=(rows[symbol] < top) & rows["fitted"])
+            notes.append(f"Fitted to {symbol} < {magnitude(top)}, it foretells {symbol} = {magnitude(top)}.")
+        except InputError as fault:
+            numbers[symbol] = Number.none(fault)
+    titles = {symbol: f"largest {symbol} not seen" for symbol in panels}
+
+    def figure() -> Drawn:
+        if not panels:
+            raise InputError("no part of the table can be held out")
+        return style.styled(side_by_side)(panels, titles)
+
+    return Finding(
+        numbers=numbers,
+        shown=shown,
+        notes=tuple(notes),
+        grids=predictions.beside(tables, *STUDY),
+        figure=figure,
+        caption="Foretold against measured gaps; open points were not fitted.",
+    )
+
+
+def _told(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
+    """Rows of the widths that are fitted, with `predicted`, whether that is within the law's reach (`fitted`)."""
+    rows = frame.assign(predicted=fit.predict(frame), gap_se=frame["gap_se"].fillna(0.0))
+    default = Options()
+    rows = rows[rows["P_post"].between(*default.bits)]
+    return rows.assign(fitted=rows["predicted"] < default.gap_below)
+
+
+def _ratio(rows: pd.DataFrame, fit: Fit) -> Number:
+    """Foretold over measured, summed over rows within the law's reach. Its variance is that of the law's prediction,
+    and that of what was measured by the fit's own error model, all rows of a run erring together."""
+    rows = rows[rows["fitted"]]
+    if rows.empty:
+        raise InputError("every gap there is foretold to be too large for the law")
+    value = rows["predicted"].sum() / rows["gap"].sum()
+    if not value > 0 or fit.draws is None:
+        raise InputError("gaps there are not positive, or the law has no interval")
+    symbols = fit.law.symbols
+    drawn_sums = [fit.law.predict(dict(zip(symbols, draw, strict=True)), rows).sum() for draw in fit.draws]
+    law = float(np.std(np.log(drawn_sums), ddof=1)) * fit.bootstrap.stretch
+    sd = pd.Series(fit.noise.sd(rows["predicted"].to_numpy(), rows["gap_se"].to_numpy()), index=rows.index)
+    runs = sd.groupby(rows["run_id"]).sum()
+    measured = float(np.sqrt((runs**2).sum())) / rows["predicted"].sum()
+    reach = fit.bootstrap.t * math.hypot(law, measured)
+    note = f"{len(runs)} runs; the law's error and the scatter of runs added in squares"
+    return Number(value=value, low=value * math.exp(-reach), high=value * math.exp(reach), note=note)
+
+
+# ---- where more tokens hurt ----
+
+
+def loss_fit(tables: Tables) -> Fit:
+    """The law of the loss in 16 bits: with an exponent each for N and D, or one for both where the table has too few
+    sizes."""
+    rows = Rows(studies=STUDY)
+    try:
+        return tables.fit("chinchilla", rows)
+    except InputError:
+        return tables.fit("chinchilla_tied", rows)
+
+
+def law_critical(tables: Tables, N: float, bits: float) -> Number:
+    """D_crit of the fitted laws in tokens.
+
+    Raises:
+        InputError: one of them cannot be fitted.
+    """
+    loss, gap = loss_fit(tables), gap_fit(tables)
+    made = [drawn(fit, DRAWS, tables.seed) for fit in (loss, gap)]
+    values = critical_tokens(made[0].constants, N, bits, gap=made[1].constants)
+    if not np.isfinite(values[0]):
+        raise InputError("the fitted gap does not grow with D: more tokens never hurt")
+    told = Estimate.of(values, all(m.sure for m in made), max(m.reach for m in made))
+    return Number(value=told.value, low=told.low, high=told.high, note="draws of both laws")
+
+
+def turning(tables: Tables) -> Finding:
+    found, scatter = lowest(tables, RTN), tables.scatter()
+    most = asked_of(found)
+    chosen = scatter.around(most.rise, most.sd, asked=len(most.tried) - 1)
+    usual = tables.rows(RTN)["weight_decay"].mode().iloc[0]
+    new = attempt(lambda: again(tables, most, usual))
+    where = f"at N = {magnitude(most.N)} and {most.bits:g} bits, "
+    where += f"lowest at D = {magnitude(most.least)} of {magnitude(most.tried[0])} to {magnitude(most.tried[-1])}"
+    rows = [_line(tables, low) for low in found]
+    heads = ("N", "bits", "D tried", "lowest at D", "D/N there", "rise to the last D", "D_crit of the law")
+    grid = Grid(
+        heads=heads,
+        rows=tuple(rows),
+        caption="Loss after quantization, means over seeds. A negative rise is the last step's, where the last D is "
+        "best. Intervals are those of one difference, not corrected for the choice of the lowest D.",
+    )
+    return Finding(
+        numbers={"rise": new if new.known else chosen},
+        shown={
+            "the same on the seeds that chose the D": chosen,
+            "on new seeds without weight decay": attempt(lambda: again(tables, most, 0.0)),
+        },
+        reading=f"That is {where}.",
+        grids=(grid,),
+        figure=lambda: drawings.turning(
+            tables, RTN, found, lambda low: attempt(lambda: law_critical(tables, low.N, low.bits))
+        ),
+        caption="Loss after quantization against D; a ring marks the lowest mean, the bar the fitted law's D_crit.",
+    )
+
+
+def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
+    scatter = tables.scatter()
+    law = attempt(lambda: law_critical(tables, low.N, low.bits))
+    told = f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]" if law.sure else law.text
+    edge = "" if low.inside else " (the last)"
+    tried = f"{magnitude(low.tried[0])} to {magnitude(low.tried[-1])}"
+    rise = scatter.around(low.rise, low.sd).text
+    return (
+        magnitude(low.N),
+        f"{low.bits:g}",
+        tried,
+        f"{magnitude(low.least)}{edge}",
+        digits(low.least / low.N),
+        rise,
+        told,
+    )
+
+
+def law_agrees(tables: Tables) -> Finding:
+    most = asked_of(lowest(tables, RTN))
+    law = attempt(lambda: law_critical(tables, most.N, most.bits))
+    if not law.known:
+        told = law
+    elif not most.inside:
+        told = Number.none(f"the loss at {most.bits:g} bits is still lowest at the last D")
+    else:
+        octaves = [math.log2(v / most.least) if v > 0 else math.nan for v in (law.value, law.low, law.high)]
+        told = Number(value=octaves[0], low=octaves[1], high=octaves[2], unit="octaves", note=law.note)
+    name = f"D_crit of the law at N = {magnitude(most.N)}, {most.bits:g} bits, in millions of tokens"
+    return Finding(numbers={"octaves": told}, shown={name: law.scaled(1e-6)})
+
+
+def fit_notes(fit: Fit) -> tuple[str, ...]:
+    """How a fit was made, in a line, and its warnings."""
+    line = f"`{fit.law.name}` on {fit.rows} rows, R2 {fit.r2:.3f}, status {fit.status}"
+    line += f"; intervals: {fit.bootstrap.describe()}."
+    return (line, *(f"Warning of the fit: {warning}." for warning in fit.warnings))
+
+
+CLAIMS = (
+    Claim(
+        key="tokens",
+        title="What quantization costs grows with the tokens a model was trained on",
+        source=f"{PAPER}, Sec. 3, Eq. 2, Fig. 2, Finding 1",
+        statement="Quantizing a trained model adds a loss delta_PTQ that rises with D as a power of it, at every bit "
+        "width from 3 to 6; there gamma_D = 0.51.",
+        how="Study `overtraining`: sizes and token counts crossed, D over five octaves at the smallest sizes, "
+        "weights rounded to nearest per channel. The law is fitted to gaps in linear space with an error model; the "
+        "slope within each width is told without the law, from how the gap at equal N changes from one D to the "
+        "next. The sign is asked; the paper's exponent stands beside ours.",
+        rule=Rule(
+            conditions=(
+                above("gamma_D", "gamma_D"),
+                above("slope_3", "the slope of ln delta_PTQ in ln D within 3 bits"),
+                above("slope_4", "the slope within 4 bits"),
+                above("slope_5", "the slope within 5 bits", lenient=True),
+                above("slope_6", "the slope within 6 bits", lenient=True),
+            )
+        ),
+        needs=(STUDY,),
+        measure=growth,
+    ),
+    Claim(
+        key="one-power",
+        title="The growth is one power of D at all D",
+        source=f"{PAPER}, Eq. 2, Fig. 2 (R2 0.97 of all points)",
+        statement="One exponent describes all token counts, and the law describes the points.",
+        how="The same rows. Bits alone explain most of a gap, so R2 is told within each width; a square of ln D "
+        "beside its slope tests whether the slope is the same at all D (`constant` takes an interval that rules out "
+        "a change by half of the slope in an octave).",
+        rule=Rule(
+            conditions=(
+                Told(number="constant", what="the slope in ln D", yes="constant", no="not constant"),
+                at_least("r2_3", "R2 within 3 bits", 0.5),
+                at_least("r2_4", "R2 within 4 bits", 0.5),
+            )
+        ),
+        needs=(STUDY,),
+        measure=one_power,
+    ),
+    Claim(
+        key="foretold",
+        title="The law foretells larger models and longer training",
+        source=f"{PAPER}, Sec. 3 (fitted and shown on the same points)",
+        statement="The law of the gap is meant for models beyond those that it was fitted to.",
+        how="The same rows, once without the largest N and once without the largest D. What was held out is foretold; "
+        f"the sum of what is foretold may be off the measured one by a factor of {FACTOR:g}.",
+        rule=Rule(
+            conditions=tuple(
+                within(s, f"foretold over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N")
+            )
+        ),
+        needs=(STUDY,),
+        measure=held_out,
+    ),
+    Claim(
+        key="turning",
+        title="Beyond some D more tokens hurt the quantized model",
+        source=f"{PAPER}, Sec. 3, Fig. 1 left, Eq. 13",
+        statement="The loss after quantization to few bits has a minimum in D: at 3 bits and the paper's smallest "
+        "size near 117 tokens a parameter.",
+        how="Study `overtraining`, without a law: for each N the D with the lowest loss after quantization among "
+        "those tried, and how much the loss rises from there to the last D, against the scatter between seeds. Asked "
+        "at 3 bits of the N with the most tokens a parameter, on new seeds (study `weight_decay`, at the same weight "
+        "decay); without them on the seeds that chose the D, with an interval corrected for how many it was chosen "
+        "from.",
+        rule=Rule(
+            conditions=(above("rise", "the rise of the loss at 3 bits from its lowest D to the last one"),),
+            meaning="the loss at 3 bits still falls at the last D tried",
+        ),
+        needs=(STUDY,),
+        beside=AGAIN.studies,
+        measure=turning,
+    ),
+    Claim(
+        key="law-turning",
+        title="The laws say from which D on more tokens hurt",
+        source=f"{PAPER}, Eqs. 12 and 13",
+        statement="D_crit follows from the law of the loss and the law of the gap.",
+        how="D_crit of our fitted laws against the minimum that was found without them, at the same N and width. D "
+        f"comes in octaves, so that {OCTAVES:g} octaves are as good as none.",
+        rule=Rule(
+            conditions=(within("octaves", "D_crit of the laws over the D found, in octaves", -OCTAVES, OCTAVES),)
+        ),
+        needs=(STUDY,),
+        measure=law_agrees,
+    ),
+)

@@ -1,0 +1,353 @@
+"""Claims about training in low precision: it acts as fewer parameters, whatever D, and the parts multiply.
+
+Secs. 4.1 and 4.2 and Appendices I, L and M of Kumar et al. 2024 (arXiv 2411.04330). Costs are gap_qat: the loss minus
+that of the unquantized run with the same everything else, paired over windows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from analysis.figures import rows as shared
+from analysis.figures.registry import FIGURES
+from analysis.figures.style import Drawn
+from analysis.fitting.fit import Fit
+from analysis.fitting.selection import rows_of
+from analysis.laws.formulas import effective_share, paper_constants, training_loss
+from analysis.laws.kumar import PARTS
+from analysis.laws.law import FULL_BITS
+from analysis.planning.choose_law import LOW_LAWS
+from analysis.report.claims.claim import PAPER, Claim, Finding
+from analysis.report.claims.tokens import fit_notes
+from analysis.report.evidence import drawings
+from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_fit, quotient
+from analysis.report.evidence.rules import Rule, above, at_least, within
+from analysis.report.evidence.tables import Rows, Tables, nominal
+
+ALONE = ("weights", "activations", "attention")
+EACH_ALONE = tuple((study,) for study in ALONE)  # as `needs` of a claim: all of them
+TRAINED = Rows(studies=(*ALONE, "joint"))
+# Bits at which each part's cost is asked for: the paper's runs below that diverge.
+LOWEST = {"P_w": 3, "P_a": 4, "P_kv": 4}
+MIDDLE = 6
+EQUAL = 4  # bits at which parts are compared
+NO_GROWTH = 0.1  # slope in ln D within which a cost is called the same at every D
+
+
+def scaled_by(grain: str) -> str:
+    """The condition on rows with weights per channel, activations and KV cache at this granularity."""
+    each = (("w", "channel"), ("a", grain), ("kv", grain))
+    return " and ".join(f"(P_{part} >= {FULL_BITS:g} or granularity_{part} == '{own}')" for part, own in each)
+
+
+TENSOR = dataclasses.replace(TRAINED, where=scaled_by("tensor"))  # as in the paper
+WITH_BASE = dataclasses.replace(TENSOR, studies=(*TRAINED.studies, "overtraining"))  # for its runs in 16 bits
+LOW = " + ".join(f"(P_{part} < {FULL_BITS:g}) * 1" for part in ("w", "a", "kv"))
+APART = dataclasses.replace(WITH_BASE, where=f"{TENSOR.where} and {LOW} <= 1")  # one part at a time
+TOKEN = dataclasses.replace(TRAINED, where=scaled_by("token"))
+
+
+def costs(tables: Tables, rows: Rows = TENSOR) -> pd.DataFrame:
+    """Runs in low precision with gap_qat, their `tokens` and the `cell` in which they are paired.
+
+    Raises:
+        InputError: there is none.
+    """
+    frame = shared.qat_gaps(shared.trained(tables.rows(rows)))
+    if frame.empty:
+        raise InputError("no run in low precision beside an unquantized one of its kind")
+    return frame.assign(tokens=nominal(frame["D"]), cell=_cells(frame))
+
+
+def _cells(frame: pd.DataFrame) -> pd.Series:
+    """What is paired: runs of one size, token count and seed."""
+    return frame["cluster"].astype(str) + " " + frame["D"].astype(str)
+
+
+def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
+    """The cost of that part alone at that width, by cell."""
+    alone = shared.alone(rows, part)
+    return alone[alone[part] == bits].groupby("cell")["gap_qat"].mean()
+
+
+def neff(tables: Tables) -> Fit:
+    """The N_eff law on runs with a part or several in low precision, per tensor, and all unquantized ones.
+
+    Raises:
+        InputError: it cannot be fitted.
+    """
+    try:
+        return tables.fit(LOW_LAWS[0], WITH_BASE)
+    except InputError:
+        return tables.fit(LOW_LAWS[1], WITH_BASE)
+
+
+def capacity(tables: Tables) -> Finding:
+    rows = costs(tables)
+    numbers, shown = {}, {}
+    for part, bits in LOWEST.items():
+        low, middle = at_width(rows, part, bits), at_width(rows, part, MIDDLE)
+        numbers[part] = attempt(lambda low=low: mean(low, unit="nats", what="models"))
+        numbers[f"{part} falls"] = attempt(
+            lambda low=low, middle=middle: mean((low - middle).dropna(), unit="nats", what="models")
+        )
+    fit = None
+    try:
+        fit = neff(tables)
+    except InputError as fault:
+        numbers["r2"] = Number.none(fault)
+    if fit is not None:
+        numbers["r2"] = attempt(lambda: Number.plain(_r2_of_costs(rows, fit)))
+        shown = {s: of_fit(fit, s) for pair in PARTS.values() for s in pair if s in fit.params}
+        for bits in (3, 4, 6, 8):
+            shown |= {f"N_eff/N at {bits} bits of {shared.NAMES[part]}": _share(fit, part, bits) for part in PARTS}
+    return Finding(
+        numbers=numbers,
+        shown=shown,
+        notes=() if fit is None else fit_notes(fit),
+        figure=lambda: FIGURES["capacity"](tables.rows(TENSOR), {fit.law.name: fit} if fit else {}),
+        caption="The share of N that low precision leaves; points by Eq. 30 with the fitted A and alpha.",
+    )
+
+
+def _share(fit: Fit, part: str, bits: float) -> Number:
+    """f(P) of one part, relative to 16 bits."""
+    if part not in fit.law.variables:
+        return Number.none(f"the fitted law does not know {part}")
+
+    def share(constants) -> np.ndarray:
+        return effective_share(constants, {part: np.array([bits])}) / effective_share(constants, {part: FULL_BITS})
+
+    value, ends = float(share(shared.constants(fit))[0]), shared.band(fit, share)
+    paper = float(share(paper_constants())[0])
+    if math.isnan(value):
+        return Number(value=math.nan, note="the law leaves no effective parameters there", paper=paper)
+    low, high = (math.nan, math.nan) if ends is None else (float(e[0]) for e in ends)
+    return Number(
+        value=value, low=max(low, 0.0), high=high, paper=None if math.isnan(paper) else paper, note="draws of the fit"
+    )
+
+
+def _foretold(rows: pd.DataFrame, fit: Fit, c: Mapping | None = None) -> np.ndarray:
+    """What the law, with its own constants or with `c`, says low precision costs each run."""
+    c = shared.constants(fit) if c is None else c
+    widths = {part: rows[part].to_numpy(float) for part in PARTS if part in fit.law.variables}
+    N, D = rows["N"].to_numpy(float), rows["D"].to_numpy(float)
+    return training_loss(c, N, D, widths) - training_loss(c, N, D)
+
+
+def _r2_of_costs(rows: pd.DataFrame, fit: Fit) -> float:
+    known = rows[[p for p in PARTS if p not in fit.law.variables]]
+    rows = rows[(known >= FULL_BITS).all(axis=1)]
+    predicted = _foretold(rows, fit)
+    told = np.isfinite(predicted)
+    return shared.r2(rows.loc[told, "gap_qat"], predicted[told])
+
+
+def same_at_every_D(tables: Tables) -> Finding:
+    found = slopes_of(costs(tables))
+    shown = {
+        f"the same of {shared.NAMES[part]} alone, mean of {len(group)} widths": Number(value=group["slope"].mean())
+        for part, group in found.groupby("part", sort=False)
+    }
+    return Finding(
+        numbers={"slope": growth_of_costs(found)},
+        shown=shown,
+        figure=lambda: FIGURES["part_sweeps"](tables.rows(TENSOR), fits_of(tables)),
+        caption="What low precision of each part costs, token counts side by side; lines are the N_eff law.",
+    )
+
+
+def growth_of_costs(slopes: pd.DataFrame) -> Number:
+    """The mean of `slopes_of`. Widths of one part rest on the same unquantized runs, so parts are the units."""
+    return mean(slopes.groupby("part")["slope"].mean(), paper=0.0, what="parts")
+
+
+def fits_of(tables: Tables) -> dict[str, Fit]:
+    try:
+        fit = neff(tables)
+    except InputError:
+        return {}
+    return {fit.law.name: fit}
+
+
+def slopes_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """d ln cost / d ln D between the least and the most tokens of one N, for each part and width up to EQUAL bits."""
+    found = []
+    for part in PARTS:
+        alone = shared.alone(rows, part)
+        for (size, bits), group in alone[alone[part] <= EQUAL].groupby(["N", part]):
+            means = group.groupby("tokens")["gap_qat"].mean()
+            if len(means) > 1 and means.iloc[[0, -1]].gt(0).all():
+                rise = np.log(means.iloc[-1] / means.iloc[0]) / np.log(means.index[-1] / means.index[0])
+                found.append({"part": part, "N": size, "bits": bits, "slope": float(rise)})
+    if not found:
+        raise InputError("no N was trained in low precision at two token counts")
+    return pd.DataFrame(found)
+
+
+def order(tables: Tables) -> Finding:
+    return _order(tables, TENSOR)
+
+
+def fine_order(tables: Tables) -> Finding:
+    return _order(tables, TOKEN)
+
+
+def _order(tables: Tables, chosen: Rows) -> Finding:
+    rows = costs(tables, chosen)
+    cost = {part: at_width(rows, part, EQUAL) for part in PARTS}
+
+    def paired(one: str, other: str) -> Number:
+        return attempt(lambda: mean((cost[one] - cost[other]).dropna(), unit="nats", what="models"))
+
+    shown = {
+        f"cost of {EQUAL}-bit {shared.NAMES[part]}": attempt(
+            lambda part=part: mean(cost[part], unit="nats", what="models")
+        )
+        for part in PARTS
+    }
+    named = {shared.NAMES[part]: shown[f"cost of {EQUAL}-bit {shared.NAMES[part]}"] for part in PARTS}
+    title = f"cost of {EQUAL} bits (nats)"
+
+    def figure() -> Drawn:
+        if chosen is TENSOR:
+            return drawings.forest({title: named}, references={title: {"none": 0.0}})
+        return FIGURES["granularity"](tables.rows(TRAINED), {})
+
+    return Finding(
+        numbers={"a-w": paired("P_a", "P_w"), "w-kv": paired("P_w", "P_kv")},
+        shown=shown,
+        figure=figure,
+        caption="What low precision of one part costs, mean over models."
+        if chosen is TENSOR
+        else "What low precision costs by granularity of the scales.",
+    )
+
+
+def product(tables: Tables) -> Finding:
+    fit = neff(tables)
+    frame = tables.rows(WITH_BASE)
+    rows, apart = rows_of(fit.law, fit.filter, frame).frame.reset_index(drop=True), tables.fit(fit.law.name, APART)
+    several = rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()]
+    r2 = {name: _r2(made, several) for name, made in (("product", apart), ("joint", fit))}
+    gaps = costs(tables)
+    gaps = gaps[((gaps[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()].reset_index(drop=True)
+    gaps = gaps.assign(foretold=_foretold(gaps, apart))
+    gaps = gaps[np.isfinite(gaps["foretold"])]
+    ratio = left_out(lambda r: r["foretold"].sum() / r["gap_qat"].sum(), gaps, "run_id")
+    total = gaps["foretold"].sum()
+    law = Number(value=1.0)
+    ends = shared.band(apart, lambda c: _foretold(gaps, apart, c).sum(-1, keepdims=True))
+    if ends is not None:
+        low, high = (float(end[0]) for end in ends)
+        law = Number(value=1.0, low=total / high, high=total / low if low > 0 else math.inf)
+    ratio = dataclasses.replace(quotient(ratio, law), note="scatter of runs and the law's error added in squares")
+    papers = {"product": 0.8973, "joint": 0.9006}
+    return Finding(
+        numbers={"r2": Number.plain(r2["product"], paper=papers["product"]), "ratio": ratio},
+        shown={
+            "R2 of the joint fit on the same runs": Number.plain(r2["joint"], paper=papers["joint"]),
+            "R2 of the joint fit less that of the product": Number.plain(
+                r2["joint"] - r2["product"], paper=papers["joint"] - papers["product"]
+            ),
+        },
+        figure=lambda: FIGURES["predicted_loss"](frame, {fit.law.name: fit}),
+        caption="Predicted against measured loss; `fitted apart` never saw a run with several parts in low precision.",
+    )
+
+
+def _r2(fit: Fit, rows: pd.DataFrame) -> float:
+    predicted = fit.predict(rows)
+    told = np.isfinite(predicted)
+    return shared.r2(rows.loc[told, "loss"], predicted[told])
+
+
+CLAIMS = (
+    Claim(
+        key="capacity",
+        title="Training in low precision acts as fewer parameters",
+        source=f"{PAPER}, Sec. 4, Eqs. 3 and 4, Finding 2, Fig. 3, Table 2, Appendix K",
+        statement="Each part at P bits leaves a share `f(P) = 1 - exp(-P/gamma + n)` of the parameters: `N_eff = N "
+        "f(P_w) f(P_a) f(P_kv)`.",
+        how="Studies `weights`, `activations`, `attention`: one part at a time in low precision, integers, weights "
+        "per channel, activations and KV cache per tensor, each run beside its unquantized twin. Costs first; gamma "
+        "and n come from a fit of the loss, runs of `overtraining` in 16 bits among them; E is not told well at this "
+        "scale.",
+        rule=Rule(
+            conditions=(
+                *(above(p, f"the cost of {b}-bit {shared.NAMES[p]}") for p, b in LOWEST.items()),
+                *(
+                    above(f"{p} falls", f"the cost of {b}-bit {shared.NAMES[p]} less that of {MIDDLE}-bit ones")
+                    for p, b in LOWEST.items()
+                ),
+                at_least("r2", "R2 of the costs by the N_eff law", 0.8),
+            )
+        ),
+        needs=EACH_ALONE,
+        beside=("joint", "overtraining"),
+        measure=capacity,
+    ),
+    Claim(
+        key="no-D",
+        title="The share of parameters that is left is the same at every D",
+        source=f"{PAPER}, Eq. 3; against it Chen et al. (arXiv 2505.14302), where the cost grows as D^0.03 to D^0.16",
+        statement="f(P) knows neither N nor D, so that low precision costs the same loss however many tokens follow.",
+        how="The same studies: how the cost of one part at 4 bits or fewer changes from the least to the most tokens "
+        "at one N, as d ln cost / d ln D, mean over widths; parts are the units.",
+        rule=Rule(conditions=(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),)),
+        needs=EACH_ALONE,
+        measure=same_at_every_D,
+    ),
+    Claim(
+        key="order",
+        title="Activations are the most sensitive part, the KV cache the least",
+        source=f"{PAPER}, Fig. 3 left, Appendix L",
+        statement="In the paper's setting (weights per channel, activations and KV cache per tensor) activations "
+        "lose most at equal bits and the KV cache is insensitive down to 4 or 5 bits.",
+        how=f"The same studies at {EQUAL} bits, paired by size, tokens and seed.",
+        rule=Rule(
+            conditions=(
+                above("a-w", f"the cost of {EQUAL}-bit activations less that of weights"),
+                above("w-kv", f"the cost of {EQUAL}-bit weights less that of the KV cache"),
+            )
+        ),
+        needs=EACH_ALONE,
+        measure=order,
+    ),
+    Claim(
+        key="fine-order",
+        title="Activations are the most sensitive part at equal granularity, too",
+        source=f"{PAPER}, Appendix I, Fig. 13",
+        statement="Activations are more sensitive at equal granularity, too.",
+        how="The same, with one scale a token for activations and KV cache (which also cannot look at other tokens).",
+        rule=Rule(
+            conditions=(
+                above("a-w", f"the cost of {EQUAL}-bit activations per token less that of weights per channel"),
+            )
+        ),
+        needs=(("weights",), ("activations",)),
+        measure=fine_order,
+    ),
+    Claim(
+        key="product",
+        title="The effects of weights, activations and KV cache multiply",
+        source=f"{PAPER}, Sec. 4.2, Fig. 5 (R2 0.897 of the product, 0.901 of the joint fit)",
+        statement="Fits of one part at a time, multiplied, foretell runs with several parts in low precision.",
+        how="Study `joint`, quasi-random (P_w, P_a, P_kv), foretold by an N_eff law that was fitted to runs with at "
+        "most one part in low precision.",
+        rule=Rule(
+            conditions=(
+                at_least("r2", "R2 of the loss of runs with several parts", 0.8),
+                within("ratio", "foretold over measured cost of all of them", 0.8, 1.25),
+            )
+        ),
+        needs=(("joint",), *EACH_ALONE),
+        beside=("overtraining",),
+        measure=product,
+    ),
+)

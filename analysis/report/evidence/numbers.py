@@ -1,0 +1,237 @@
+"""A number with its 95% interval, how such intervals are made of few units, and how they are printed.
+
+Three ways cover what fits do not. Units that are independent of each other (trunks, paired differences) give a mean
+with Student's t. What is no mean (a ratio of sums, a slope) is computed again without each unit in turn. A difference
+of few runs is judged against how much runs scatter that differ in their seeds alone.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.diagnostics.slopes import Estimate
+from analysis.errors import InputError
+from analysis.fitting.fit import Fit
+from analysis.fitting.intervals import LEVEL, degrees, quantile
+
+MOST_DECIMALS = 5
+UNITS = {"cluster": "chains", "run_id": "runs"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Number:
+    """An estimate with its 95% interval; low and high are NaN where there is none.
+
+    `exact`: what has no interval by its nature, such as an R2 or a count; low and high are then the value. `note` says
+    how the interval was made, or why there is no number.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    paper: float | None = None
+    unit: str = ""
+    note: str = ""
+    exact: bool = False
+
+    @classmethod
+    def plain(cls, value: float, *, paper: float | None = None, unit: str = "", note: str = "") -> "Number":
+        """Without an interval by its nature."""
+        return cls(value=value, low=value, high=value, paper=paper, unit=unit, note=note, exact=True)
+
+    @classmethod
+    def none(cls, reason: object) -> "Number":
+        """What the table does not tell."""
+        return cls(value=math.nan, note=brief(reason))
+
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.value)
+
+    @property
+    def sure(self) -> bool:
+        """Whether it has an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    @property
+    def text(self) -> str:
+        """`0.51 [0.43, 0.59]`, to two digits of half the interval's width."""
+        if not self.known:
+            return "not told"
+        unit = f" {self.unit}" if self.unit else ""
+        if self.exact or not self.sure:
+            return f"{digits(self.value)}{unit}{'' if self.exact else ' (no interval)'}"
+        half = (self.high - self.low) / 2
+        sides = [side for side in (self.high - self.value, self.value - self.low) if side > 0]
+        if not math.isfinite(half):
+            return f"{digits(self.value)} [{digits(self.low)}, {digits(self.high)}]{unit}"
+        if max(abs(self.value), half) >= 1e5:
+            return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]{unit}"
+        places = decimals(min(half, *sides) if sides else half)
+        value, low, high = (f"{_signed(v, places):.{places}f}" for v in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]{unit}"
+
+    def scaled(self, factor: float, *, paper: float | None = None, unit: str = "") -> "Number":
+        """The number times a known factor."""
+        low, high = sorted((self.low * factor, self.high * factor))
+        return dataclasses.replace(self, value=self.value * factor, low=low, high=high, paper=paper, unit=unit)
+
+
+def brief(reason: object) -> str:
+    """A reason without the list of all columns that the table has instead."""
+    return re.sub(r"; it has [^;)]*", "", str(reason))
+
+
+def decimals(half: float) -> int:
+    """Decimals that show half an interval's width to two digits."""
+    return min(MOST_DECIMALS, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else 2
+
+
+def digits(value: float) -> str:
+    """A number alone, to three digits."""
+    if math.isnan(value):
+        return "-"
+    return (
+        f"{value:.3g}"
+        if abs(value) < 1e3 or math.isinf(value)
+        else f"{value:,.0f}"
+        if abs(value) < 1e6
+        else f"{value:.2e}"
+    )
+
+
+def _signed(value: float, places: int) -> float:
+    """No minus before a number that is printed as zero."""
+    return 0.0 if abs(value) < 0.5 * 10**-places else value
+
+
+def of_fit(fit: Fit, symbol: str, *, paper: float | None = None) -> Number:
+    """A parameter of a fit, beside the constant that its law's source published."""
+    low, high = fit.interval(symbol)
+    known = fit.law.published.get(symbol) if paper is None else paper
+    unit = {p.symbol: p.unit for p in fit.law.parameters}[symbol]
+    shown = unit if len(unit) < 12 and unit != "1" else ""
+    return Number(value=fit.params[symbol], low=low, high=high, paper=known, unit=shown, note=fit.bootstrap.describe())
+
+
+def of_slope(found: Estimate, units: str = "clusters") -> Number:
+    """A slope in ln D."""
+    if not found.clusters:
+        return Number.none("no rows that are compared tell it")
+    return Number(value=found.value, low=found.low, high=found.high, note=f"{found.clusters} {units} left out in turn")
+
+
+def attempt(measure: Callable[[], Number]) -> Number:
+    """The number, or the reason why the table does not tell it."""
+    try:
+        return measure()
+    except InputError as fault:
+        return Number.none(fault)
+
+
+def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units") -> Number:
+    """The mean of independent units with Student's t; values that are not finite do not count.
+
+    Raises:
+        InputError: there is none.
+    """
+    told = np.asarray(values, float)
+    told = told[np.isfinite(told)]
+    if not len(told):
+        raise InputError("no rows tell it")
+    centre, k = float(told.mean()), len(told)
+    half = quantile(k - 1) * float(told.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
+    note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
+    return Number(value=centre, low=centre - half, high=centre + half, paper=paper, unit=unit, note=note)
+
+
+def left_out(
+    measure: Callable[[pd.DataFrame], float], rows: pd.DataFrame, by: str = "cluster", *, unit: str = ""
+) -> Number:
+    """`measure` of `rows`, with an interval from leaving out each value of the column `by` in turn; none with fewer
+    than three values.
+
+    Raises:
+        InputError: no row, or `measure` has no value for all of them.
+    """
+    if rows.empty:
+        raise InputError("no rows tell it")
+    value, labels = float(measure(rows)), rows[by].unique()
+    if not math.isfinite(value):
+        raise InputError("the rows give no number")
+    without = np.array([measure(rows[rows[by] != label]) for label in labels]) if len(labels) > 2 else np.array([])
+    without = without[np.isfinite(without)]
+    k = len(without)
+    if k < 3:
+        return Number(value=value, unit=unit, note=f"{len(labels)} {UNITS[by]} are too few for an interval")
+    freedom = degrees("clusters", k)
+    half = quantile(freedom) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
+    note = f"each of {k} {UNITS[by]} left out in turn, Student's t with {freedom} degrees of freedom"
+    return Number(value=value, low=value - half, high=value + half, unit=unit, note=note)
+
+
+def of_logs(number: Number, *, paper: float | None = None) -> Number:
+    """The number whose logarithm is given."""
+    value, low, high = (math.exp(v) for v in (number.value, number.low, number.high))
+    return dataclasses.replace(number, value=value, low=low, high=high, paper=paper)
+
+
+def quotient(top: Number, bottom: Number, *, paper: float | None = None) -> Number:
+    """The ratio of two independent numbers with their intervals, errors added in squares."""
+    if not (top.known and bottom.known):
+        return Number.none("; ".join(n.note for n in (top, bottom) if not n.known))
+    value = top.value / bottom.value
+    note = "errors of both added in squares"
+    if all(n.sure and min(n.value, n.low) > 0 for n in (top, bottom)):  # as logarithms, which stay above zero
+        down = math.hypot(math.log(top.value / top.low), math.log(bottom.high / bottom.value))
+        up = math.hypot(math.log(top.high / top.value), math.log(bottom.value / bottom.low))
+        return Number(value=value, low=value * math.exp(-down), high=value * math.exp(up), paper=paper, note=note)
+    part = [(n.high - n.low) / 2 for n in (top, bottom)]
+    half = math.hypot(part[0] / bottom.value, value * part[1] / bottom.value)
+    return Number(value=value, low=value - half, high=value + half, paper=paper, note=note)
+
+
+def difference(one: Number, other: Number) -> Number:
+    """One independent number minus another, errors added in squares."""
+    if not (one.known and other.known):
+        return Number.none("; ".join(n.note for n in (one, other) if not n.known))
+    value = one.value - other.value
+    half = math.hypot((one.high - one.low) / 2, (other.high - other.low) / 2)
+    return Number(value=value, low=value - half, high=value + half, note="errors of both added in squares")
+
+
+def spread(value: float, freedom: int) -> Number:
+    """A standard deviation with the interval that its degrees of freedom leave it."""
+    low, high = (value * math.sqrt(freedom / stats.chi2.ppf(p, freedom)) for p in (0.5 + LEVEL / 2, 0.5 - LEVEL / 2))
+    return Number(value=value, low=low, high=high, note=f"chi-square with {freedom} degrees of freedom")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """How much runs scatter that differ in their seeds alone: sd of a loss relative to it, sd of a gap at 3 and 4 bits
+    relative to it, and the degrees of freedom that tell them."""
+
+    loss: float
+    gap: float
+    freedom: int
+
+    def sd(self, loss, gap=0.0):
+        """Standard deviation in nats of a loss after quantization that consists of `loss` and `gap`."""
+        return np.hypot(self.loss * np.asarray(loss), self.gap * np.asarray(gap))
+
+    def noticed(self, loss: float) -> Number:
+        """The standard deviation between seeds of a loss, in nats, with the interval that its degrees of freedom leave
+        it."""
+        return spread(self.loss * loss, self.freedom)
+
+    def around(self, value: float, sd: float, *, asked: int = 1, unit: str = "nats") -> Number:
+        """`value` with the interval that its standard deviation gives it, wider if it is the largest of `asked`."""
+        half = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / asked, self.freedom)) * sd
+        told = f"scatter between seeds, {self.freedom} degrees of freedom"
+        told += f", corrected for {asked} comparisons" if asked > 1 else ""
+        return Number(value=value, low=value - half, high=value + half, unit=unit, note=told)

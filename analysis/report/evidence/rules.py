@@ -1,0 +1,161 @@
+"""Verdict rules are data: which intervals must lie where. The same data make the sentence that states a rule and apply
+it, so that the report cannot state one rule and follow another.
+
+A rule is a set of conditions on numbers. Each holds if the whole interval lies where it should, fails if none of it
+does, and is open else; a lenient one is content with not being ruled out. All hold: reproduced. One fails: not
+reproduced. Else: not decidable at this scale.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping
+
+from analysis.report.evidence.numbers import Number, digits
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, REPRODUCED
+
+YES, NO, OPEN, UNREFUTED = "yes", "no", "open", "not ruled out"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inside:
+    """The interval of `number` must lie between `low` and `high`. `what`: the number in words.
+
+    `lenient`: it need not; it is only refuted by an interval that lies wholly outside. `exact`: the number has no
+    interval by its nature, such as an R2; if it lies outside, the claim stays open, for noise alone may have put it
+    there.
+    """
+
+    number: str
+    what: str
+    low: float = -math.inf
+    high: float = math.inf
+    lenient: bool = False
+    exact: bool = False
+
+    def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> str:
+        found = numbers.get(self.number)
+        if found is None or not found.sure:
+            return UNREFUTED if self.lenient else OPEN
+        if found.low >= self.high or found.high <= self.low:
+            return OPEN if self.exact else NO
+        if self.low < found.low and found.high < self.high:
+            return YES
+        return UNREFUTED if self.lenient else OPEN
+
+    @property
+    def where(self) -> str:
+        if math.isinf(self.high):
+            return f"above {digits(self.low)}"
+        if math.isinf(self.low):
+            return f"below {digits(self.high)}"
+        return f"between {digits(self.low)} and {digits(self.high)}"
+
+    @property
+    def elsewhere(self) -> str:
+        if math.isinf(self.high):
+            return f"below {digits(self.low)}"
+        return f"above {digits(self.high)}" if math.isinf(self.low) else "outside"
+
+    @property
+    def wanted(self) -> str:
+        if self.lenient:
+            return f"{self.what} is not surely {self.elsewhere}"
+        return f"{self.what} is {self.where}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+    """A test elsewhere must have said `yes`; it fails where that said `no`, whatever else leaves it open."""
+
+    number: str
+    what: str
+    yes: str
+    no: str
+    lenient: bool = False
+
+    def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> str:
+        found = flags.get(self.number)
+        if found == self.no:
+            return NO
+        if found == self.yes:
+            return YES
+        return UNREFUTED if self.lenient else OPEN
+
+    @property
+    def where(self) -> str:
+        return self.yes
+
+    @property
+    def wanted(self) -> str:
+        return f"{self.what} is not {self.no}" if self.lenient else f"{self.what} is {self.yes}"
+
+
+Condition = Inside | Told
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """All of `conditions` together. `meaning`: what the verdict `not reproduced` says here, where that needs words."""
+
+    conditions: tuple[Condition, ...]
+    meaning: str = ""
+
+    @property
+    def text(self) -> str:
+        """The rule as it stands in the report, before the number."""
+        wanted = [_wanted(list(alike)) for _, alike in itertools.groupby(self.conditions, key=_kind)]
+        one = len(self.conditions) == 1 and isinstance(self.conditions[0], Inside)
+        contrary = "it lies wholly outside" if one else "one of these surely fails, by an interval wholly outside"
+        meaning = f" ({self.meaning})" if self.meaning else ""
+        rule = f"Reproduced if {listed(wanted, ';')}. Not reproduced if {contrary}{meaning}."
+        if any(isinstance(c, Inside) and c.exact for c in self.conditions):
+            rule += " A low R2 only leaves it open, for noise lowers it, too."
+        return f"{rule} Else not decidable at this scale."
+
+    def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> tuple[str, list[str]]:
+        """The verdict, and whether each condition holds."""
+        found = [condition.judge(numbers, flags) for condition in self.conditions]
+        if NO in found:
+            return NOT_REPRODUCED, found
+        return (REPRODUCED if all(f in (YES, UNREFUTED) for f in found) else NOT_DECIDABLE), found
+
+
+def _kind(condition: Condition) -> object:
+    """What conditions have in common that are told together: intervals that must lie in one place."""
+    plain = isinstance(condition, Inside) and not (condition.lenient or condition.exact)
+    return condition.where if plain else id(condition)
+
+
+def _wanted(alike: list[Condition]) -> str:
+    first = alike[0]
+    if not isinstance(first, Inside) or first.lenient or first.exact:
+        return first.wanted
+    several = len(alike) > 1
+    verb = "the intervals of {} lie {}" if several else "the interval of {} lies {}"
+    return verb.format(listed([c.what for c in alike]), first.where)
+
+
+def listed(words: list[str], mark: str = ",") -> str:
+    """`a, b and c`."""
+    return words[0] if len(words) == 1 else f"{f'{mark} '.join(words[:-1])} and {words[-1]}"
+
+
+def above(number: str, what: str, bound: float = 0.0, **more) -> Inside:
+    """The interval lies above `bound`."""
+    return Inside(number=number, what=what, low=bound, **more)
+
+
+def below(number: str, what: str, bound: float = 0.0, **more) -> Inside:
+    """The interval lies below `bound`."""
+    return Inside(number=number, what=what, high=bound, **more)
+
+
+def within(number: str, what: str, low: float, high: float, **more) -> Inside:
+    """The interval lies between two bounds."""
+    return Inside(number=number, what=what, low=low, high=high, **more)
+
+
+def at_least(number: str, what: str, bound: float) -> Inside:
+    """A number without an interval is larger than `bound`."""
+    return Inside(number=number, what=what, low=bound, exact=True)

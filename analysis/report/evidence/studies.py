@@ -1,0 +1,137 @@
+"""The studies: what each asks, and what of each was run, as its committed table says."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis.figures.style import magnitude
+from analysis.report.document.blocks import Grid
+from analysis.report.evidence.numbers import digits
+from analysis.report.evidence.tables import Tables, ends
+
+SECONDS_AN_HOUR = 3600.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """`name`: of its folder in results/ and of its file in sweeps/. `on`: a study whose models it quantizes again,
+    whose table may hold its rows."""
+
+    name: str
+    question: str
+    on: str = ""
+
+
+STUDIES = (
+    Study(
+        name="learning_rate", question="Which peak learning rate is best at each N and D, and how much it moves the gap"
+    ),
+    Study(name="dtype", question="Whether bf16 matmuls instead of float32 ones move anything"),
+    Study(name="overtraining", question="Whether the gap grows with D, shrinks with N and falls with bits"),
+    Study(name="weights", question="What low precision of weights in training costs"),
+    Study(name="activations", question="The same of activations, per tensor and per token"),
+    Study(name="attention", question="The same of the KV cache"),
+    Study(name="joint", question="Whether the parts' effects multiply"),
+    Study(name="robustness", question="Whether training in low precision makes robust to quantization after it"),
+    Study(name="matched", question="Which precision wins where N P is constant"),
+    Study(name="schedule", question="Whether tokens or the decay of the learning rate make models hard to quantize"),
+    Study(name="formats", question="Integers, floats and microscaling formats at equal bits", on="overtraining"),
+    Study(name="granularity", question="How many values share a scale", on="overtraining"),
+    Study(
+        name="small_or_quantized", question="At equal bytes, small in 16 bits or large and quantized", on="overtraining"
+    ),
+    Study(name="weight_decay", question="Whether D or D over the optimizer's memory counts"),
+    Study(name="batch", question="The same with another batch"),
+    Study(name="corpus", question="Whether English prose gives what Python code gives"),
+    Study(name="seeds", question="How much runs scatter that differ in their seeds alone"),
+)
+NAMES = tuple(study.name for study in STUDIES)
+
+
+def with_models(study: str) -> tuple[str, ...]:
+    """A study and the one on whose models it may have been made."""
+    found = next(s for s in STUDIES if s.name == study)
+    return (study, found.on) if found.on else (study,)
+
+
+def overview(tables: Tables) -> Grid:
+    """What was run: a row a study, from its table alone."""
+    heads = ("study", "question", "runs", "rows", "N", "D (tokens)", "hours")
+    return Grid(heads=heads, rows=tuple(_row(study, tables) for study in STUDIES))
+
+
+def _row(study: Study, tables: Tables) -> tuple[str, ...]:
+    head = (f"`{study.name}`", study.question)
+    if not tables.has(study.name):
+        on = f"rows of `{study.on}` alone" if study.on and tables.has(study.on) else "not run yet"
+        return (*head, tables.faults.get(study.name, on), *[""] * 4)
+    frame = tables.frames[study.name]
+    runs = frame.drop_duplicates("run_id")
+    diverged = int((runs["diverged"].astype(str).str.lower() == "true").sum())
+    return (
+        *head,
+        f"{len(runs)}" + (f" ({diverged} diverged)" if diverged else ""),
+        f"{len(frame):,}",
+        ", ".join(magnitude(n) for n in sorted(runs["N"].unique())),
+        span(runs["D"]),
+        f"{hours(runs):.2g}",
+    )
+
+
+def provenance(tables: Tables) -> Grid:
+    """Where the tables come from: a row for studies alike in machine, arithmetic and commits."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for study in STUDIES:
+        if tables.has(study.name):
+            runs = tables.frames[study.name].drop_duplicates("run_id")
+            key = tuple(listed(runs[column]) for column in ("device", "dtype", "commit"))
+            found.setdefault(key, []).append(f"`{study.name}`")
+    rows = tuple((", ".join(names), *key) for key, names in found.items())
+    heads = ("studies", "machine", "matmuls", "commit of the runs")
+    return Grid(heads=heads, rows=rows, caption="A + behind a commit: with changes that were not in it.")
+
+
+def hours(runs: pd.DataFrame) -> float:
+    """Of computing, one machine: what the runs took of their stacks' time."""
+    return float(pd.to_numeric(runs["seconds"], errors="coerce").sum()) / SECONDS_AN_HOUR
+
+
+def total(tables: Tables) -> str:
+    """All studies together, in a sentence."""
+    if not tables.frames:
+        return "No study has been run yet."
+    runs = pd.concat(frame.drop_duplicates("run_id") for frame in tables.frames.values())
+    alone = runs.drop_duplicates("run_id")
+    rows = sum(len(frame) for frame in tables.frames.values())
+    ratio = ends(alone)["D"] / ends(alone)["N"]
+    return (
+        f"{len(tables.frames)} of {len(STUDIES)} studies, {len(alone)} different runs, {rows:,} evaluated models, "
+        f"{hours(runs):.2g} hours of computing; {span(alone['N'])} parameters (without embeddings), {span(alone['D'])} "
+        f"tokens, {digits(ratio.min())} to {digits(ratio.max())} tokens a parameter."
+    )
+
+
+def grid_of(tables: Tables, studies: Iterable[str]) -> str:
+    """Which runs a claim rests on, in a sentence."""
+    found = tuple(study for study in studies if tables.has(study))
+    frame = tables.pooled(found)
+    runs = frame.drop_duplicates("run_id")
+    names = ", ".join(f"`{study}`" for study in found)
+    seeds = runs["cluster"].nunique()
+    return (
+        f"Tables: {names}; {len(runs)} runs in {seeds} chains of one size and seed, "
+        f"N = {', '.join(magnitude(n) for n in sorted(runs['N'].unique()))}, D = {span(runs['D'])} tokens."
+    )
+
+
+def span(values: pd.Series) -> str:
+    """`2M to 64M`, or one of them."""
+    low, high = magnitude(values.min()), magnitude(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def listed(values: pd.Series, most: int = 3) -> str:
+    """Different values, the most frequent first."""
+    found = [str(v) for v in values.dropna().value_counts().index]
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

@@ -1,0 +1,217 @@
+"""The committed tables, which of their rows a claim is about, and fits of those rows, each made once.
+
+A claim names its rows (`Rows`): studies that are pooled, a quantizer, a granularity, a family of formats, a condition.
+Pooled tables overlap where one run belongs to several studies; a row counts once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis import table
+from analysis.diagnostics.slopes import ByWidth, slopes_by_width
+from analysis.errors import InputError
+from analysis.fitting import store as fits_file
+from analysis.fitting.fit import Fit, fit
+from analysis.fitting.noise import CELL, seed_sd
+from analysis.laws.law import FULL_BITS
+from analysis.report.evidence.numbers import Scatter
+
+COLUMNS = (
+    *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster", "seed_init", "seed_data", "N", "N_emb", "D"),
+    *("tokens_seen", "corpus", "schedule", "lr_peak", "lr_end", "decay_tokens", "batch_tokens", "weight_decay", "tau"),
+    *("P_w", "P_a", "P_kv", "format_w", "granularity_w", "granularity_a", "granularity_kv"),
+    *("ptq", "P_post", "format_post", "granularity_post", "scale_rule", "setting", "bytes", "sigma2_post"),
+    *("loss", "loss_se", "gap", "gap_se", "gap_qat", "gap_qat_se", "diverged", "device", "dtype", "commit", "seconds"),
+)
+"""What a table must have to be reported on; `python -m scaling.sweep collect` writes them all."""
+
+TEXT = (
+    "run_id",
+    "base_run_id",
+    "parent_id",
+    "trunk_id",
+    "cluster",
+    "ptq",
+    "format_post",
+    "granularity_post",
+    "setting",
+)
+ALIKE = 1.02  # D is whole batches: token counts this near to each other are one
+TELLING = (3.0, 4.0)  # widths at which gaps stand well out of the noise
+SATURATED = 1.0  # nats of gap from which on logarithms of gaps no longer say what a law would
+LEAST_FREEDOM = 3
+REPEATED = ("seeds", "overtraining")  # studies with runs that differ in their seeds alone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of the pooled tables of `studies`. Of quantized ones those of quantizer `ptq` at `granularity`, of formats
+    of `family`; None: all. `where`: a condition on columns. Rows without quantization after training stay."""
+
+    studies: tuple[str, ...]
+    ptq: str | None = "rtn"
+    granularity: str | None = "channel"
+    family: str | None = "int"
+    where: str | None = None
+
+
+class Tables:
+    """All tables below `folder`; `faults` tells why one cannot be used. `draws`, `seed`: of the intervals of fits."""
+
+    def __init__(self, folder: Path, studies: Iterable[str], *, draws: int, seed: int, progress: Callable[[str], None]):
+        self.folder, self.draws, self.seed, self.progress = folder, draws, seed, progress
+        self.frames: dict[str, pd.DataFrame] = {}
+        self.faults: dict[str, str] = {}
+        for study in studies:
+            path = folder / study / "runs.csv"
+            if path.exists():
+                try:
+                    self.frames[study] = checked(table.load(path), path)
+                except InputError as fault:
+                    self.faults[study] = str(fault)
+        self.pooled = functools.cache(self._pooled)
+        self.rows = functools.cache(self._rows)
+        self._attempts: dict[tuple, object] = {}
+
+    def has(self, study: str) -> bool:
+        return study in self.frames
+
+    def path(self, study: str) -> Path:
+        return self.folder / study / "runs.csv"
+
+    def _pooled(self, studies: tuple[str, ...]) -> pd.DataFrame:
+        found = [self.frames[study] for study in studies if study in self.frames]
+        if not found:
+            raise InputError(f"no table of {', '.join(studies)}")
+        rows = pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
+        rows = rows.drop_duplicates(["run_id", "tokens_seen", "setting"]).reset_index(drop=True)
+        return rows.assign(tokens=nominal(rows["D"]))
+
+    def _rows(self, asked: Rows) -> pd.DataFrame:
+        frame = self.pooled(asked.studies)
+        plain = ~table.flags(frame, "diverged")
+        quantized = frame["ptq"].notna().to_numpy(bool)
+        kept = np.ones(len(frame), bool)
+        if asked.ptq is not None:
+            kept &= (frame["ptq"] == asked.ptq).to_numpy(bool)
+        if asked.granularity is not None:
+            kept &= (frame["granularity_post"] == asked.granularity).to_numpy(bool)
+        if asked.family is not None:
+            kept &= frame["format_post"].astype(str).str.fullmatch(rf"{asked.family}\d+").to_numpy(bool)
+            kept &= (frame["scale_rule"] == "absmax").to_numpy(bool)
+        kept &= ~table.flags(frame, "act_order")
+        for column in ("format_post_a", "format_post_kv"):
+            if column in frame:
+                kept &= frame[column].isna().to_numpy(bool)
+        return table.filtered(frame[plain & (kept | ~quantized)], asked.where)
+
+    def fit(self, law: str, rows: Rows, *, draws: int | None = None, **options) -> Fit:
+        """The law fitted to these rows; a stored fit of the very same table is not made again.
+
+        Raises:
+            InputError: what a fit of the law raises.
+        """
+
+        def make() -> Fit:
+            count = self.draws if draws is None else draws
+            stored = self._stored(law, rows) if not options else None
+            if stored is not None and stored.bootstrap.draws:
+                return stored
+            self.progress(f"  fitting {law}")
+            return fit(law, self.rows(rows), bootstrap=count, seed=self.seed, **options)
+
+        return self.once(("fit", law, rows, draws, *sorted(options.items())), make)
+
+    def slopes(self, law: str, rows: Rows, only: str | None = None) -> ByWidth:
+        """Slopes of the gap in ln D of these rows, or of those where `only` holds.
+
+        Raises:
+            InputError: as `slopes_by_width`.
+        """
+        return self.once(("slopes", law, rows, only), lambda: slopes_by_width(law, self.rows(rows), only=only))
+
+    def once(self, key: tuple, make: Callable[[], object]):
+        """What `make` returns or raises, made only once for each `key`."""
+        if key not in self._attempts:
+            try:
+                self._attempts[key] = make()
+            except InputError as fault:
+                self._attempts[key] = fault
+        found = self._attempts[key]
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def _stored(self, law: str, rows: Rows) -> Fit | None:
+        """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""
+        found = [study for study in rows.studies if study in self.frames]
+        if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(found) != 1:
+            return None
+        try:
+            stored = fits_file.read(self.folder / found[0] / "fits.json")
+        except InputError:
+            return None
+        fresh = stored.sha256 == table.digest(self.path(found[0]))
+        made = stored.fits.get(law) if fresh else None
+        return made if made is not None and not made.filter else None
+
+    def scatter(self) -> Scatter:
+        """How much runs scatter that differ in their seeds alone: from `seeds` and the repeated cells of
+        `overtraining`.
+
+        Raises:
+            InputError: no table tells it.
+        """
+        return self.once(("scatter",), self._scatter)
+
+    def _scatter(self) -> Scatter:
+        if any(self.has(study) for study in REPEATED):
+            rows = ends(self.rows(Rows(studies=REPEATED)))
+            base = rows[rows["ptq"].isna()]
+            cells = base.groupby([c for c in CELL if c in base], dropna=False).size()
+            freedom = int((cells - 1).sum())
+            loss = seed_sd(base)
+            after = [rows[(rows["P_post"] == bits) & (rows["gap"] > 0)] for bits in TELLING]
+            # The same pooling over cells, of the logarithm of gaps.
+            gaps = [seed_sd(group.assign(loss=group["gap"])) for group in after]
+            gaps = [sd for sd in gaps if sd is not None]
+            if loss is not None and gaps and freedom >= LEAST_FREEDOM:
+                return Scatter(loss=loss, gap=float(np.sqrt(np.mean(np.square(gaps)))), freedom=freedom)
+        raise InputError("no table has runs that differ in their seeds alone: make sweep S=seeds")
+
+
+def checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A table as claims use it.
+
+    Raises:
+        InputError: it lacks a column.
+    """
+    lacking = [column for column in COLUMNS if column not in frame]
+    if lacking:
+        raise InputError(f"{path}: lacks the columns {', '.join(lacking)}; collect the study again")
+    text = {column: frame[column].astype(object).where(frame[column].notna()) for column in TEXT}
+    # A column without any entry is read as numbers.
+    return frame.assign(**text)
+
+
+def nominal(values: pd.Series) -> pd.Series:
+    """Token counts with those that differ by part of a batch made one, the smallest of them."""
+    found = np.unique(values.dropna().to_numpy(float))
+    first = np.concatenate([[True], found[1:] > ALIKE * found[:-1]]) if len(found) else np.zeros(0, bool)
+    name = dict(zip(found, found[first][np.cumsum(first) - 1] if len(found) else [], strict=True))
+    return values.map(name)
+
+
+def ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows at the ends of runs."""
+    return frame[(frame["tokens_seen"] >= frame["D"]).to_numpy(bool)]
+
+
+def full_precision(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of models that were trained in 16 bits."""
+    return frame[(frame[["P_w", "P_a", "P_kv"]] >= FULL_BITS).all(axis=1)]
