@@ -22,6 +22,7 @@ RENAMED_COLUMNS: dict[str, str] = {}
 VOLATILE = {"seconds", "tokens_per_second", "commit", "versions", "device"}
 RUN_ID = re.compile(r"n\d\S*-[0-9a-f]{10}")
 MEASURED = ("time:",)
+TEXT_CORPUS = re.compile(r"text-[0-9a-f]{16}")  # named after the paths and times of its files; `data_sha` is compared
 SHOWN = 200  # letters of a line in a message
 
 
@@ -144,6 +145,8 @@ def _records(path: Path, renamed: Mapping[str, str]) -> list[str]:
 def _steady(value: Any, renamed: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {renamed.get(k, k): _steady(v, renamed) for k, v in value.items() if k not in VOLATILE}
+    if isinstance(value, str):
+        return TEXT_CORPUS.sub("text", value)
     return [_steady(v, renamed) for v in value] if isinstance(value, list) else value
 
 

@@ -18,7 +18,11 @@ def sides(tmp_path):
     write(before, "results/demo/runs.csv", "N,D\n1,2\n")
     write(before, "plans/demo.txt", f"demo: 1 runs\n{ID}\ntime: about 3 s\n")
     write(before, f"{RUN}/metrics.jsonl", '{"tokens": 1, "loss_train": 0.1}\n{"tokens": 2, "loss_train": 0.3}\n')
-    write(before, f"{RUN}/result.json", json.dumps({"N": 1, "commit": "a", "seconds": 1.0}))
+    write(
+        before,
+        f"{RUN}/result.json",
+        json.dumps({"N": 1, "commit": "a", "seconds": 1.0, "corpus": "text-0123456789abcdef"}),
+    )
     write(before, f"{RUN}/ptq.jsonl", '{"setting": "rtn", "gap": 0.25}\n')
     tensors(before, f"{RUN}/windows.safetensors", 1.0)
     tensors(before, f"{RUN}/checkpoint.safetensors", 1.0)
@@ -59,7 +63,11 @@ def test_equal_folders_are_the_same(sides):
 def test_what_a_second_run_changes_does_not_count(sides):
     _, after = sides
     write(after, "plans/demo.txt", f"demo: 1 runs\n{ID}\ntime: about 5 s\n")
-    write(after, f"{RUN}/result.json", json.dumps({"N": 1, "commit": "b", "seconds": 2.0}))
+    write(
+        after,
+        f"{RUN}/result.json",
+        json.dumps({"N": 1, "commit": "b", "seconds": 2.0, "corpus": "text-fedcba9876543210"}),
+    )
     write(after, "table/runs.csv", "N,loss,seconds\n1,2.5,8\n")
     tensors(after, f"{RUN}/checkpoint.safetensors", 1.0, seconds="2.0")
     assert not differences(sides)
@@ -72,6 +80,7 @@ def test_what_a_second_run_changes_does_not_count(sides):
         ("plans/demo.txt", "456789", "456788", "run ids", 1),
         ("plans/demo.txt", "1 runs", "2 runs", "plans", 1),
         (f"{RUN}/metrics.jsonl", "0.3", "0.30000000000000004", "training curves", 2),
+        (f"{RUN}/result.json", '"N": 1', '"N": 2', "results of runs", 1),
         (f"{RUN}/ptq.jsonl", "0.25", "0.25000000000000006", "quantizations", 1),
         ("table/runs.csv", "2.5", "2.50", "collected table", 2),
         ("results/demo/fits.json", "{}", "{ }", "fits.json", 1),
