@@ -49,7 +49,8 @@ lint: setup ## check style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-unchanged: setup ## prove a refactor: run commit BASE and the tree, and compare all numbers (BASE is run once)
+# An environment that is there is taken as it is: other worktrees may share it.
+unchanged: $(if $(wildcard $(STAMP)),,setup) ## prove a refactor: run commit BASE and the tree, and compare all numbers (BASE is run once)
 	$(RUN) -m bench.unchanged $(BASE)
 
 sweep: setup ## train the study S, skipping what is done

@@ -159,7 +159,7 @@ def _surroundings() -> str:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor += "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
-    installed = sorted(f"{d.name}=={d.version}" for d in importlib.metadata.distributions())
+    installed = sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()})  # this one may be there twice
     here = Path(__file__).parent
     commands = "".join((here / name).read_text(encoding="utf-8") for name in ("workload.py", "sweeps/unchanged.yaml"))
     parts = (sys.version, processor, str(os.cpu_count()), *installed, commands)
