@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 S ?= demo
 ARGS ?=
+BASE ?= HEAD
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -11,13 +12,14 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint sweep collect figures report bench gpu coverage clean
+.PHONY: help setup demo test test-slow lint unchanged sweep collect figures report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  S=NAME        study for sweep, collect and figures (a file of sweeps/), now: $(S)"
 	@echo "  ARGS=         more for sweep, such as tracking=off or hydra.sweeper.largest_N=4e5 (larger models wait)"
+	@echo "  BASE=COMMIT   what unchanged compares the tree with, now: $(BASE)"
 	@echo "  PYTHON=PATH   interpreter to make the environment with, 3.11 or newer, now: $(PYTHON)"
 	@echo "  TORCH_INDEX=  package index to take torch from, such as that of its CPU builds; empty: the default one"
 
@@ -46,6 +48,10 @@ test-slow: setup ## run the tests of process groups, about a minute
 lint: setup ## check style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# An environment that is there is taken as it is: other worktrees may share it.
+unchanged: $(if $(wildcard $(STAMP)),,setup) ## prove a refactor: run commit BASE and the tree, and compare all numbers (BASE is run once)
+	$(RUN) -m bench.unchanged $(BASE)
 
 sweep: setup ## train the study S, skipping what is done
 	$(RUN) -m scaling.train --multirun sweeps=$(S) $(ARGS)

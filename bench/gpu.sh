@@ -55,7 +55,7 @@ for section in "$@"; do
     case $name in tests | throughput | study) ;; *) usage ;; esac
     [[ $seconds =~ ^[0-9]+$ ]] || usage
     # What hangs is ended some seconds behind its time; what was measured is on disk by then.
-    timeout -s TERM -k 10 $((seconds + 5)) "$PYTHON" -m bench.gpu "$name" --seconds "$seconds" --out "$state" --outgoing "$outgoing" \
+    timeout -s TERM -k 10 $((seconds + 20)) "$PYTHON" -m bench.gpu "$name" --seconds "$seconds" --out "$state" --outgoing "$outgoing" \
         --device "${DEVICE:-cuda}" ${TINY:+--tiny}
     found=$?
     echo "bench/gpu.sh: $name: $(case $found in 0) echo complete ;; 3 | 124 | 130 | 143) echo "time ran out; call again to go on" ;; *) echo "status $found" ;; esac)"

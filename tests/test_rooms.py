@@ -23,6 +23,20 @@ ROOMS = {
         "train",
         "sweep",
     ],
+    "analysis": [
+        "errors",
+        "files",
+        "laws",
+        "table",
+        "fitting",
+        "diagnostics",
+        "planning",
+        "figures",
+        "report",
+        "validation",
+        "cli",
+        "__main__",
+    ],
 }
 """Package -> its folders and the modules beside them, from the bottom up: each may import itself and what stands before
 it."""

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 STATE = Path("outputs/gpu")
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
 
             print(compare(options.cpu, options.gpu))
             return 0
-        return _section(options, say)
+        return _section(options, began, say)
     except (InputError, OSError) as fault:
         print(f"python -m bench.gpu: {fault}", file=sys.stderr)
         return 2
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def _section(options: argparse.Namespace, say) -> int:
+def _section(options: argparse.Namespace, began: float, say: Callable[[str], None]) -> int:
     from bench.gpu.results import Results
     from bench.report import Machine
     from scaling.config.from_dict import plain
@@ -83,16 +84,16 @@ def _section(options: argparse.Namespace, say) -> int:
         if options.command == "tests":
             from bench.gpu import suite
 
-            return suite.run(results, options.seconds, options.device, tiny=options.tiny)
+            return suite.run(results, began + options.seconds, options.device, tiny=options.tiny)
         from bench.gpu import cells, study
 
         section = cells if options.command == "throughput" else study
-        return section.run(results, options.seconds, options.device, tiny=options.tiny, say=say)
+        return section.run(results, began + options.seconds, options.device, tiny=options.tiny, say=say)
     finally:
         results.save()  # an interrupted stack may have runs that were at their end
 
 
-def _bring(archive: Path, say) -> None:
+def _bring(archive: Path, say: Callable[[str], None]) -> None:
     """Unpack, copy the lines of all sections to results/gpu, and collect the tables of the studies."""
     from bench.gpu.results import Results
     from scaling.records.table import collect

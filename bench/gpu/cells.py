@@ -145,9 +145,12 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
     return [cell for cell in found if not tiny or cell.name in ("100k", "110M", "host", "measurement")]
 
 
-def run(results: Results, seconds: float, device: str, *, tiny: bool, say: Say) -> int:
-    """Measure what is not measured yet. Exit status: 0, 1 where a cell failed, 3 where time ran out before the end."""
-    end, failed = time.monotonic() + seconds, False
+def run(results: Results, end: float, device: str, *, tiny: bool, say: Say) -> int:
+    """Measure what is not measured yet, until `end` on the monotonic clock.
+
+    Exit status: 0, 1 where a cell failed, 3 where time ran out.
+    """
+    failed = False
     measured = {line["cell"] for line in results.lines("throughput") if not line["failed"]}
     for cell in cells(device, tiny=tiny):
         left = end - time.monotonic()

@@ -45,9 +45,11 @@ TINY = (
 Say = Callable[[str], None]
 
 
-def run(results: Results, seconds: float, device: str, *, tiny: bool, say: Say) -> int:
-    """Train what is not done. Exit status: 0, 1 where a run failed, 3 where time ran out before the end."""
-    end = time.monotonic() + seconds
+def run(results: Results, end: float, device: str, *, tiny: bool, say: Say) -> int:
+    """Train what is not done, until `end` on the monotonic clock.
+
+    Exit status: 0, 1 where a run failed, 3 where time ran out.
+    """
     failed, complete = False, True
     for stack in stacks(results, device, tiny=tiny):
         lines = results.lines("study")

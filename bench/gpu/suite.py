@@ -14,10 +14,11 @@ from scaling.records import provenance
 FOLDER = "tests/cuda"
 
 
-def run(results: Results, seconds: float, device: str, *, tiny: bool) -> int:
-    """Exit status: 0 where every test that was run passed, 1 where one failed, 3 where time ran out first."""
+def run(results: Results, end: float, device: str, *, tiny: bool) -> int:
+    """Run until `end` on the monotonic clock. Exit status: 0 where every test that was run passed, 1 where one failed,
+    3 where time ran out first."""
     os.environ["CARD"] = device  # tests/cuda/conftest.py
-    recorder = _Recorder(results, seconds)
+    recorder = _Recorder(results, end)
     chosen = ["-k", "format"] if tiny else []
     return int(pytest.main([FOLDER, "-m", "cuda", "-p", "no:cacheprovider", *chosen], plugins=[recorder]))
 
@@ -25,8 +26,8 @@ def run(results: Results, seconds: float, device: str, *, tiny: bool) -> int:
 class _Recorder:
     """A plugin of pytest."""
 
-    def __init__(self, results: Results, seconds: float):
-        self.results, self.end = results, time.monotonic() + seconds
+    def __init__(self, results: Results, end: float):
+        self.results, self.end = results, end
         self.commit = provenance.commit()
         self.properties: list[tuple[str, Any]] = []
 

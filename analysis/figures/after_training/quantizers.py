@@ -84,6 +84,8 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     }
     quantized = quantized.assign(**words)
     quantized = quantized[pd.to_numeric(quantized["P_post"], errors="coerce").isin(BITS)]
+    # So that the CSV does not hang on the order of the table's rows.
+    in_order = [c for c in ("N", "D", "seed_init", "seed_data", "run_id", "P_post") if c in quantized]
     parts = []
     order = {name: i for i, name in enumerate(NAMES)}
 
@@ -99,7 +101,7 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
                 continue
             raise
         formats = "" if setting[1] == "int" or "format_post" not in kept else "/".join(sorted(set(kept["format_post"])))
-        parts.append(kept.assign(setting=_named(setting[0], formats, setting[2])))
+        parts.append(kept.assign(setting=_named(setting[0], formats, setting[2])).sort_values(in_order, kind="stable"))
     if not parts:
         raise InputError("no model trained in 16 bits was quantized to 3 or 4 bits")
     return pd.concat(parts, ignore_index=True)

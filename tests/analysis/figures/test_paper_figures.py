@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,12 @@ from analysis.fitting.store import published
 from analysis.laws import formulas
 from analysis.laws.kumar import PARTS
 from analysis.planning import optima
+from analysis.table import load
 
 LOW = (*((b, 16, 16) for b in (3, 4, 6, 8)), *((16, b, 16) for b in (4, 6, 8)), *((16, 16, b) for b in (3, 4, 6)))
 TOGETHER = (*((b, b, b) for b in (4, 6, 8)), (4, 6, 16))
 FULL = (16, 16, 16)
+QUANTIZERS = sorted((Path(__file__).parents[2] / "results").glob("*/figures/quantizers.csv"))
 LAWS = ("chinchilla_tied", "kumar_ptq", "kumar_neff_tied", "kumar_unified")
 
 
@@ -283,6 +286,14 @@ def test_quantizers_stand_side_by_side(tables):
         np.testing.assert_array_equal(np.sort(values), np.sort(gptq.loc[gptq["P_post"] == bits, "gap"]))
     with pytest.raises(InputError, match="by two methods or at two granularities"):
         FIGURES["quantizers"](frame, {})
+
+
+@pytest.mark.parametrize("committed", QUANTIZERS, ids=lambda path: path.parents[1].name)
+def test_quantizers_are_committed_as_they_are_drawn_in_whatever_order_rows_come(committed):
+    frame = load(committed.parents[1] / "runs.csv")
+    for rows in (frame, frame.sample(frac=1, random_state=1)):
+        numbers = FIGURES["quantizers"](rows, {}).numbers
+        assert numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n") == committed.read_text()
 
 
 # ---- what follows ----
