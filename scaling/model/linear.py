@@ -10,6 +10,7 @@ Shape suffixes: M models, S tokens, i inputs, o outputs.
 import torch
 
 from scaling.model.quantizers import StackPrecision
+from scaling.quantization.autocast import matmul_dtype
 from scaling.quantization.fake_quantize import Quantizer
 
 
@@ -30,8 +31,7 @@ class _Project(torch.autograd.Function):
     def forward(ctx, x, w, parts, precision):
         x_q, x_mask = precision.activations.rounded(x)
         w_q, w_mask = precision.weights.rounded(w, parts)
-        device = x.device.type
-        ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        ctx.dtype = matmul_dtype(x)
         ctx.precision, ctx.dtypes = precision, (x.dtype, w.dtype)
         x_dw = x_q if precision.dw_activations is None else x
         w_dx = w_q if precision.dx_weights is None else w

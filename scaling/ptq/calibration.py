@@ -18,6 +18,7 @@ from scaling.errors import InputError
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import EAGER, Weights, hidden
 from scaling.ptq.layers import Statistics, working_dtype
+from scaling.quantization.autocast import autocast
 
 ORDER = 2**31 - 1
 """Seed of the order of the windows; no run's own seed is likely to be the same."""
@@ -69,7 +70,7 @@ def calibrate(run: Run, weights: Weights, corpus: Corpus) -> Calibration:
     at_once = run.evaluated_at_once(run.precision)
     for start in range(0, len(windows), at_once):
         tokens = torch.from_numpy(windows[start : start + at_once]).to(device)[None]
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with autocast(device, dtype):
             hidden(weights, tokens[..., :-1], run.model, precision, EAGER, tap)
     count = windows[:, 1:].size
     found = {name: Statistics(h[None] / count, magnitudes[name][None] / count) for name, h in hessians.items()}

@@ -7,6 +7,7 @@ from scaling.config.model import ModelConfig
 from scaling.data.corpus import Windows
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import Weights, losses
+from scaling.quantization.autocast import autocast
 
 
 @torch.no_grad()
@@ -24,6 +25,6 @@ def evaluate(
     found = []
     for start in range(0, len(tokens), batch):
         chunk = tokens[start : start + batch].expand(m, -1, -1)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with autocast(device, dtype):
             found.append(losses(weights, chunk[..., :-1], chunk[..., 1:], config, precision))
     return torch.cat(found, dim=1).float().cpu().numpy()

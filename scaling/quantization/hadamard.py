@@ -9,6 +9,7 @@ be rotated by itself.
 import torch
 
 from scaling.errors import InputError
+from scaling.quantization.autocast import autocast
 
 LARGEST = 128
 
@@ -24,9 +25,9 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
     size = rotation_size(x.shape[-1])
     key = f"{size} {x.dtype} {x.device}"
     if key not in _matrices:
-        _matrices[key] = _matrix(size).to(dtype=x.dtype, device=x.device)
+        _matrices[key] = _matrix(size, x)
     matrix = _matrices[key].expand(len(x), size, size)
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast(x.device, torch.float32):
         return torch.bmm(x.reshape(len(x), -1, size), matrix).view(x.shape)
 
 
@@ -48,8 +49,9 @@ _matrices: dict[str, torch.Tensor] = {}
 """By size, dtype and device. A plain dictionary, which torch.compile can look into."""
 
 
-def _matrix(size: int) -> torch.Tensor:
-    h = torch.ones(1, 1, dtype=torch.float64)
+def _matrix(size: int, x: torch.Tensor) -> torch.Tensor:
+    """In x's dtype and where x is: float64 is not on every device, and a copy from the CPU would make a GPU wait."""
+    h = torch.full((1, 1), 1 / size**0.5, dtype=x.dtype, device=x.device)
     while len(h) < size:
         h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
-    return h / size**0.5
+    return h

@@ -15,6 +15,7 @@ Stochastic rounding draws from a hash of each value's own bits and its place in 
 generator and no state: a resumed run, and a model in other company, round as before.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -100,7 +101,7 @@ class FormatStack:
 
 
 def _floor_log2(value: float) -> int:
-    return (torch.tensor(value, dtype=torch.float64).frexp().exponent.item()) - 1
+    return math.frexp(value)[1] - 1
 
 
 def noise_of(x_MGn: torch.Tensor) -> torch.Tensor:

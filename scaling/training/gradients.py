@@ -15,6 +15,7 @@ from scaling.config.run import Run
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.model.transformer import EAGER, Program, compiled_program, in_chunks, losses, recomputing
+from scaling.quantization.autocast import autocast
 from scaling.records import provenance
 from scaling.training.distributed import Processes
 from scaling.training.stack import Stack
@@ -68,7 +69,7 @@ class Gradients:
             last = i == len(pieces) - 1
             # Gradients are summed over the processes once, behind the last piece.
             with contextlib.nullcontext() if last or self.processes.alone else self.module.no_sync():
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                with autocast(self.device, self.dtype):
                     loss_MB = self.module(self.stack, piece, program)
                 whole = loss_MB.shape[1] == self.run.batch_size
                 loss_M = loss_MB.mean(dim=1) if whole else loss_MB.sum(dim=1) / self.run.batch_size

@@ -1,0 +1,251 @@
+"""A training step along the branch of a GPU, without one: on device `meta` the same Python code runs and the same
+operations are dispatched, and whatever would make a card wait for the host, or the host for the card, is seen.
+
+`STEP`, `LEAVING` and `LOOP` name what is left of it today, one by one. A new offender fails a test, and so does one of
+these that is gone.
+"""
+
+import dataclasses
+import itertools
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from scaling.config.data import vocab_size
+from scaling.console.terminal import Progress
+from scaling.data.shards import prepare
+from scaling.model.quantizers import StackPrecision
+from scaling.model.transformer import EAGER, losses
+from scaling.ptq.rtn import rtn
+from scaling.quantization.fake_quantize import fake_quantize
+from scaling.training.distributed import ALONE
+from scaling.training.gradients import Gradients
+from scaling.training.loop import _Training
+from scaling.training.members import Member, Slot
+from scaling.training.stack import Stack
+from tests.conftest import REPOSITORY
+from tests.scaling.device_modes import Refused, Watch, dispatched
+
+META = torch.device("meta")
+PRESETS = sorted(path.stem for path in (REPOSITORY / "configs" / "precision").glob("*.yaml"))
+
+STEP = {"torch.tensor in scaling.training.adamw.AdamW._column": 3}  # the rate and two corrections, from Python lists
+LOOP = {
+    "torch.from_numpy in scaling.training.loop._Training._step",  # the batch
+    "copy to the device in scaling.training.loop._Training._step",
+    "Tensor.tolist in scaling.training.loop._Training._step",  # which updates were made
+    "Tensor.item in scaling.training.loop._Training._log",  # at points of the curve
+    *STEP,
+}
+LEAVING = {
+    "indexing by a list in scaling.training.stack.Stack.take",
+    "torch.tensor in scaling.training.adamw.AdamW._column",
+    "torch.tensor in scaling.training.adamw.AdamW.set_runs",
+    "torch.tensor in scaling.quantization.rounding.FormatStack.__init__.<locals>.column",
+}
+
+
+def runs_of(make_run, *overrides, members=2):
+    return [make_run("runtime.dtype=float32", f"seed={seed}", *overrides) for seed in range(members)]
+
+
+class Step:
+    """The gradients and the update of a stack on `meta`, on one batch."""
+
+    def __init__(self, runs):
+        self.runs, vocabulary = runs, vocab_size(runs[0].data)
+        self.stack = Stack.start(runs, vocabulary, [None] * len(runs), META)
+        self.gradients = Gradients(runs, META, ALONE)
+        shape = (len(runs), runs[0].batch_size, runs[0].data.sequence_length + 1)
+        self.tokens = torch.empty(shape, dtype=torch.int64, device=META)
+        # The first one makes what is made once: matrices of rotations, moments.
+        self()
+
+    def __call__(self):
+        self.backward()
+        self.update()
+
+    def backward(self):
+        self.gradients(self.stack, self.tokens)
+
+    def update(self):
+        self.stack.optimizer.step(self.stack.weights)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_waits_for_nothing_but_its_rates(make_run, preset):
+    step = Step(runs_of(make_run, f"precision={preset}"))
+    with Watch(META):
+        step.backward()
+    with Watch(META, known=STEP) as watch:
+        step.update()
+    assert watch.offences == STEP
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("precision=w4a4kv4", "runtime.micro_batch_tokens=64"),
+        ("precision=quartet", "runtime.checkpoint_activations=true"),
+        ("precision=nvfp4", "runtime.loss_tokens=64"),
+        ("precision=quest", "model.extra_norm=false", "model.tied_head=false"),
+        ("precision=w4a4kv4", "precision.rounding=stochastic"),
+        ("precision=w4", "precision.weights=nf4", "precision.scale_rule_weights=mse"),
+        ("precision=w4", "precision.weights=uint4", "precision.estimator=clipped"),
+    ],
+)
+def test_however_it_is_computed(make_run, overrides):
+    step = Step(runs_of(make_run, *overrides))
+    with Watch(META):
+        step.backward()
+
+
+def test_members_of_several_formats(make_run):
+    runs = [make_run("runtime.dtype=float32", "precision=w4a4kv4", f"precision.weights={w}") for w in ("bf16", "int3")]
+    step = Step(runs)
+    with Watch(META):
+        step.backward()
+
+
+def test_leaving_and_forking(make_run):
+    step = Step(runs_of(make_run, "precision=w4a4kv4", members=3))
+    for chosen in ([0, 2], [0, 0, 1]):
+        with Watch(META, known=LEAVING) as watch:
+            step.stack.take(chosen)
+        assert set(watch.offences) == LEAVING
+
+
+def test_steps_repeat_the_same_operations_in_the_same_memory(make_run):
+    """What a recorded step needs: nothing is decided by values, and nothing rebinds weights or moments."""
+    step = Step(runs_of(make_run, "precision=w4a4kv4"))
+    optimizer = step.stack.optimizer
+
+    def held():
+        groups = (step.stack.weights, optimizer.first, optimizer.second)
+        return [id(tensor) for group in groups for tensor in group.values()]
+
+    before = held()
+    first, second, third = (dispatched(step) for _ in range(3))
+    assert first == second == third
+    assert held() == before
+
+
+def test_operations_of_a_step_are_counted(make_run):
+    """Launches of an eager step on a GPU are as many, give or take those that move no data. N = 24k has two layers."""
+    sizes = ("model=24k", "data.sequence_length=64", "data.batch_tokens=128", "data.eval_windows=8")
+    counts = {}
+    for name, members, preset in (("w4a4kv4", 2, "w4a4kv4"), ("mixed", 4, "w4")):
+        runs = runs_of(make_run, *sizes, f"precision={preset}", members=members)
+        if name == "mixed":  # the second half of the members pass unquantized
+            plain = [dataclasses.replace(run, precision=run.precision.unquantized()) for run in runs]
+            runs = [*runs[:2], *plain[2:]]
+        step = Step(runs)
+        moving = [[o for o in dispatched(part) if not _is_view(o)] for part in (step.backward, step.update)]
+        counts[name] = tuple(map(len, moving))
+    print(f"operations of (gradients, update): {counts}")
+    assert 350 < counts["w4a4kv4"][0] < 600
+    assert counts["w4a4kv4"][1] == counts["mixed"][1] < 200
+
+
+VIEWS = ("view", "expand", "transpose", "select", "slice", "split", "unsqueeze", "permute", "detach", "alias", "t.")
+
+
+def _is_view(operation):
+    return operation.removeprefix("aten.").lstrip("_").startswith(VIEWS)
+
+
+def test_a_step_of_the_loop(make_run, corpus_cache):
+    """The trainer's own step, with what it does on the host; it is a point of the curve, as all of the first are."""
+    runs = runs_of(make_run, "precision=w4a4kv4", "data.tokens=51200")
+    corpus = prepare(runs[0].data, corpus_cache, lambda line: None)
+    windows = corpus.windows(runs[0].data.eval_windows, runs[0].data.sequence_length)
+    members = [Member(run, corpus, ALONE) for run in runs]
+    for member in members:
+        member.open(corpus.data_sha, windows.sha)
+    training = _Training([Slot([member]) for member in members], corpus, windows, META, ALONE)
+    training.done_tokens, training.saved_at = 0, time.monotonic()
+    training.trackers = SimpleNamespace(log=lambda *_: None)
+    with Progress("meta", 1) as training.progress:
+        with Watch(META, known=None):
+            training._step()
+        with Watch(META, known=LOOP) as watch:
+            training._step()
+    assert set(watch.offences) == LOOP
+
+
+@pytest.mark.parametrize(
+    ("fmt", "granularity", "rounding"),
+    itertools.product(
+        ("int4", "e2m1", "nf4", "uint4", "ternary", "binary", "int4-hadamard"),
+        ("tensor", "channel", "block16"),
+        ("nearest_even", "stochastic"),
+    ),
+)
+def test_quantizers_wait_for_nothing_but_their_formats(fmt, granularity, rounding):
+    x = torch.empty(4, 32, device=META)
+    fake_quantize(x, fmt, granularity, rounding=rounding)
+    with Watch(META, known=None) as watch:
+        assert fake_quantize(x, fmt, granularity, rounding=rounding).device == META
+        assert rtn(x, fmt, granularity).device == META
+    # Formats become tensors once for a stack; weights are looked through once for what is not finite.
+    formats = {name for name in watch.offences if name.startswith("torch.tensor in scaling.quantization.")}
+    assert set(watch.offences) - formats == {"Tensor.__int__ in scaling.ptq.layers.checked"}
+    assert all(name.split(" in ")[1].split(".")[2] in ("rounding", "scales") for name in formats)
+
+
+def test_an_evaluation_waits_for_nothing(make_run):
+    run = make_run("precision=w4a4kv4")
+    stack = Stack.start([run], vocab_size(run.data), [None], META)
+    tokens = torch.empty(1, 4, run.data.sequence_length + 1, dtype=torch.int64, device=META)
+    precision = StackPrecision.of([run.precision], META)
+    with torch.no_grad(), Watch(META):
+        losses(stack.weights, tokens[..., :-1], tokens[..., 1:], run.model, precision, EAGER)
+
+
+@pytest.mark.parametrize(
+    ("offence", "why"),
+    [
+        (lambda x: x.sum().item(), "Tensor.item"),
+        (lambda x: x.tolist(), "Tensor.tolist"),
+        (lambda x: bool(x.sum() > 0), "Tensor.__bool__"),
+        (lambda x: float(x.sum()), "Tensor.__float__"),
+        (lambda x: x * torch.tensor([2.0], device=META), "torch.tensor"),
+        (lambda x: x * torch.as_tensor(2.0), "torch.as_tensor"),
+        (lambda x: x.cpu(), "copy off the device"),
+        (lambda x: torch.ones(3).to(META), "foreign output"),
+        (lambda x: torch.bmm(x[None], torch.ones(1, 3, 3)), "foreign output"),
+        (lambda x: x[[0, 1]], "indexing by a list"),
+        (lambda x: x[x > 0], "a shape that values decide"),
+        (lambda x: torch.nonzero(x), "a shape that values decide"),
+        (lambda x: torch.equal(x, x), "torch.equal"),
+        (lambda x: torch.from_numpy(__import__("numpy").ones(3)), "torch.from_numpy"),
+    ],
+)
+def test_every_kind_of_waiting_is_refused(offence, why):
+    x = torch.empty(3, 3, device=META)
+    with pytest.raises(Refused, match=why), Watch(META):
+        offence(x)
+
+
+def test_a_matmul_of_two_devices_is_refused():
+    x, other = torch.empty(1, 3, 3, device=META), torch.ones(1, 3, 3)
+    torch.bmm(x, other)  # torch lets it pass
+    with pytest.raises(Refused, match=r"mixed devices of aten\.bmm"), Watch(META):
+        torch.bmm(x, other)
+
+
+def test_waiting_in_a_backward_pass_is_refused():
+    class Reads(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 2 if grad.sum() > 0 else grad
+
+    x = torch.empty(3, device=META, requires_grad=True)
+    with pytest.raises(Refused, match="_local_scalar_dense"), Watch(META):
+        Reads.apply(x).sum().backward()
