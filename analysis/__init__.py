@@ -1,20 +1,45 @@
 """Fits precision scaling laws to a tidy table, with intervals, and draws them. `python -m analysis --help`.
 
-`analysis.fit(law, frame, ...) -> Fit` is the whole of it as a function; `analysis.LAWS` lists the laws. Both are
-imported on first use, so that the command line answers `--help` without loading scipy.
+From the bottom up; each imports only itself and what stands before it:
+
+    errors, files  bad input, as one line; files that are whole or not there
+    laws/          every law as data
+    table          a CSV read and checked
+    fitting/       rows in, a fit with intervals out
+    diagnostics/   is the law right, and can the table tell?
+    planning/      what the laws advise
+    figures/       numbers, and how they are drawn
+    report/        claims and verdicts
+    validation/    does the machinery tell the truth where it is known?
+    cli/           a parser a command
+
+The public interface, imported when it is first used, so that the command line answers `--help` without loading scipy:
+
+    from analysis import compare, fit, laws, predict, read_table
+
+`laws` is the folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
 """
 
 from importlib import import_module
 
-_HOMES = {
-    "fit": "analysis.fitting.fit",
-    "Fit": "analysis.fitting.fit",
-    "LAWS": "analysis.laws.registry",
-    "InputError": "analysis.errors",
+_PUBLIC = {
+    "fit": ("analysis.fitting.fit", "fit"),
+    "Fit": ("analysis.fitting.fit", "Fit"),
+    "predict": ("analysis.planning.predict", "predict"),
+    "compare": ("analysis.diagnostics.compare", "compare"),
+    "read_table": ("analysis.table", "load"),
+    "LAWS": ("analysis.laws.registry", "LAWS"),
+    "InputError": ("analysis.errors", "InputError"),
 }
+__all__ = sorted([*_PUBLIC, "laws"])
 
 
 def __getattr__(name: str):
-    if name not in _HOMES:
+    if name not in _PUBLIC:
         raise AttributeError(f"module 'analysis' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

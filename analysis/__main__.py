@@ -60,8 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """What is run as a program."""
     # Matrices here are tiny: more than one BLAS thread only adds waiting, and could change the last digit.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

@@ -13,4 +13,33 @@ From the bottom up; each imports only itself and what stands before it:
     training/      one stack of models trained to its end
     study/         a grid of runs made into jobs: priced, launched and watched
     train, sweep   the commands, beside scaling.ptq
+
+The public interface, imported when it is first used (torch takes two seconds):
+
+    from scaling import awq, fake_quantize, gptq, load_run, parse_format, rtn
+
+Everything else is internal and may move.
 """
+
+from importlib import import_module
+
+_PUBLIC = {
+    "fake_quantize": ("scaling.quantization.fake_quantize", "fake_quantize"),
+    "parse_format": ("scaling.quantization.formats", "parse"),
+    "rtn": ("scaling.ptq.rtn", "rtn"),
+    "gptq": ("scaling.ptq.gptq", "gptq"),
+    "awq": ("scaling.ptq.awq", "awq"),
+    "load_run": ("scaling.records.run_folder", "load_run"),
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'scaling' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -162,12 +162,12 @@ def _status(study: Study, ids: bool) -> None:
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
-    from scaling.config.compose import CONFIGS
+    from scaling.config.compose import is_study
     from scaling.console.terminal import note
     from scaling.records.run_folder import RunFolder
     from scaling.records.table import collect
 
-    if (CONFIGS / "sweeps" / f"{name}.yaml").exists():
+    if is_study(name):
         runs = load(name, overrides).runs
         folder = RunFolder(runs[0]).path.parent
         missing = sum(RunFolder(run).result() is None for run in runs)

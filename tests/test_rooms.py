@@ -22,6 +22,7 @@ ROOMS = {
         "study",
         "train",
         "sweep",
+        "__main__",
     ],
     "analysis": [
         "errors",

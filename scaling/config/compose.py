@@ -7,7 +7,24 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
+
+
+def user_folders() -> list[Path]:
+    """Folders of the user's own, in which Hydra looks as well: ./configs for choices of any group, and the working
+    folder for the studies of ./sweeps. None in the checkout, whose folders are those that are shipped."""
+    here, shipped = Path.cwd(), Path(__file__).parents[1] / "configs"
+    if (here / "configs").resolve() == shipped.resolve():
+        return []
+    own = {here / "configs": here / "configs", here / "sweeps": here}
+    return [folder for asked, folder in own.items() if asked.is_dir()]
+
+
+def is_study(name: str) -> bool:
+    """Whether a file of sweeps/, shipped or the user's own, has this name."""
+    folders = [CONFIGS, *user_folders()]
+    return any((folder / "sweeps" / f"{name}.yaml").is_file() for folder in folders)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

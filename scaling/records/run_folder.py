@@ -13,12 +13,14 @@
 Everything but metrics.jsonl is written to a temporary name and renamed.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file as save_arrays
@@ -26,6 +28,7 @@ from safetensors.numpy import save_file as save_arrays
 from scaling.config.from_dict import plain
 from scaling.config.run import Run, build_run
 from scaling.errors import InputError
+from scaling.records.checkpoint import Checkpoint
 from scaling.records.files import SCHEMA, json_lines, replacing, write_text
 
 RESULT_FIELDS = {
@@ -192,3 +195,33 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     valid = isinstance(result, dict) and all(isinstance(result.get(k), kind) for k, kind in RESULT_FIELDS.items())
     return result if valid and result["schema"] == SCHEMA else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """A finished run as it lies on disk."""
+
+    run: Run
+    """Its resolved settings."""
+    weights: dict[str, torch.Tensor]
+    """Name -> (out, in) of every matrix at the end."""
+    result: dict[str, Any]
+    """What result.json holds: losses in nats a token with their standard errors, N, D, versions, ..."""
+    windows: dict[str, np.ndarray]
+    """Evaluation -> loss (n,) of every held-out window; under `documents` the document of each."""
+    rows: list[dict[str, Any]]
+    """A quantization each: setting, loss, gap, standard errors."""
+
+
+def load_run(path: Path | str) -> LoadedRun:
+    """Read the folder of a finished run.
+
+    Raises:
+        InputError: no finished run lies there, or a file of it is damaged.
+    """
+    folder = RunFolder.at(Path(path))
+    result = folder.result()
+    if result is None:
+        raise InputError(f"{path}: not the folder of a finished run (no result.json that validates)")
+    weights = Checkpoint.load(folder.checkpoint_path).weights
+    return LoadedRun(run=folder.run, weights=weights, result=result, windows=folder.windows(), rows=folder.ptq())

@@ -10,6 +10,7 @@ import torch
 
 from scaling.config.from_dict import plain
 from scaling.config.run import build_run
+from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
 from scaling.training.distributed import ALONE
 from scaling.training.loop import train_stack
@@ -43,7 +44,7 @@ def apart(folder, other):
 def assert_same(folder, other):
     """Bit for bit: the training curve, every weight, every loss on every window."""
     assert (folder.path / "metrics.jsonl").read_text() == (other.path / "metrics.jsonl").read_text()
-    a, b = (f.load_checkpoint(f.checkpoint_path) for f in (folder, other))
+    a, b = (Checkpoint.load(f.checkpoint_path) for f in (folder, other))
     assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
     ours, theirs = folder.windows(), other.windows()
     assert ours.keys() == theirs.keys()

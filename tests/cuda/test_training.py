@@ -26,6 +26,7 @@ import time
 
 import pytest
 
+from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
 from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY
@@ -123,7 +124,7 @@ def test_resumed_equals_never_interrupted(card_run, deterministic, monkeypatch, 
         train_stack(runs)
     folders = [RunFolder(run) for run in runs]
     assert [folder.state() for folder in folders] == ["partial", "partial"]
-    assert all(folder.load_checkpoint(folder.checkpoint_path).step == 5 for folder in folders)
+    assert all(Checkpoint.load(folder.checkpoint_path).step == 5 for folder in folders)
     trained(*runs)
     for folder, whole in zip(folders, trained(*(elsewhere(run, "whole") for run in runs)), strict=True):
         assert_same(folder, whole)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import scaling.ptq.__main__
+from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
 from scaling.records.table import collect
 
@@ -32,8 +33,8 @@ def test_it_loads_under_the_same_id():
     folder = RunFolder.at(STORED / RUN_ID)
     assert folder.run.run_id == RUN_ID
     assert folder.state() == "done"
-    assert folder.load_checkpoint(folder.checkpoint_path).step == 40
-    half = folder.load_checkpoint(folder.path / "snapshots" / "2560.safetensors")
+    assert Checkpoint.load(folder.checkpoint_path).step == 40
+    half = Checkpoint.load(folder.path / "snapshots" / "2560.safetensors")
     assert half.step == 20 and half.first.keys() == half.second.keys() == half.weights.keys()
 
 

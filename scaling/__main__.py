@@ -1,0 +1,19 @@
+"""`python -m scaling`: lists the commands."""
+
+COMMANDS = {
+    "scaling-train": ("scaling.train", "train one run, or with --multirun a study"),
+    "scaling-sweep": ("scaling.sweep", "a study before, during and after: plan, status, collect"),
+    "scaling-ptq": ("scaling.ptq", "quantize the models of finished runs again"),
+    "scaling-analysis": ("analysis", "fit laws to a table, predict, plan, draw, report"),
+}
+"""Installed command -> the same as a module, and what it is for."""
+
+
+def main() -> None:
+    """Print a line for each command."""
+    for name, (module, what) in COMMANDS.items():
+        print(f"{name:<17} python -m {module:<14} {what}")
+
+
+if __name__ == "__main__":
+    main()
