@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: $(PYTHON) cannot make an environment; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(VENV)/bin/pip install --disable-pip-version-check --use-pep517 -q -c constraints.txt \
-	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,launchers,hf]'
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,slurm,hf]'
 	@touch $@
 
 demo: setup ## train a small grid on real text, quantize every model, fit the law, plot
@@ -42,7 +42,7 @@ demo: setup ## train a small grid on real text, quantize every model, fit the la
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8
 
-test-slow: setup ## run the tests of process groups, about a minute
+test-slow: setup ## run the tests of process groups and of the installed package, about two minutes
 	$(RUN) -m pytest -m slow
 
 lint: setup ## check style

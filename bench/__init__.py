@@ -7,9 +7,7 @@ results/bench/. It imports `scaling/`; nothing imports it.
 | `memory.py` | how much memory a variant takes |
 | `training.py` | training steps to be timed: ours, and the usual ones |
 | `peers.py` | the model written the usual way, and torchao's quantized linear layers in it |
-| `team.py` | training steps in processes of their own |
 | `throughput.py` | rows: tokens and FLOPs a second by size and stack, against the usual way and the matmuls alone |
-| `placement.py` | rows: one process against two, and memory that is kept against memory that is not |
 | `steps.py` | rows: a training step in each precision, and the same step written the usual way |
 | `ptq.py` | rows: quantizing and evaluating a trained model, as a share of its training |
 | `report.py` | the machine, `bench.json` and `bench.md` |

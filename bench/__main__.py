@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    from bench import fits, placement, ptq, report, steps, throughput
+    from bench import fits, ptq, report, steps, throughput
     from bench.timing import measure
     from bench.training import run_of
     from scaling.errors import InputError
@@ -74,7 +74,6 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             groups = [
                 *throughput.groups(DEVICE, options.effort),
-                *placement.groups(DEVICE, options.effort),
                 *steps.groups(DEVICE, options.effort),
                 *ptq.groups(DEVICE, options.effort, Path(scratch)),
                 *fits.groups(options.effort),

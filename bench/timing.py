@@ -20,7 +20,6 @@ from torch._dynamo.utils import counters
 from bench.memory import Watch
 
 Step = Callable[[], object]
-"""One that only orders its work, as on a GPU, has a method `wait` too."""
 Effort = Literal["quick", "normal", "all"]
 
 
@@ -173,11 +172,11 @@ def measure(group: Group, say: Callable[[str], None]) -> list[Row]:
 def _warm(step: Step) -> float:
     """Seconds a step, once it has been compiled and its memory is there."""
     step()
-    _wait(step)
+    _wait()
     began, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - began < 0.05:
         step()
-        _wait(step)
+        _wait()
         count += 1
     return (time.perf_counter() - began) / count
 
@@ -194,18 +193,17 @@ def _in_turn(
             step = steps[name]
             if counts[name] > 1:
                 step()  # brings its memory back into the caches, which matters to short ones
-                _wait(step)
+                _wait()
             began = time.perf_counter()
             for _ in range(counts[name]):
                 step()
-            _wait(step)
+            _wait()
             seconds[name][repeat] = (time.perf_counter() - began) / counts[name]
     return seconds
 
 
-def _wait(step: Step) -> None:
-    if hasattr(step, "wait"):
-        step.wait()
+def _wait() -> None:
+    """Until a GPU has done what was ordered."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -23,7 +23,7 @@ UNQUANTIZED = "bf16"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Training:
-    """What both kinds have. It can be sent to other processes: it names what `make` builds."""
+    """What both kinds have: it names what `make` builds."""
 
     model: str
     """A choice of configs/model."""

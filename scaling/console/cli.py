@@ -59,7 +59,7 @@ def one_line(fault: Exception) -> str:
     """The fault in one line: the setting, what is wrong with it, and what would be accepted where that is known."""
     if isinstance(fault, MissingConfigException) and fault.options is not None:
         group, _, name = (fault.missing_cfg_file or "").rpartition("/")
-        hint = "; more with pip install -e '.[launchers]'" if group == "hydra/launcher" else ""
+        hint = "; more with pip install 'precision-scaling[slurm]'" if group == "hydra/launcher" else ""
         return f"{group}={name}: no such choice; use one of {', '.join(sorted(fault.options))}{hint}"
     cause = fault if isinstance(fault, OmegaConfBaseException) else fault.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from scaling.data.permutation import permute
 from scaling.errors import InputError
 
-INSTALL_HF = "install it with: pip install -e '.[hf]'"
+INSTALL_HF = "install it with: pip install 'precision-scaling[hf]'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ SMALL = 20_000_000
 """Bytes below which the environment is probably not a whole one."""
 
 _OTHER_BUILDS = ("nvidia", "triton", "cuda", "pip", "setuptools", "wheel")
+_TOOLS = ("hydra-joblib-launcher", "joblib")  # required, but were extras when the text of the first studies was fixed
 _BUILD_FILES = ("version.py", "_version.py", "__config__.py")
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages"})
 
@@ -105,7 +106,7 @@ def required(root: str) -> dict[str, Distribution]:
     def follow(name: str, extras: set[str]) -> None:
         name = canonicalize_name(name)
         news = {extra for extra in {"", *extras} if (name, extra) not in followed}
-        if name.startswith(_OTHER_BUILDS) or not news:
+        if name.startswith(_OTHER_BUILDS) or name in _TOOLS or not news:
             return
         followed.update((name, extra) for extra in news)
         try:

@@ -1,13 +1,11 @@
 """What the rows of throughput count, and that their groups name what they refer to."""
 
-import pickle
-
 import pytest
 import torch
 
-from bench import placement, throughput
+from bench import throughput
 from bench.gpu import cells
-from bench.training import Ours, Usual, run_of
+from bench.training import run_of
 from scaling.config.model import ModelConfig
 
 
@@ -43,7 +41,7 @@ def _groups(kind):
         steps = [cell.work.args[0] for cell in cells.cells("cuda", tiny=False) if len(cell.work.args) == 2]
         assert len(steps) == 9
         return [found.group("cell") for found in steps]
-    return [*throughput.groups("cpu", kind), *placement.groups("cpu", kind)]
+    return list(throughput.groups("cpu", kind))
 
 
 @pytest.mark.parametrize("kind", ["quick", "normal", "all", "gpu"])
@@ -81,10 +79,3 @@ def test_stacks_are_compared_with_as_many_peers():
         for against in variant.against:
             count = int(variant.name.partition(" ")[0])
             assert against.times == (1 if "w4a4kv4" in variant.name and against.name.startswith("1 m") else count)
-
-
-@pytest.mark.parametrize("kind", [Ours, Usual])
-def test_steps_can_be_sent_to_other_processes(kind):
-    way = kind(model="2k", device="cpu", compiled=False, dtype="float32", overrides=throughput.SMALL)
-    before = way.run
-    assert pickle.loads(pickle.dumps(way.make)).__self__.run == before

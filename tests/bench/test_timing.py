@@ -56,22 +56,6 @@ def test_rows_of_a_group():
     assert failed.failed and "ZeroDivisionError" in failed.note and failed.seconds is None
 
 
-def test_steps_that_only_order_their_work_are_waited_for():
-    class Ordering:
-        ordered = done = 0
-
-        def __call__(self):
-            self.ordered += 1
-
-        def wait(self):
-            self.done = self.ordered
-
-    step = Ordering()
-    group = Group(name="g", variants=(Variant(name="v", make=lambda: step),), repeats=2, block_seconds=1e-4)
-    measure(group, lambda line: None)
-    assert step.done == step.ordered > 2
-
-
 def test_the_same_seed_for_every_variant():
     drawn = []
 

@@ -145,7 +145,7 @@ def test_a_launcher_that_is_not_installed_is_one_line(train, study_file):
     status, _, err = train("sweeps=far")
     assert status == 1
     assert err.startswith("scaling.train: hydra/launcher=elsewhere: no such choice; use one of basic")
-    assert err.endswith("more with pip install -e '.[launchers]'\n") and err.count("\n") == 1
+    assert err.endswith("more with pip install 'precision-scaling[slurm]'\n") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["plain", "with space", "a,b=[c]", "it's", "/x/y-1.json", "${not} {a}"])
