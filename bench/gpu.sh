@@ -58,7 +58,8 @@ for section in "$@"; do
     timeout -s TERM -k 10 $((seconds + 20)) "$PYTHON" -m bench.gpu "$name" --seconds "$seconds" --out "$state" --outgoing "$outgoing" \
         --device "${DEVICE:-cuda}" ${TINY:+--tiny}
     found=$?
-    echo "bench/gpu.sh: $name: $(case $found in 0) echo complete ;; 3 | 124 | 130 | 143) echo "time ran out; call again to go on" ;; *) echo "status $found" ;; esac)"
+    case $found in 124 | 130 | 137 | 143) found=3 ;; esac # ended by the line above
+    echo "bench/gpu.sh: $name: $(case $found in 0) echo complete ;; 3) echo "time ran out; call again to go on" ;; *) echo "status $found" ;; esac)"
     [ $found -eq 0 ] || status=$found
 done
 exit $status

@@ -102,7 +102,7 @@ def quantize_linear(model: Transformer) -> None:
         from torchao.quantization import quantize_
         from torchao.quantization.qat import FakeQuantizedLinear, IntxFakeQuantizeConfig, QATConfig
     except ImportError as fault:
-        raise UnavailableError(f"no torchao with quantization.qat ({fault}); pip install 'precision-scaling[dev]'") from None
+        raise UnavailableError(f"no torchao with quantization.qat: {fault}") from None
     activations = IntxFakeQuantizeConfig(torch.int4, "per_token", is_symmetric=False)
     weights = IntxFakeQuantizeConfig(torch.int4, "per_channel", is_symmetric=True)
     prepare = QATConfig(activation_config=activations, weight_config=weights, step="prepare")
