@@ -10,8 +10,9 @@ from functools import cache
 
 import torch
 
-from scaling.quantization.fake_quantize import block_of, fake_quantize
+from scaling.quantization.fake_quantize import fake_quantize
 from scaling.quantization.formats import Format
+from scaling.quantization.spec import block_of
 
 VALUES = 2**18
 LARGEST = 2**14

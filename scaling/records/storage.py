@@ -5,9 +5,9 @@ import dataclasses
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.precision import Precision
 from scaling.config.run import Run
-from scaling.quantization.fake_quantize import block_of
 from scaling.quantization.formats import Format
 from scaling.quantization.scales import check_rule, stored_bits
+from scaling.quantization.spec import block_of
 
 PLAIN_BYTES = 2  # what is not quantized is kept in bf16
 
