@@ -61,7 +61,7 @@ class QuantSpec:
     @property
     def block(self) -> int | None:
         """Values in a block, None where a scale is not one of a block."""
-        return block_of(self.granularity)
+        return int(self.granularity.removeprefix("block")) if self.granularity.startswith("block") else None
 
     @property
     def scale_bits(self) -> tuple[int, int]:
@@ -100,7 +100,3 @@ def check_granularity(granularity: str, *rows: str) -> None:
     if granularity not in ("tensor", *rows) and not re.fullmatch(r"block[1-9]\d*", str(granularity)):
         known = ", ".join(("tensor", *rows))
         raise InputError(f"{granularity}: no such granularity; use {known}, or block<k> such as block16")
-
-
-def block_of(granularity: str) -> int | None:
-    return int(granularity.removeprefix("block")) if granularity.startswith("block") else None
