@@ -64,7 +64,7 @@ class PTQConfig:
             raise InputError(f"damping={self.damping}: must be above 0")
 
     def weights(self) -> Iterator[tuple[str, QuantSpec]]:
-        """Every way in which the weights are to be quantized, with the key of its format.
+        """Every way in which the weights are to be quantized, with the key of its format. Formats vary fastest.
 
         Raises:
             InputError: no such format, granularity or rule, or a rule that is not for a format.

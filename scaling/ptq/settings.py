@@ -74,15 +74,18 @@ def settings_of(run: Run) -> list[Setting]:
     """Every combination that `run.ptq` asks for, each once: a format with own blocks has only one granularity."""
     config = run.ptq
     weights = [spec for _, spec in config.weights()]
-    activations, kv = ([spec for _, spec in config.inputs(part, run.precision)] for part in ("activations", "kv"))
+    # Those of one granularity and scale rule go together: formats vary fastest.
+    rows = [weights[start : start + len(config.formats)] for start in range(0, len(weights), len(config.formats) or 1)]
+    inputs = ([spec for _, spec in config.inputs(part, run.precision)] for part in ("activations", "kv"))
     found: dict[str, Setting] = {}
-    for method, *specs in product(config.methods, activations, kv, weights):
-        setting = _setting(run, method, *specs)
-        found.setdefault(setting.key, setting)
+    for method, row, activations, kv in product(config.methods, rows, *inputs):
+        for spec in row:
+            setting = _setting(run, method, spec, activations, kv)
+            found.setdefault(setting.key, setting)
     return list(found.values())
 
 
-def _setting(run: Run, method: str, activations: QuantSpec | None, kv: QuantSpec | None, weights: QuantSpec) -> Setting:
+def _setting(run: Run, method: str, weights: QuantSpec, activations: QuantSpec | None, kv: QuantSpec | None) -> Setting:
     config, by_gptq, by_awq = run.ptq, method == "gptq", method == "awq"
     return Setting(
         method=method,
