@@ -79,7 +79,7 @@ class Precision:
     rounding_backward: Rounding
 
     def __post_init__(self):
-        _ = self._specs
+        _ = self._specs  # resolving checks
 
     @cached_property
     def _specs(self) -> dict[str, QuantSpec]:
@@ -97,16 +97,16 @@ class Precision:
             InputError: no such format, granularity or rule, or a rule that is not for the format.
         """
         group = PARTS[part]
-        keys = (place + part, f"{place}granularity_{group}", f"{place}scale_rule_{group}")
+        grain, rule = f"granularity_{group}", f"scale_rule_{group}"
         others = (FORWARD,) if DEFAULTS[part] == FORWARD else ()
         return QuantSpec.of(
-            parse(UNQUANTIZED) if name in others else named(keys[0], parse, name, *others),
-            granularity or getattr(self, f"granularity_{group}"),
-            getattr(self, f"scale_rule_{group}"),
+            parse(UNQUANTIZED) if name in others else named(place + part, parse, name, *others),
+            granularity or getattr(self, grain),
+            getattr(self, rule),
             self.rounding_backward if group == "backward" else self.rounding,
             self.estimator,
             rows=("channel",) if group in ("weights", "backward") else ("token",),
-            keys=keys,
+            keys=(place + part, place + grain, place + rule),
         )
 
     def takes_forward(self, part: str) -> bool:

@@ -6,9 +6,9 @@ from itertools import product
 from typing import Literal
 
 from scaling.config.precision import Precision
-from scaling.errors import InputError, named
-from scaling.quantization.formats import parse
-from scaling.quantization.spec import QuantSpec, check_granularity
+from scaling.errors import InputError
+from scaling.quantization.formats import UNQUANTIZED
+from scaling.quantization.spec import QuantSpec
 
 TRAINED = "trained"
 
@@ -48,12 +48,12 @@ class PTQConfig:
         for key, spec in self.weights():
             if "awq" in self.methods and spec.format.hadamard:
                 raise InputError(f"{key}={spec.format.name}: not for awq, whose channels a rotation mixes")
-        for field in ("activations", "kv"):
-            for i, name in enumerate(getattr(self, field)):
-                if name != TRAINED:
-                    named(f"{field}[{i}]", parse, name)
-            if getattr(self, f"granularity_{field}") is not None:
-                named(f"granularity_{field}", check_granularity, getattr(self, f"granularity_{field}"), "token")
+        for part, granularity in (("activations", self.granularity_activations), ("kv", self.granularity_kv)):
+            for i, name in enumerate(getattr(self, part)):
+                keys = (f"{part}[{i}]", f"granularity_{part}", "")
+                QuantSpec.of(
+                    UNQUANTIZED if name == TRAINED else name, granularity or "token", rows=("token",), keys=keys
+                )
         for field in ("granularities", "scale_rules", "activations", "kv"):
             if self.methods and self.formats and not getattr(self, field):
                 raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
