@@ -18,9 +18,8 @@ two processes with half a batch each train the run that one process trains in tw
 """
 
 from scaling.config.data import DataConfig
-from scaling.config.precision import GROUPS, PARTS, Precision
+from scaling.config.precision import Precision
 from scaling.errors import InputError
-from scaling.quantization.scales import check_rule, stored_bits
 
 ALONG_TOKENS = ("dw_gradients", "dw_activations")
 TOKENWISE = ("activations", "kv", "queries", "dx_gradients", *ALONG_TOKENS)
@@ -30,14 +29,11 @@ TOKENWISE = ("activations", "kv", "queries", "dx_gradients", *ALONG_TOKENS)
 def coupled_part(precision: Precision) -> str | None:
     """The first part whose quantization makes sequences of a batch depend on each other; None where none does."""
     for part in TOKENWISE:
-        fmt, group = precision.format(part), PARTS[part]
-        if not fmt.quantizes:
+        spec = precision.spec(part)
+        if not spec.format.quantizes:
             continue
-        granularity = fmt.granularity(getattr(precision, f"granularity_{group}"))
-        rule = check_rule(getattr(precision, f"scale_rule_{group}"), fmt)
-        rounding = precision.rounding_backward if part in GROUPS["backward"] else precision.rounding
-        scale_of_scales = stored_bits(rule, fmt)[1] > 0
-        if part in ALONG_TOKENS or granularity == "tensor" or scale_of_scales or rounding == "stochastic":
+        scale_of_scales = spec.scale_bits[1] > 0
+        if part in ALONG_TOKENS or spec.granularity == "tensor" or scale_of_scales or spec.rounding == "stochastic":
             return part
     return None
 

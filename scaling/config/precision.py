@@ -12,14 +12,12 @@ quantized and the backward matmuls see the tensors that the forward pass saw.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
-from scaling.errors import InputError, named
-from scaling.quantization.fake_quantize import Estimator, Rounding, check_granularity, check_width
+from scaling.errors import named
 from scaling.quantization.formats import UNQUANTIZED, Format, parse
-from scaling.quantization.rounding import family
-from scaling.quantization.scales import check_rule
+from scaling.quantization.spec import Estimator, QuantSpec, Rounding
 
 FORWARD = "forward"
 GROUPS = {
@@ -81,36 +79,47 @@ class Precision:
     rounding_backward: Rounding
 
     def __post_init__(self):
-        for group, parts in GROUPS.items():
-            granularity, rule = f"granularity_{group}", f"scale_rule_{group}"
-            rows = "channel" if group in ("weights", "backward") else "token"
-            named(granularity, check_granularity, getattr(self, granularity), rows)
-            formats = []
-            for part in parts:
-                if getattr(self, part) != DEFAULTS[part]:
-                    formats.append(named(part, _operand if DEFAULTS[part] == FORWARD else parse, getattr(self, part)))
-            for fmt in formats or [parse(UNQUANTIZED)]:
-                named(rule, check_rule, getattr(self, rule), fmt)
+        _ = self._specs  # resolving checks
+
+    @cached_property
+    def _specs(self) -> dict[str, QuantSpec]:
+        return {part: self.spec_in(getattr(self, part), part) for part in PARTS}
+
+    def spec(self, part: str) -> QuantSpec:
+        """How a part is quantized: not at all where the backward pass takes what the forward pass had."""
+        return self._specs[part]
+
+    def spec_in(self, name: str, part: str, granularity: str | None = None, place: str = "") -> QuantSpec:
+        """How a part would be quantized in another format, and at another granularity where one is given. `place`
+        stands in messages in front of the field's name.
+
+        Raises:
+            InputError: no such format, granularity or rule, or a rule that is not for the format.
+        """
+        group = PARTS[part]
+        grain, rule = f"granularity_{group}", f"scale_rule_{group}"
+        others = (FORWARD,) if DEFAULTS[part] == FORWARD else ()
+        return QuantSpec.of(
+            parse(UNQUANTIZED) if name in others else named(place + part, parse, name, *others),
+            granularity or getattr(self, grain),
+            getattr(self, rule),
+            self.rounding_backward if group == "backward" else self.rounding,
+            self.estimator,
+            rows=("channel",) if group in ("weights", "backward") else ("token",),
+            keys=(place + part, place + grain, place + rule),
+        )
+
+    def takes_forward(self, part: str) -> bool:
+        """Whether a part is that of the forward pass, as it was quantized there."""
+        return getattr(self, part) == FORWARD
 
     def format(self, part: str) -> Format:
         """The format of a part; unquantized where the backward pass takes what the forward pass had."""
-        name = getattr(self, part)
-        return parse(UNQUANTIZED if name == FORWARD else name)
+        return self.spec(part).format
 
     def name(self, part: str) -> str:
         """The name of a part's format, however it was spelled, or `forward`."""
-        name = getattr(self, part)
-        return name if name == FORWARD else parse(name).name
-
-    def check_widths(self, widths: Mapping[str, Iterable[int]]) -> None:
-        """Raise InputError where blocks or rotations do not fit the rows of a part: part -> widths of its rows."""
-        for part, group in PARTS.items():
-            granularity, rule = (getattr(self, f"{kind}_{group}") for kind in ("granularity", "scale_rule"))
-            for width in widths[part]:
-                try:
-                    check_width(width, self.format(part), granularity, rule)
-                except InputError as fault:
-                    raise InputError(f"{part}={getattr(self, part)}: {fault}") from None
+        return FORWARD if self.takes_forward(part) else self.format(part).name
 
     def identity(self) -> dict[str, str]:
         """The settings that have an effect: those of a part that is not quantized have none, nor has saying what the
@@ -118,16 +127,14 @@ class Precision:
         found = {part: self.name(part) for part in PARTS if self.name(part) != DEFAULTS[part]}
         if not found:
             return {}
-        quantized = {part for part in PARTS if self.format(part).quantizes}
-        for group, parts in GROUPS.items():
-            formats = [self.format(part) for part in parts if part in quantized]
-            if any(f.block is None for f in formats):
-                found[f"granularity_{group}"] = getattr(self, f"granularity_{group}")
-            rule = getattr(self, f"scale_rule_{group}")
-            if any(check_rule(rule, f) != f.scale_rule for f in formats):
-                found[f"scale_rule_{group}"] = rule
-        backward = quantized & set(GROUPS["backward"])
-        if quantized - backward:
+        quantized = {part: spec for part, spec in self._specs.items() if spec.format.quantizes}
+        for part, spec in quantized.items():
+            if spec.format.block is None:
+                found[f"granularity_{PARTS[part]}"] = spec.granularity
+            if spec.scale_rule != spec.format.scale_rule:
+                found[f"scale_rule_{PARTS[part]}"] = spec.scale_rule
+        backward = quantized.keys() & set(GROUPS["backward"])
+        if quantized.keys() - backward:
             found |= {"estimator": self.estimator, "rounding": self.rounding}
         if backward:
             found["rounding_backward"] = self.rounding_backward
@@ -145,19 +152,8 @@ class Precision:
         """What runs have to share to be trained as one stack: everything but the element formats of one family."""
         found: dict[str, Any] = {"estimator": self.estimator, "rounding": self.rounding}
         found["rounding_backward"] = self.rounding_backward if self.quantized_backward() else None
-        for part, group in PARTS.items():
-            fmt = self.format(part)
-            granularity = fmt.granularity(getattr(self, f"granularity_{group}"))
-            rule = check_rule(getattr(self, f"scale_rule_{group}"), fmt)
-            found[part] = [family(fmt), granularity, rule, fmt.hadamard]
+        found |= {part: spec.program for part, spec in self._specs.items()}
         # Operands of the backward pass that are or are not those of the forward pass make different programs.
-        found["backward"] = [getattr(self, p) == FORWARD for p in ("dx_weights", "dw_activations")]
+        found["backward"] = [self.takes_forward(part) for part in ("dx_weights", "dw_activations")]
         found["custom_backward"] = bool(self.quantized_backward())
         return found
-
-
-def _operand(name: str) -> Format:
-    try:
-        return parse(name)
-    except InputError as fault:
-        raise InputError(str(fault).replace("; use ", f"; use {FORWARD}, ", 1)) from None

@@ -1,12 +1,16 @@
 """What may be said of quantization after training."""
 
 import dataclasses
+from collections.abc import Iterator
+from itertools import product
 from typing import Literal
 
-from scaling.errors import InputError, named
-from scaling.quantization.fake_quantize import check_granularity
-from scaling.quantization.formats import parse
-from scaling.quantization.scales import check_rule
+from scaling.config.precision import Precision
+from scaling.errors import InputError
+from scaling.quantization.formats import UNQUANTIZED
+from scaling.quantization.spec import QuantSpec
+
+TRAINED = "trained"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,22 +45,15 @@ class PTQConfig:
     """awq: exponents tried for the scales."""
 
     def __post_init__(self):
-        formats = [named(f"formats[{i}]", parse, name) for i, name in enumerate(self.formats)]
-        for i, name in enumerate(self.granularities):
-            named(f"granularities[{i}]", check_granularity, name, "channel")
-        for i, rule in enumerate(self.scale_rules):
-            for fmt in formats:
-                named(f"scale_rules[{i}]", check_rule, rule, fmt)
-        for field in ("activations", "kv"):
-            for i, name in enumerate(getattr(self, field)):
-                if name != "trained":
-                    named(f"{field}[{i}]", parse, name)
-            if getattr(self, f"granularity_{field}") is not None:
-                named(f"granularity_{field}", check_granularity, getattr(self, f"granularity_{field}"), "token")
-        if "awq" in self.methods:
-            for i, fmt in enumerate(formats):
-                if fmt.hadamard:
-                    raise InputError(f"formats[{i}]={fmt.name}: not for awq, whose channels a rotation mixes")
+        for key, spec in self.weights():
+            if "awq" in self.methods and spec.format.hadamard:
+                raise InputError(f"{key}={spec.format.name}: not for awq, whose channels a rotation mixes")
+        for part, granularity in (("activations", self.granularity_activations), ("kv", self.granularity_kv)):
+            for i, name in enumerate(getattr(self, part)):
+                keys = (f"{part}[{i}]", f"granularity_{part}", "")
+                QuantSpec.of(
+                    UNQUANTIZED if name == TRAINED else name, granularity or "token", rows=("token",), keys=keys
+                )
         for field in ("granularities", "scale_rules", "activations", "kv"):
             if self.methods and self.formats and not getattr(self, field):
                 raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
@@ -65,6 +62,28 @@ class PTQConfig:
                 raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
         if not self.damping > 0:
             raise InputError(f"damping={self.damping}: must be above 0")
+
+    def weights(self) -> Iterator[tuple[str, QuantSpec]]:
+        """Every way in which the weights are to be quantized, with the key of its format. Formats vary fastest.
+
+        Raises:
+            InputError: no such format, granularity or rule, or a rule that is not for a format.
+        """
+        for asked in product(*map(enumerate, (self.granularities, self.scale_rules, self.formats))):
+            (g, granularity), (r, rule), (f, name) = asked
+            keys = (f"formats[{f}]", f"granularities[{g}]", f"scale_rules[{r}]")
+            yield keys[0], QuantSpec.of(name, granularity, rule, rows=("channel",), keys=keys)
+
+    def inputs(self, part: str, trained: Precision) -> Iterator[tuple[str, QuantSpec | None]]:
+        """The same of `activations` or `kv` of a model; None: as they were in training.
+
+        Raises:
+            InputError: the scale rule of training is not for a format.
+        """
+        granularity = self.granularity_activations if part == "activations" else self.granularity_kv
+        for i, name in enumerate(getattr(self, part)):
+            spec = None if name == TRAINED else trained.spec_in(name, part, granularity, "precision.")
+            yield f"{part}[{i}]", spec
 
     @property
     def calibrates(self) -> bool:

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 from scaling.config.batching import check_division, coupled_part
@@ -16,14 +15,13 @@ from scaling.config.data import DataConfig
 from scaling.config.from_dict import build, plain
 from scaling.config.model import ModelConfig
 from scaling.config.optimizer import OptimizerConfig
-from scaling.config.precision import Precision
+from scaling.config.precision import PARTS, Precision
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.schedule import ScheduleConfig
 from scaling.config.tracking import TrackingConfig
-from scaling.errors import InputError
-from scaling.quantization.fake_quantize import check_width
-from scaling.quantization.formats import HADAMARD, UNQUANTIZED, parse
+from scaling.errors import InputError, named
+from scaling.quantization.formats import HADAMARD, UNQUANTIZED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,25 +111,14 @@ class Run:
             "queries": heads,
         }
         widths |= {"dx_gradients": outputs, "dx_weights": outputs, "dw_gradients": tokens, "dw_activations": tokens}
-        try:
-            self.precision.check_widths(widths)
-        except InputError as fault:
-            raise InputError(f"precision.{fault}") from None
-        for i, granularity in enumerate(self.ptq.granularities):
-            for name in self.ptq.formats if self.ptq.methods else ():
-                for rule, width in product(self.ptq.scale_rules, sorted(inputs)):
-                    try:
-                        check_width(width, parse(name), granularity, rule)
-                    except InputError as fault:
-                        raise InputError(f"ptq.granularities[{i}]={granularity} for {name}: {fault}") from None
-        for part, found in (("activations", inputs), ("kv", heads)):
-            granularity = getattr(self.ptq, f"granularity_{part}") or getattr(self.precision, f"granularity_{part}")
-            for i, name in enumerate(getattr(self.ptq, part) if self.ptq.methods else ()):
-                for width in found if name != "trained" else ():
-                    try:
-                        check_width(width, parse(name), granularity, "auto")
-                    except InputError as fault:
-                        raise InputError(f"ptq.{part}[{i}]={name}: {fault}") from None
+        asked = [(f"precision.{part}", part, self.precision.spec(part)) for part in PARTS]
+        if self.ptq.methods:
+            after = {"weights": self.ptq.weights()}
+            after |= {part: self.ptq.inputs(part, self.precision) for part in ("activations", "kv")}
+            asked += [(f"ptq.{key}", part, spec) for part, specs in after.items() for key, spec in specs]
+        for key, part, spec in asked:
+            for width in sorted(widths[part]) if spec is not None and spec.format.quantizes else ():
+                named(key, spec.padding, width)
 
     @property
     def steps(self) -> int:

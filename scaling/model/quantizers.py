@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from scaling.config.precision import FORWARD, PARTS, Precision
+from scaling.config.precision import PARTS, Precision
 from scaling.quantization.fake_quantize import Quantizer
 
 
@@ -32,18 +32,8 @@ class StackPrecision:
         """For members whose `program` is the same."""
         first = members[0]
         assert all(member.program() == first.program() for member in members)
-
-        def quantizer(part: str, group: str) -> Quantizer | None:
-            if getattr(first, part) == FORWARD:
-                return None
-            return Quantizer(
-                [member.format(part) for member in members],
-                getattr(first, f"granularity_{group}"),
-                getattr(first, f"scale_rule_{group}"),
-                first.rounding_backward if group == "backward" else first.rounding,
-                first.estimator,
-                device,
-            )
-
-        parts = {part: quantizer(part, group) for part, group in PARTS.items()}
+        parts = {
+            part: None if first.takes_forward(part) else Quantizer([member.spec(part) for member in members], device)
+            for part in PARTS
+        }
         return cls(**parts, custom_backward=bool(first.quantized_backward()))

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from scaling.config.model import is_block_weight, parts_of
-from scaling.errors import InputError
 from scaling.model.transformer import Weights
 from scaling.ptq.awq import awq_layers
 from scaling.ptq.calibration import Calibration
@@ -16,7 +15,6 @@ from scaling.ptq.layers import Statistics, checked
 from scaling.ptq.rtn import rtn_layers
 from scaling.ptq.settings import Setting
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.rounding import family
 
 VALUES = 2**24
 """Weights of all settings together that are worked on at once."""
@@ -36,7 +34,7 @@ def quantized(
     training format gives exactly the weights that the training forward pass used, so the gap there is zero.
 
     Raises:
-        InputError: a weight is not finite; blocks do not divide a width.
+        InputError: a weight is not finite.
     """
     stack = {name: w.detach().expand(len(settings), -1, -1).clone() for name, w in weights.items()}
     notes: list[Notes] = [{} for _ in settings]
@@ -56,8 +54,7 @@ def _batches(settings: Sequence[Setting]) -> list[list[int]]:
     def program(i: int) -> str:
         s = settings[i]
         options = (s.calibration_tokens, s.act_order, s.damping, s.clip, s.grid)
-        blocks = s.format.block is not None
-        return str((s.method, family(s.format), s.granularity, blocks, s.scale_rule, s.format.hadamard, options))
+        return str((s.method, s.weights.program, options))
 
     return [list(group) for _, group in groupby(sorted(range(len(settings)), key=program), key=program)]
 
@@ -82,19 +79,14 @@ def _quantize(
     """Matrices of one kind in all the settings of one program: (K, L, out, in), and notes on each setting."""
     first, parts = settings[0], parts_of(names[0])
     w_Loi = torch.cat([weights[name].detach() for name in names])
-    quantizer = Quantizer([s.format for s in settings], first.granularity, first.scale_rule, device=w_Loi.device)
-    try:
-        if first.method == "rtn":
-            return rtn_layers(w_Loi, quantizer, parts), [{} for _ in settings]
-        inputs = _stacked([calibration().inputs[name] for name in names])
-        if first.method == "awq":
-            found = awq_layers(w_Loi, inputs, quantizer, parts, clip=first.clip, grid=first.grid)
-            return found, [{} for _ in settings]
-        outcome = gptq_layers(
-            w_Loi, inputs.hessian_Lii, quantizer, parts, act_order=first.act_order, damping=first.damping
-        )
-    except InputError as fault:
-        raise InputError(f"{first.format.name} for {names[0]}: {fault}") from None
+    quantizer = Quantizer([s.weights for s in settings], w_Loi.device)
+    if first.method == "rtn":
+        return rtn_layers(w_Loi, quantizer, parts), [{} for _ in settings]
+    inputs = _stacked([calibration().inputs[name] for name in names])
+    if first.method == "awq":
+        found = awq_layers(w_Loi, inputs, quantizer, parts, clip=first.clip, grid=first.grid)
+        return found, [{} for _ in settings]
+    outcome = gptq_layers(w_Loi, inputs.hessian_Lii, quantizer, parts, act_order=first.act_order, damping=first.damping)
     finite = [d for d in outcome.damping if d != float("inf")]
     fallbacks = outcome.rounded.sum(1).tolist()
     return outcome.weights, [{"damping": max(finite, default=None), "fallbacks": count} for count in fallbacks]

@@ -17,7 +17,7 @@ from scaling.errors import InputError
 from scaling.ptq.layers import Statistics, checked, checked_inputs, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.formats import parse
+from scaling.quantization.spec import QuantSpec
 
 SHARES = tuple(1 - k / 20 for k in range(11))
 """Of the largest weight, to clip to: 1, 0.95, ..., 0.5, as the authors' program has them."""
@@ -45,20 +45,15 @@ def awq(
     Raises:
         InputError: as for `rtn`; inputs that do not fit or are not finite; a format that rotates.
     """
-    chosen = parse(fmt)
-    check_format(chosen.name, chosen.hadamard)
+    spec = QuantSpec.of(fmt, granularity, scale_rule)
+    if spec.format.hadamard:
+        raise InputError(f"{spec.format.name}: awq scales channels, which a rotation mixes; use rtn or gptq")
     if not isinstance(grid, int) or grid < 1:
         raise InputError(f"grid={grid}: must be a whole number, at least 1")
-    quantizer = Quantizer([chosen], granularity, scale_rule, device=weight.device)
+    quantizer = Quantizer([spec], weight.device)
     w = checked(weight)
     found = statistics(checked_inputs(inputs, w)[None])
     return awq_layers(w[None], found, quantizer, 1, clip=clip, grid=grid)[0, 0].to(w.dtype)
-
-
-def check_format(name: str, hadamard: bool) -> None:
-    """Raise InputError for formats that rotate: a rotation mixes the channels that AWQ tells apart."""
-    if hadamard:
-        raise InputError(f"{name}: awq scales channels, which a rotation mixes; use rtn or gptq")
 
 
 def awq_layers(
@@ -122,7 +117,7 @@ def _clipped(
 
 def _together(error_KLo: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:
     """Errors of rows; of all rows of a matrix, at each of them, where these share one scale."""
-    if quantizer.granularity != "tensor":
+    if quantizer.spec.granularity != "tensor":
         return error_KLo
     by_matrix = error_KLo.unflatten(2, (parts, -1))
     return by_matrix.sum(-1, keepdim=True).expand_as(by_matrix).flatten(2)

@@ -23,9 +23,9 @@ from scaling.errors import InputError
 from scaling.ptq.layers import checked, checked_inputs, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.formats import parse
 from scaling.quantization.hadamard import rotate
 from scaling.quantization.scales import Scale
+from scaling.quantization.spec import QuantSpec
 
 LAZY = 128
 """Columns after which the rest of the weight is updated."""
@@ -65,7 +65,7 @@ def gptq(
     Raises:
         InputError: as for `rtn`; inputs that do not fit, are not finite or all zero; damping not above 0.
     """
-    quantizer = Quantizer([parse(fmt)], granularity, scale_rule, device=weight.device)
+    quantizer = Quantizer([QuantSpec.of(fmt, granularity, scale_rule)], weight.device)
     w = checked(weight)
     hessian, _ = statistics(checked_inputs(inputs, w)[None])
     if not isinstance(damping, int | float) or not damping > 0:

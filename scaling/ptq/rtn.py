@@ -4,7 +4,7 @@ import torch
 
 from scaling.ptq.layers import checked
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.formats import parse
+from scaling.quantization.spec import QuantSpec
 
 
 def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel", *, scale_rule: str = "auto") -> torch.Tensor:
@@ -16,7 +16,7 @@ def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel", *, scale_r
     Raises:
         InputError: unknown format, granularity or rule; a block that does not divide `in`; a weight that is not finite.
     """
-    quantizer = Quantizer([parse(fmt)], granularity, scale_rule, device=weight.device)
+    quantizer = Quantizer([QuantSpec.of(fmt, granularity, scale_rule)], weight.device)
     return quantizer.values(checked(weight)[None])[0]
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from scaling.config.precision import Precision
 from scaling.config.run import Run
-from scaling.quantization.formats import Format, parse
-from scaling.quantization.scales import check_rule
+from scaling.quantization.spec import QuantSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,16 +14,11 @@ class Setting:
     """One way to quantize a trained model. What does not apply to its method is None."""
 
     method: str
-    format: Format
-    granularity: str
-    scale_rule: str
-    activations: str | None
-    """Format of the inputs of the block matmuls; None: as in training."""
-    kv: str | None
-    """Format of keys and values; None: as in training."""
-    granularity_activations: str | None
-    """In effect; None where the part stays as in training."""
-    granularity_kv: str | None
+    weights: QuantSpec
+    activations: QuantSpec | None
+    """Of the inputs of the block matmuls; None: as in training."""
+    kv: QuantSpec | None
+    """Of keys and values; None: as in training."""
     calibration_tokens: int | None
     act_order: bool | None
     damping: float | None
@@ -35,82 +29,69 @@ class Setting:
     def key(self) -> str:
         """Names the setting in a run's files; different for any two settings."""
         more = {
-            "a": _with(self.activations, self.granularity_activations),
-            "kv": _with(self.kv, self.granularity_kv),
+            "a": self.activations and f"{self.activations.format.name}:{self.activations.granularity}",
+            "kv": self.kv and f"{self.kv.format.name}:{self.kv.granularity}",
             "n": self.calibration_tokens,
             "act_order": self.act_order,
             "damping": self.damping,
             "clip": self.clip,
             "grid": self.grid,
         }
-        parts = [self.method, self.format.name, self.granularity, self.scale_rule]
+        parts = [self.method, self.weights.format.name, self.weights.granularity, self.weights.scale_rule]
         return "/".join([*parts, *(f"{name}={value}" for name, value in more.items() if value is not None)])
 
     def precision(self, trained: Precision) -> Precision:
         """What the quantized model computes in, its weights apart, which are plain numbers by then."""
         changes = {"weights": "bf16"}
         if self.activations is not None:
-            changes |= {"activations": self.activations, "granularity_activations": self.granularity_activations}
+            changes |= {"activations": self.activations.format.name}
+            changes |= {"granularity_activations": self.activations.granularity}
         if self.kv is not None:
-            changes |= {"kv": self.kv, "granularity_kv": self.granularity_kv}
+            changes |= {"kv": self.kv.format.name, "granularity_kv": self.kv.granularity}
         return dataclasses.replace(trained, **changes)
 
     def columns(self) -> dict[str, Any]:
         """The setting in the words of the table."""
+        a, kv = self.activations, self.kv
         return {
             "ptq": self.method,
-            "P_post": self.format.bits,
-            "format_post": self.format.name,
-            "granularity_post": self.granularity,
-            "scale_rule": self.scale_rule,
-            "P_post_a": parse(self.activations).bits if self.activations else None,
-            "P_post_kv": parse(self.kv).bits if self.kv else None,
-            "format_post_a": self.activations,
-            "format_post_kv": self.kv,
-            "granularity_post_a": self.granularity_activations,
-            "granularity_post_kv": self.granularity_kv,
+            "P_post": self.weights.format.bits,
+            "format_post": self.weights.format.name,
+            "granularity_post": self.weights.granularity,
+            "scale_rule": self.weights.scale_rule,
+            "P_post_a": a and a.format.bits,
+            "P_post_kv": kv and kv.format.bits,
+            "format_post_a": a and a.format.name,
+            "format_post_kv": kv and kv.format.name,
+            "granularity_post_a": a and a.granularity,
+            "granularity_post_kv": kv and kv.granularity,
             "act_order": self.act_order,
             "clip": self.clip,
         }
 
 
-def _with(name: str | None, granularity: str | None) -> str | None:
-    return name if name is None or granularity is None else f"{name}:{granularity}"
-
-
-def _granularity(name: str | None, asked: str) -> str | None:
-    """The granularity in effect; None where a part stays as in training."""
-    return None if name is None else parse(name).granularity(asked)
-
-
 def settings_of(run: Run) -> list[Setting]:
     """Every combination that `run.ptq` asks for, each once: a format with own blocks has only one granularity."""
     config = run.ptq
+    weights = [spec for _, spec in config.weights()]
+    # Those of one granularity and scale rule go together: formats vary fastest.
+    rows = [weights[start : start + len(config.formats)] for start in range(0, len(weights), len(config.formats) or 1)]
+    inputs = ([spec for _, spec in config.inputs(part, run.precision)] for part in ("activations", "kv"))
     found: dict[str, Setting] = {}
-    combinations = product(
-        config.methods, config.granularities, config.scale_rules, config.activations, config.kv, config.formats
-    )
-    for method, granularity, rule, activations, kv, name in combinations:
-        setting = _setting(run, method, granularity, rule, activations, kv, parse(name))
-        found.setdefault(setting.key, setting)
+    for method, row, activations, kv in product(config.methods, rows, *inputs):
+        for spec in row:
+            setting = _setting(run, method, spec, activations, kv)
+            found.setdefault(setting.key, setting)
     return list(found.values())
 
 
-def _setting(run: Run, method: str, granularity: str, rule: str, activations: str, kv: str, fmt: Format) -> Setting:
-    activations, kv = (None if name == "trained" else name for name in (activations, kv))
-    config, trained = run.ptq, run.precision
-    by_gptq, by_awq = method == "gptq", method == "awq"
+def _setting(run: Run, method: str, weights: QuantSpec, activations: QuantSpec | None, kv: QuantSpec | None) -> Setting:
+    config, by_gptq, by_awq = run.ptq, method == "gptq", method == "awq"
     return Setting(
         method=method,
-        format=fmt,
-        granularity=fmt.granularity(granularity),
-        scale_rule=check_rule(rule, fmt),
+        weights=weights,
         activations=activations,
         kv=kv,
-        granularity_activations=_granularity(
-            activations, config.granularity_activations or trained.granularity_activations
-        ),
-        granularity_kv=_granularity(kv, config.granularity_kv or trained.granularity_kv),
         calibration_tokens=config.calibration_tokens if by_gptq or by_awq else None,
         act_order=config.act_order if by_gptq else None,
         damping=config.damping if by_gptq else None,

@@ -8,21 +8,16 @@ Shape suffixes: M models of a stack, R rows (output channels of a weight, tokens
 that a matmul sums over), G groups of n values that share a scale.
 """
 
-import re
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 
 from scaling.errors import InputError
-from scaling.quantization.formats import Format, parse
-from scaling.quantization.hadamard import rotate, rotation_size
+from scaling.quantization.hadamard import rotate
 from scaling.quantization.rounding import FormatStack, noise_of
-from scaling.quantization.scales import Scaler, check_rule, counts_zeros
-
-Rounding = Literal["nearest_even", "stochastic"]
-Estimator = Literal["straight_through", "clipped"]
+from scaling.quantization.scales import Scaler
+from scaling.quantization.spec import Estimator, QuantSpec, Rounding
 
 EDGE = 1 + 2.0**-20
 """Values this close beyond the largest count as within it: dividing by the scale rounds."""
@@ -61,62 +56,10 @@ def fake_quantize(
         raise InputError(f"fake_quantize: x is a {type(x).__name__}; it has to be a torch.Tensor")
     if not x.is_floating_point():
         raise InputError(f"fake_quantize: x has dtype {x.dtype}; it has to be floating point")
-    quantizer = Quantizer([parse(fmt)], granularity, scale_rule, rounding, estimator, x.device)
+    quantizer = Quantizer([QuantSpec.of(fmt, granularity, scale_rule, rounding, estimator)], x.device)
     if x.numel() == 0:
         return x
     return quantizer(x.reshape(1, -1, x.shape[-1] if x.dim() else 1)).reshape(x.shape)
-
-
-def check_granularity(granularity: str, *rows: str) -> None:
-    """Raise InputError unless `granularity` is tensor, block<k>, or one of the names that `rows` have here."""
-    if granularity not in ("tensor", *rows) and not re.fullmatch(r"block[1-9]\d*", str(granularity)):
-        known = ", ".join(("tensor", *rows))
-        raise InputError(f"{granularity}: no such granularity; use {known}, or block<k> such as block16")
-
-
-def short_of(width: int, block: int, own: bool, scale_rule: str) -> int:
-    """Zeros that fill up the last block of a row.
-
-    Raises:
-        InputError: blocks that are not the format's own do not divide the width, or the rule would count the zeros.
-    """
-    missing = -width % block
-    if missing and not own:
-        raise InputError(f"block{block}: does not divide a width of {width}")
-    if missing and counts_zeros(scale_rule):
-        raise InputError(
-            f"{scale_rule}: a width of {width} leaves a short block of {block}, whose scale would count zeros; "
-            "use auto, absmax or mse"
-        )
-    return missing
-
-
-def check_width(width: int, fmt: Format, granularity: str, scale_rule: str) -> None:
-    """Raise InputError where rows of this width cannot be quantized so: see `short_of`; a rotation wants even ones."""
-    if not fmt.quantizes:
-        return
-    if fmt.hadamard:
-        rotation_size(width)
-    block = block_of(fmt.granularity(granularity))
-    if block is not None:
-        short_of(width, block, fmt.block is not None, check_rule(scale_rule, fmt))
-
-
-def block_of(granularity: str) -> int | None:
-    """Values in a block, None where a scale is not one of a block."""
-    return int(granularity.removeprefix("block")) if granularity.startswith("block") else None
-
-
-def program(formats: Sequence[Format], granularity: str, scale_rule: str) -> tuple[str, str, bool]:
-    """What formats that share a stack have to have in common: granularity and rule in effect, and rotation.
-
-    Raises:
-        InputError: unknown granularity or rule.
-    """
-    check_granularity(granularity, "channel", "token")
-    found = {(f.granularity(granularity), check_rule(scale_rule, f), f.hadamard) for f in formats if f.quantizes}
-    assert len(found) <= 1, found
-    return found.pop() if found else (granularity, check_rule(scale_rule, parse("bf16")), False)
 
 
 @torch.library.custom_op("scaling::cut", mutates_args=())
@@ -132,26 +75,17 @@ def _(x: torch.Tensor, width: int) -> torch.Tensor:
 
 
 class Quantizer:
-    """Fake quantization of one part of M models, each in its own format; granularity, rule and rotation are shared."""
+    """Fake quantization of one part of M models, each in its own format. The rest of the specifications of those that
+    are quantized is the same, and is that of `spec`."""
 
-    def __init__(
-        self,
-        formats: Sequence[Format],
-        granularity: str,
-        scale_rule: str = "auto",
-        rounding: Rounding = "nearest_even",
-        estimator: Estimator = "straight_through",
-        device: torch.device | str = "cpu",
-    ):
-        for name, value, known in (("rounding", rounding, Rounding), ("estimator", estimator, Estimator)):
-            if value not in get_args(known):
-                raise InputError(f"{value}: no such {name}; use {' or '.join(get_args(known))}")
-        self.granularity, self.scale_rule, self.hadamard = program(formats, granularity, scale_rule)
-        self.formats = FormatStack(formats, device)
-        self.scaler = Scaler(self.scale_rule, self.formats)
-        self.stochastic, self.estimator = rounding == "stochastic", estimator
-        self.own_block = any(f.block is not None for f in formats)
-        self.block = block_of(self.granularity)
+    def __init__(self, specs: Sequence[QuantSpec], device: torch.device | str = "cpu"):
+        quantized = [s for s in specs if s.format.quantizes] or specs[:1]
+        self.spec = quantized[0]
+        assert len({(s.program, s.rounding, s.estimator) for s in quantized}) == 1, quantized
+        self.formats = FormatStack([s.format for s in specs], device)
+        self.scaler = Scaler(self.spec.scale_rule, self.formats)
+        self.block, self.hadamard = self.spec.block, self.spec.format.hadamard
+        self.stochastic = self.spec.rounding == "stochastic"
 
     def __call__(self, x_MRC: torch.Tensor, parts: int = 1) -> torch.Tensor:
         """Quantized x (M, R, C) in x's dtype, with the estimator's gradient. No model's result depends on another.
@@ -174,13 +108,13 @@ class Quantizer:
         takes those out again.
 
         Raises:
-            InputError: see `short_of`.
+            InputError: see `QuantSpec.padding`.
         """
-        if self.granularity == "tensor":
+        if self.spec.granularity == "tensor":
             return (x_MRC, True) if parts == 1 else (x_MRC.reshape(len(x_MRC), parts, -1), False)
         if self.block is None:
             return x_MRC, False
-        if missing := short_of(x_MRC.shape[-1], self.block, self.own_block, self.scale_rule):
+        if missing := self.spec.padding(x_MRC.shape[-1]):
             x_MRC = F.pad(x_MRC, (0, missing))
         return x_MRC.reshape(len(x_MRC), -1, self.block), False
 
@@ -202,7 +136,7 @@ class Quantizer:
             scale = self.scaler.bounded(scale)
         y = grouped / scale.step
         mask = None
-        if self.estimator == "clipped" and self.scale_rule != "absmax":
+        if self.spec.estimator == "clipped" and self.spec.scale_rule != "absmax":
             mask = self.ungroup((y <= scale.high * EDGE) & (y >= scale.low * EDGE), x.shape)
         scale.clamp_(y)
         q = self.formats.stochastic_(y, noise_of(grouped)) if self.stochastic else self.formats.nearest_(y)

@@ -102,8 +102,8 @@ class Format:
 
 
 @cache
-def parse(name: str) -> Format:
-    """The format that `name` stands for.
+def parse(name: str, *others: str) -> Format:
+    """The format that `name` stands for. `others` are what else would have been accepted, for the message.
 
     Raises:
         InputError: names the nearest known formats and says what the grammar accepts.
@@ -119,7 +119,7 @@ def parse(name: str) -> Format:
     elif match := re.fullmatch(r"e(\d+)m(\d+)", base):
         found = _float(int(match[1]), int(match[2]))
     else:
-        raise _refusal(str(name), "no such number format", f"; use {GRAMMAR}")
+        raise _refusal(str(name), "no such number format", f"; use {', '.join((*others, GRAMMAR))}")
     if base == text:
         return found
     if not found.quantizes:

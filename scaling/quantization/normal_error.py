@@ -10,29 +10,26 @@ from functools import cache
 
 import torch
 
-from scaling.quantization.fake_quantize import block_of, fake_quantize
-from scaling.quantization.formats import Format
+from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.spec import QuantSpec
 
 VALUES = 2**18
 LARGEST = 2**14
 """Groups beyond this many values are taken as having so many: their largest grows only with sqrt(2 ln n)."""
 
 
-def over_matrices(
-    matrices: Iterable[tuple[int, int, int]], fmt: Format, granularity: str, scale_rule: str
-) -> tuple[float, float]:
-    """sigma2 of a model, and the values that share a scale in it, both averages over its weights.
+def over_matrices(matrices: Iterable[tuple[int, int, int]], spec: QuantSpec) -> tuple[float, float]:
+    """sigma2 of a model, rounded to nearest, and the values that share a scale in it, both averages over its weights.
 
     Args:
         matrices: (rows, columns, matrices stored in it) of each.
-        granularity, scale_rule: as in effect.
     """
     errors = groups = weights = 0.0
+    in_rows = QuantSpec.of(spec.format, "channel", spec.scale_rule)
     for rows, columns, parts in matrices:
-        block = block_of(granularity)
-        group = block or {"tensor": rows * columns // parts}.get(granularity, columns)
+        group = spec.block or (rows * columns // parts if spec.granularity == "tensor" else columns)
         # Blocks that a format brings along lie in rows as wide as the matrix, whose last block may be short.
-        error = sigma2(fmt.name, columns if fmt.block else group, scale_rule)
+        error = sigma2(in_rows, columns if spec.format.block else group)
         errors, groups, weights = (
             total + rows * columns * value for total, value in ((errors, error), (groups, group), (weights, 1))
         )
@@ -40,14 +37,14 @@ def over_matrices(
 
 
 @cache
-def sigma2(name: str, group: int, scale_rule: str = "auto") -> float:
-    """Relative squared error of a format under a rule in groups of `group` values; 0 where nothing is quantized.
+def sigma2(spec: QuantSpec, width: int) -> float:
+    """Relative squared error of rows of `width` values; 0 where nothing is quantized.
 
     From 2^18 pseudo-random values, always the same; good to about 1%.
     """
-    n = min(group, LARGEST)
+    n = min(width, LARGEST)
     # Rows of an even number of blocks, so that formats with blocks of their own and rotations find what they need.
     generator = torch.Generator().manual_seed(n)
     x = torch.randn(max(4, VALUES // n), n, generator=generator)
-    error = fake_quantize(x, name, "channel", scale_rule=scale_rule) - x
+    error = Quantizer([spec]).values(x[None])[0] - x
     return float(error.double().square().mean() / x.double().square().mean())

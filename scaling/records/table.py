@@ -19,12 +19,12 @@ import pandas as pd
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.run import Run
 from scaling.errors import InputError
-from scaling.quantization.formats import parse
 from scaling.quantization.normal_error import over_matrices
+from scaling.quantization.spec import QuantSpec
 from scaling.records.files import write_text
 from scaling.records.merge import as_written, ordered, with_rows_of, write
 from scaling.records.run_folder import RunFolder, read_result, stored_run
-from scaling.records.storage import Storage, model_bytes, short_blocks, trained_weights
+from scaling.records.storage import model_bytes, short_blocks
 from scaling.records.window_losses import clustered_mean, evaluation_name
 
 
@@ -96,25 +96,24 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
     # A run that diverged before its first evaluation still has a row: it was tried.
     for evaluation in folder.result["evaluations"] or [{"tokens_seen": folder.run.D}]:
         tokens = evaluation["tokens_seen"]
-        precision = folder.run.precision
-        trained = trained_weights(precision, precision.format("weights"))
+        trained = folder.run.precision.spec("weights")
         gap = _qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens)
         yield {**constant, **evaluation, **gap, **_stored(folder, trained)}
         for row in quantizations:
             if row["tokens_seen"] == tokens:
-                stored = Storage(parse(row["format_post"]), row["granularity_post"], row["scale_rule"])
+                stored = QuantSpec.of(row["format_post"], row["granularity_post"], row["scale_rule"])
                 yield {**constant, **row, **_stored(folder, stored), **_post(folder.run, stored)}
 
 
-def _stored(folder: _Folder, setting: Storage) -> dict[str, Any]:
+def _stored(folder: _Folder, spec: QuantSpec) -> dict[str, Any]:
     return {
-        "bytes": model_bytes(folder.run, folder.result["vocab_size"], setting),
-        "short_blocks": short_blocks(folder.run, setting) or None,
+        "bytes": model_bytes(folder.run, folder.result["vocab_size"], spec),
+        "short_blocks": short_blocks(folder.run, spec) or None,
     }
 
 
-def _post(run: Run, setting: Storage) -> dict[str, float]:
-    sigma2, group = over_matrices(_matrices(run), setting.format, setting.granularity, setting.scale_rule)
+def _post(run: Run, spec: QuantSpec) -> dict[str, float]:
+    sigma2, group = over_matrices(_matrices(run), spec)
     return {"sigma2_post": sigma2, "group_post": group}
 
 
@@ -205,35 +204,27 @@ def _precision_columns(run: Run) -> dict[str, Any]:
     into effect."""
     precision = run.precision
     letters = {"w": "weights", "a": "activations", "kv": "kv", "q": "queries", "emb": "embedding", "head": "head"}
-    formats = {letter: precision.format(part) for letter, part in letters.items()}
-    groups = {"w": "weights", "a": "activations", "kv": "kv"}
-    stored = {
-        letter: Storage.of(
-            formats[letter], getattr(precision, f"granularity_{group}"), getattr(precision, f"scale_rule_{group}")
-        )
-        for letter, group in groups.items()
-    }
-    sigma2_w, group_w = over_matrices(
-        _matrices(run), stored["w"].format, stored["w"].granularity, stored["w"].scale_rule
-    )
+    specs = {letter: precision.spec(part) for letter, part in letters.items()}
+    scaled = {letter: specs[letter] for letter in ("w", "a", "kv")}
+    sigma2_w, group_w = over_matrices(_matrices(run), specs["w"])
     # What an activation or a cached vector shares its scale with: its row of a matmul input, or all rows of a batch.
     inputs = [(run.data.batch_tokens, columns, 1) for _, columns, _ in _matrices(run)]
-    sigma2_a, group_a = over_matrices(inputs, stored["a"].format, stored["a"].granularity, stored["a"].scale_rule)
+    sigma2_a, group_a = over_matrices(inputs, specs["a"])
     cached = [(run.data.batch_tokens * run.model.n_heads, run.model.head_dim, 1)]
     gradients = [precision.format(part) for part in ("dx_gradients", "dw_gradients")]
     backward = precision.quantized_backward()
     return {
-        **{f"P_{letter}": f.bits for letter, f in formats.items()},
+        **{f"P_{letter}": s.format.bits for letter, s in specs.items()},
         "P_g": min(f.bits for f in gradients),
-        **{f"format_{letter}": f.name for letter, f in formats.items()},
+        **{f"format_{letter}": s.format.name for letter, s in specs.items()},
         "backward": " ".join(f"{part}={name}" for part, name in backward.items()) or None,
-        **{f"granularity_{letter}": s.granularity for letter, s in stored.items()},
-        **{f"scale_rule_{letter}": s.scale_rule for letter, s in stored.items()},
+        **{f"granularity_{letter}": s.granularity for letter, s in scaled.items()},
+        **{f"scale_rule_{letter}": s.scale_rule for letter, s in scaled.items()},
         "sigma2_w": sigma2_w,
         "group_w": group_w,
         "sigma2_a": sigma2_a,
         "group_a": group_a,
-        "sigma2_kv": over_matrices(cached, stored["kv"].format, stored["kv"].granularity, stored["kv"].scale_rule)[0],
+        "sigma2_kv": over_matrices(cached, specs["kv"])[0],
         "granularity_backward": precision.granularity_backward if backward else None,
         "scale_rule_backward": precision.scale_rule_backward if backward else None,
         "estimator": precision.estimator,

@@ -27,7 +27,6 @@ from scaling.model.stack_size import best_size
 from scaling.ptq.apply import VALUES
 from scaling.ptq.measure import STACK_PARAMETERS
 from scaling.ptq.settings import settings_of
-from scaling.quantization.rounding import family
 from scaling.study import saved_tensors
 from scaling.study.saved_tensors import FLOAT, HALF, Sizes
 from scaling.training.families import at_once, busy, families
@@ -223,8 +222,8 @@ def when_measured(s: Sizes) -> list[Moment]:
     once += s.layers * (3 * s.d**2 + s.f**2) * 2 * FLOAT * calibrates  # squares of the inputs of each matrix in float64
     # Settings that differ in their formats alone are worked on together. Of each weight in each of them round to
     # nearest has two float32 values at once; gptq (a float64 copy, results, errors) and awq (candidates, errors) ten.
-    formats = Counter((x.method, x.granularity, x.scale_rule, family(x.format)) for x in settings)
-    for (method, *_), count in formats.items():
+    formats = Counter((x.method, x.weights.program) for x in settings)
+    for (method, _), count in formats.items():
         count = min(count, together)
         values = max(count * w * min(s.layers, max(1, VALUES // (count * w))) for w in s.block.values())
         found.append(Moment(method, each, once + values * FLOAT * (2 if method == "rtn" else 10)))

@@ -13,11 +13,10 @@ layer, H heads, T positions, V vocabulary.
 from collections.abc import Sequence
 
 from scaling.config.data import vocab_size
-from scaling.config.precision import FORWARD, GROUPS, PARTS
+from scaling.config.precision import PARTS
 from scaling.config.run import Run
-from scaling.quantization.formats import Format
 from scaling.quantization.rounding import family
-from scaling.quantization.scales import check_rule
+from scaling.quantization.spec import QuantSpec
 
 FLOAT, HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 value."""
@@ -44,44 +43,39 @@ class Sizes:
         self.half = run.runtime.dtype == "bfloat16"
         self.c = HALF if self.half else FLOAT  # bytes of what matmuls take and give
         self.custom = any(member.precision.quantized_backward() for member in stack)
-        self.formats = {part: _quantized(stack, part) for part in PARTS}
+        self.quantized = {part: _quantized(stack, part) for part in PARTS}
 
     def quantizes(self, part: str) -> bool:
-        return bool(self.formats[part])
-
-    def rule(self, part: str) -> str:
-        return check_rule(getattr(self.run.precision, f"scale_rule_{PARTS[part]}"), self.formats[part][0])
+        return bool(self.quantized[part])
 
     def masks(self, part: str) -> bool:
         """Whether the estimator keeps a mask, of one byte a value."""
-        clipped = self.run.precision.estimator == "clipped"
-        return self.quantizes(part) and clipped and self.rule(part) != "absmax"
+        return any(spec.estimator == "clipped" and spec.scale_rule != "absmax" for spec in self.quantized[part])
 
     def copies(self, part: str, width: int) -> int:
         """Float32 tensors of the size of what is quantized, rows of a `width`, that are there at once while it is: the
         result included and what comes in not (`Quantizer.rounded`)."""
         if not self.quantizes(part):
             return 0
-        formats, precision = self.formats[part], self.run.precision
-        backward = part in GROUPS["backward"]
-        stochastic = (precision.rounding_backward if backward else precision.rounding) == "stochastic"
+        spec = self.quantized[part][0]
         found = 1 + self.half  # scaled values; a float32 copy of what comes in
-        if family(formats[0]) == "levels":
+        if family(spec.format) == "levels":
             found += 3  # an index of twice the size and what it points to
-        elif not all(fmt.is_integer for fmt in formats):
+        elif not all(other.format.is_integer for other in self.quantized[part]):
             found += 1  # the spacing of the grid around each value
-        if formats[0].block and width % formats[0].block:
+        if spec.format.block and width % spec.format.block:
             found += 2  # rows that are filled up, and cut again
         # Rotated there and back; the steps of a hash; a candidate and its error.
-        return found + 2 * formats[0].hadamard + 3 * stochastic + 2 * (self.rule(part) == "mse")
+        stochastic = spec.rounding == "stochastic"
+        return found + 2 * spec.format.hadamard + 3 * stochastic + 2 * (spec.scale_rule == "mse")
 
     def takes_forward(self, part: str) -> bool:
         """Whether a backward matmul takes the operand of the forward pass."""
-        return getattr(self.run.precision, part) == FORWARD
+        return self.run.precision.takes_forward(part)
 
 
-def _quantized(stack: Sequence[Run], part: str) -> list[Format]:
-    return [fmt for fmt in (member.precision.format(part) for member in stack) if fmt.quantizes]
+def _quantized(stack: Sequence[Run], part: str) -> list[QuantSpec]:
+    return [spec for spec in (member.precision.spec(part) for member in stack) if spec.format.quantizes]
 
 
 def by_attention(s: Sizes) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.formats import parse
+from scaling.quantization.spec import QuantSpec
 from scaling.records.provenance import has_compiler
 from tests.cuda.runs import apart, elsewhere, trained
 
@@ -32,7 +32,7 @@ def division_rounding():
 
 def both(card, name, granularity):
     """Values by eager mode and compiled, and their input, on the card. On a CPU they are only traced."""
-    quantizer = Quantizer([parse(name), parse(name)], granularity, device=card)
+    quantizer = Quantizer([QuantSpec.of(name, granularity)] * 2, card)
     x = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)).to(card)
     torch._dynamo.reset()
     backend = "inductor" if card.type == "cuda" else "aot_eager"

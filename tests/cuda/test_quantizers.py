@@ -11,6 +11,7 @@ import torch
 
 from scaling.quantization.fake_quantize import Quantizer, fake_quantize
 from scaling.quantization.formats import known_names, parse
+from scaling.quantization.spec import QuantSpec
 
 pytestmark = pytest.mark.cuda
 
@@ -136,7 +137,7 @@ def test_stacks(card, granularity, rounding):
     """Members of mixed formats in one quantizer, matrices of several parts, and each member alone."""
 
     def quantizer(names, device):
-        return Quantizer([parse(name) for name in names], granularity, "e4m3", rounding, "clipped", device)
+        return Quantizer([QuantSpec.of(name, granularity, "e4m3", rounding, "clipped") for name in names], device)
 
     x = values(len(MIXED), 48, 64, seed=6)
     q, mask = quantizer(MIXED, card).rounded(x.to(card), 3)

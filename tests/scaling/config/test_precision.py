@@ -149,37 +149,6 @@ def test_rules_are_checked_for_each_format_of_a_group():
     precision(weights="uint4", scale_rule_weights="mse", scale_rule_kv="gaussian", kv="int4")
 
 
-@pytest.mark.parametrize(
-    "settings, widths, says",
-    [
-        (
-            {"weights": "int4", "granularity_weights": "block16"},
-            {"weights": [32, 40]},
-            "block16: does not divide a width of 40",
-        ),
-        ({"kv": "int4-hadamard"}, {"kv": [16, 5]}, "hadamard: a width of 5 is odd"),
-        (
-            {"activations": "mxfp4", "scale_rule_activations": "absmean"},
-            {"activations": [48]},
-            "absmean: a width of 48 leaves",
-        ),
-        (
-            {"dx_gradients": "int8", "granularity_backward": "block32"},
-            {"dx_gradients": [48]},
-            "block32: does not divide",
-        ),
-    ],
-)
-def test_blocks_and_rotations_that_do_not_fit(settings, widths, says):
-    (part, rows), nothing = next(iter(widths.items())), dict.fromkeys(PARTS, ())
-    with pytest.raises(InputError) as caught:
-        precision(**settings).check_widths(nothing | widths)
-    assert str(caught.value).startswith(f"{part}={settings[part]}: {says}") and "\n" not in str(caught.value)
-    precision(**settings).check_widths(nothing | {part: [64]})
-    precision(**settings).check_widths(nothing | {other: rows for other in PARTS if PARTS[other] != PARTS[part]})
-    precision(weights="mxfp4").check_widths(nothing | {"weights": [40]})
-
-
 # Stacks
 
 

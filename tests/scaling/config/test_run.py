@@ -175,7 +175,23 @@ def test_auto_dtype_is_resolved_because_it_is_part_of_the_identity(variant):
         (["precision.estimator=trust"], "precision.estimator=trust: use one of straight_through, clipped"),
         (
             ["ptq.formats=[int4]", "ptq.granularities=[channel,block6]"],
-            "ptq.granularities[1]=block6 for int4: block6: does not divide a width of 16",
+            "ptq.formats[0]=int4: block6: does not divide a width of 16",
+        ),
+        (
+            ["ptq.methods=[rtn]", "ptq.activations=[trained,uint4]", "precision.scale_rule_activations=gaussian"],
+            "precision.scale_rule_activations=gaussian: not for uint4",
+        ),
+        (
+            ["ptq.methods=[rtn]", "ptq.kv=[int4]", "ptq.granularity_kv=block3"],
+            "ptq.kv[0]=int4: block3: does not divide a width of 8",
+        ),
+        (
+            ["precision.activations=mxfp4", "precision.scale_rule_activations=absmean"],
+            "precision.activations=mxfp4: absmean: a width of 16 leaves a short block of 32",
+        ),
+        (
+            ["precision.dx_gradients=int8", "precision.granularity_backward=block5"],
+            "precision.dx_gradients=int8: block5: does not divide a width of 16",
         ),
         (["precision.rounding=up"], "precision.rounding=up: use one of nearest_even"),
         (["ptq.formats=[int3,int99]"], "ptq.formats[1]=int99: 99 bits are out of range"),

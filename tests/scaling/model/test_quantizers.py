@@ -23,8 +23,9 @@ def test_quantizers_of_a_stack_have_the_settings_of_their_group():
     rules = {"weights": "absmax", "activations": "absmax", "kv": "mse", "backward": "pow2_ceil"}
     for part, quantizer in quantizers.items():
         group = PARTS[part]
-        assert quantizer.granularity == groups[group] and quantizer.scale_rule == rules[group], part
-        assert quantizer.stochastic == (group == "backward") and quantizer.estimator == "clipped"
+        rounding = "stochastic" if group == "backward" else "nearest_even"
+        assert quantizer.spec.granularity == groups[group] and quantizer.spec.scale_rule == rules[group], part
+        assert quantizer.spec.rounding == rounding and quantizer.spec.estimator == "clipped"
     plain = StackPrecision.of([precision(weights="int4")], "cpu")
     assert plain.dx_weights is None and plain.dw_activations is None and not plain.custom_backward
     x = torch.randn(1, 4, 8)

@@ -8,7 +8,7 @@ from scaling.ptq.awq import awq, awq_layers
 from scaling.ptq.layers import statistics
 from scaling.ptq.rtn import rtn
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.formats import parse
+from scaling.quantization.spec import QuantSpec
 
 
 def reference(weight, inputs, name, granularity, clip):
@@ -66,7 +66,7 @@ def test_one_pass_over_layers_and_formats_equals_each_alone(layer):
     layers, all_inputs = torch.stack([weight, weight.flip(0)]), [inputs, inputs.flip(1)]
     found = statistics(torch.stack(all_inputs))
     for granularity in ("channel", "tensor", "block8"):
-        quantizer = Quantizer([parse("int2"), parse("e2m1")], granularity)
+        quantizer = Quantizer([QuantSpec.of(name, granularity) for name in ("int2", "e2m1")])
         together = awq_layers(layers, found, quantizer, 1, clip=True, grid=20)
         for k, name in enumerate(["int2", "e2m1"]):
             for i in range(2):

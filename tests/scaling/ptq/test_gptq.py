@@ -11,6 +11,7 @@ from scaling.ptq.layers import statistics
 from scaling.ptq.rtn import rtn
 from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.formats import parse
+from scaling.quantization.spec import QuantSpec
 
 
 def reference(weight, inputs, name, granularity, act_order=False, damping=0.01):
@@ -130,7 +131,7 @@ def test_damping_and_plain_rounding_are_reported(layer):
     # Not positive: one that much damping makes so, and one that none does, whose mean diagonal is negative.
     broken, hopeless = good.clone(), good.clone()
     broken[0, 0, 0], hopeless[0, 0, 0] = (-k * good.diagonal(dim1=1, dim2=2).mean() for k in (20, 1e9))
-    quantizer = Quantizer([parse("int3"), parse("int4")], "channel")
+    quantizer = Quantizer([QuantSpec.of("int3"), QuantSpec.of("int4")])
     hessians = torch.cat([good, dead, broken, hopeless])
     found = gptq_layers(weight.expand(4, -1, -1), hessians, quantizer, 1, act_order=False, damping=0.01)
     assert found.damping == pytest.approx([0.01, 0.01, 100, float("inf")])
@@ -147,7 +148,7 @@ def test_one_pass_over_layers_and_formats_equals_each_alone(layer):
     names = ["int2", "e2m1", "int8"]
     for granularity, rule in (("channel", "auto"), ("tensor", "auto"), ("block8", "e4m3")):
         for act_order in (False, True):
-            quantizer = Quantizer([parse(name) for name in names], granularity, rule)
+            quantizer = Quantizer([QuantSpec.of(name, granularity, rule) for name in names])
             found = gptq_layers(torch.stack(layers), stacked, quantizer, 1, act_order=act_order, damping=0.01)
             for k, name in enumerate(names):
                 for i in range(2):

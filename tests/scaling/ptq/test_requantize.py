@@ -127,7 +127,7 @@ def test_one_bad_run_does_not_stop_the_others(make_run, quantize):
         (["ptq.formats=[in4]"], "ptq.formats[0]=in4: no such number format; nearest: int4"),
         (
             ["ptq.formats=[int4]", "ptq.granularities=[block7]"],
-            "granularities[0]=block7 for int4: block7: does not divide a width of 16",
+            "ptq.formats[0]=int4: block7: does not divide a width of 16",
         ),
         (["ptq.granularities=[row]"], "ptq.granularities[0]=row: no such granularity; use tensor, channel"),
         (["ptq.scale_rules=[best]"], "ptq.scale_rules[0]=best: no such scale rule; use absmax"),

@@ -5,7 +5,8 @@ from scaling.errors import InputError
 from scaling.ptq.awq import awq
 from scaling.ptq.gptq import gptq
 from scaling.ptq.rtn import rtn, rtn_layers
-from scaling.quantization.fake_quantize import Quantizer, fake_quantize, parse
+from scaling.quantization.fake_quantize import Quantizer, fake_quantize
+from scaling.quantization.spec import QuantSpec
 
 
 @pytest.mark.parametrize("name", ["int4", "mxfp4", "nvfp4", "nf4", "uint3", "e2m1-hadamard"])
@@ -20,7 +21,7 @@ def test_many_layers_and_settings_equal_each_alone(layer):
     weight, _ = layer
     layers = torch.stack([weight, weight.flip(0) * 3])
     for granularity, rule in (("tensor", "auto"), ("channel", "mse"), ("block8", "e4m3")):
-        quantizer = Quantizer([parse("int3"), parse("int5")], granularity, rule)
+        quantizer = Quantizer([QuantSpec.of(name, granularity, rule) for name in ("int3", "int5")])
         found = rtn_layers(layers, quantizer, parts=2)
         for k, name in enumerate(["int3", "int5"]):
             for i, both in enumerate(layers):

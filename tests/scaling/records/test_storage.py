@@ -1,5 +1,5 @@
-from scaling.quantization.formats import parse
-from scaling.records.storage import Storage, model_bytes, short_blocks
+from scaling.quantization.spec import QuantSpec
+from scaling.records.storage import model_bytes, short_blocks
 
 
 def test_bytes_count_scales_and_what_is_not_quantized(make_run):
@@ -7,7 +7,7 @@ def test_bytes_count_scales_and_what_is_not_quantized(make_run):
     embedding = 256 * 32 * 2
 
     def size(name, granularity="channel", rule="auto", run=run):
-        return model_bytes(run, vocab, Storage.of(parse(name), granularity, rule)) - embedding
+        return model_bytes(run, vocab, QuantSpec.of(name, granularity, rule)) - embedding
 
     assert size("bf16") == 23552 * 2
     channels, rows80 = 2 * (3 * 32 + 32 + 2 * 80 + 32), 2 * 32
@@ -22,5 +22,5 @@ def test_bytes_count_scales_and_what_is_not_quantized(make_run):
     assert size("int4", rule="pow2_ceil") == 23552 // 2 + channels
     small = make_run("model=24k", "precision.embedding=int8", "precision.head=int4")
     assert size("int4", run=small) - size("int4") == 256 * (32 + 2) - embedding
-    assert short_blocks(run, Storage.of(parse("mxfp4"), "channel", "auto")) == "down"
-    assert short_blocks(run, Storage.of(parse("int4"), "block16", "auto")) == ""
+    assert short_blocks(run, QuantSpec.of("mxfp4")) == "down"
+    assert short_blocks(run, QuantSpec.of("int4", "block16")) == ""

@@ -10,7 +10,7 @@ from scaling.config.from_dict import plain
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import EAGER, Program, initialize, losses
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.formats import parse
+from scaling.quantization.spec import QuantSpec
 from scaling.records.provenance import has_compiler
 from scaling.records.run_folder import RunFolder
 from scaling.training import gradients
@@ -80,7 +80,7 @@ def test_traced_gradients_are_those_of_eager_mode(make_run, precision, dtype):
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call", "ignore:.torch.jit.script_method")
 def test_blocks_that_do_not_divide_the_width_survive_the_compiler():
     """Compiled, the short block at the end of every row was left out: garbage, and losses that were NaN."""
-    quantizer = Quantizer([parse("mxfp4"), parse("mxfp4")], "channel")
+    quantizer = Quantizer([QuantSpec.of("mxfp4")] * 2)
     for rows, width in ((8, 48), (1, 16)):
         x = torch.randn(2, rows, width, generator=torch.Generator().manual_seed(0))
         torch._dynamo.reset()
