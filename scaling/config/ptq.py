@@ -1,8 +1,10 @@
 """What may be said of quantization after training."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from scaling.config.from_dict import Settings
+from scaling.config.limits import Above, AtMost, Count
 from scaling.errors import InputError, named
 from scaling.quantization.fake_quantize import check_granularity
 from scaling.quantization.formats import parse
@@ -10,7 +12,7 @@ from scaling.quantization.scales import check_rule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PTQConfig:
+class PTQConfig(Settings):
     """Post-training quantization of the block weights of every snapshot and of the final model, in every combination of
     the lists. Not part of a run's identity: rows can be added to finished runs."""
 
@@ -29,18 +31,19 @@ class PTQConfig:
     granularity_activations: str | None
     """For `activations` that are not the trained ones; null: that of training."""
     granularity_kv: str | None
-    calibration_tokens: int
+    calibration_tokens: Count
     """Tokens of the training stream, in whole windows, from which gptq and awq learn the inputs of each matrix."""
     act_order: bool
     """gptq: walk columns by falling size of their inputs instead of from left to right."""
-    damping: float
+    damping: Annotated[float, Above(0)]
     """gptq: share of the Hessian's mean diagonal that is added to it, tenfold as often as needed."""
     clip: bool
     """awq: whether weights may be clipped after scaling."""
-    grid: int
+    grid: Annotated[Count, AtMost(1000)]
     """awq: exponents tried for the scales."""
 
     def __post_init__(self):
+        super().__post_init__()
         formats = [named(f"formats[{i}]", parse, name) for i, name in enumerate(self.formats)]
         for i, name in enumerate(self.granularities):
             named(f"granularities[{i}]", check_granularity, name, "channel")
@@ -60,11 +63,6 @@ class PTQConfig:
         for field in ("granularities", "scale_rules", "activations", "kv"):
             if self.methods and self.formats and not getattr(self, field):
                 raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
-        for field in ("calibration_tokens", "grid"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
-        if not self.damping > 0:
-            raise InputError(f"damping={self.damping}: must be above 0")
 
     @property
     def calibrates(self) -> bool:
