@@ -1,4 +1,7 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there.
+
+`scaling.records.files` has the like for run folders: neither package may import the other.
+"""
 
 import os
 from collections.abc import Iterator

@@ -2,9 +2,11 @@
 
 Columns are those of `runs.csv`, but any CSV will do that has N, D and loss, and whichever of P_w, P_a, P_kv, P_post,
 gap, gap_se, cluster, run_id a law needs. N counts non-embedding parameters, D tokens, loss and gap are in nats a token,
-P in bits (16 where nothing is quantized).
+P in bits (16 where nothing is quantized). columns.csv beside this module, which is the list that `runs.csv` is written
+from, says the types; columns that it does not have are left as pandas reads them.
 """
 
+import csv
 import hashlib
 from pathlib import Path
 
@@ -14,16 +16,22 @@ import pandas as pd
 from analysis.errors import InputError
 
 LINE = "line"  # name of the index of a table that was read from a file: rows are then called by their line there
+BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+with open(Path(__file__).with_name("columns.csv"), newline="", encoding="utf-8") as _file:
+    TYPES = {row["name"]: row["type"] for row in csv.DictReader(_file)}
+"""Column of runs.csv -> `text`, `integer`, `number` or `true or false`."""
 
 
 def load(path: Path) -> pd.DataFrame:
-    """The table in the CSV `path`, indexed by line number.
+    """The table in the CSV `path`, indexed by line number. What is empty is NaN, in whatever column.
 
     Raises:
-        InputError: no such file, or not a CSV with a header and rows.
+        InputError: no such file, not a CSV with a header and rows, or a value that is not of its column's type.
     """
+    # Else digits alone, or digits and an e, would make a number of a commit or a checksum.
+    texts = {column: str for column, kind in TYPES.items() if kind == "text"}
     try:
-        frame = pd.read_csv(path, low_memory=False)
+        frame = pd.read_csv(path, low_memory=False, dtype=texts)
     except FileNotFoundError:
         raise InputError(f"{path}: no such table; expected a CSV file") from None
     except IsADirectoryError:
@@ -33,7 +41,36 @@ def load(path: Path) -> pd.DataFrame:
     if frame.empty:
         raise InputError(f"{path}: has no rows below its header")
     frame.index = pd.RangeIndex(2, len(frame) + 2, name=LINE)
+    for column in frame.columns.intersection(list(TYPES)):
+        if TYPES[column] == "true or false":
+            frame[column] = _booleans(frame[column])
+        elif TYPES[column] != "text":
+            frame[column] = _numeric(frame[column])
     return frame
+
+
+def _numeric(values: pd.Series) -> pd.Series:
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return values
+    read = pd.to_numeric(values.astype(str), errors="coerce")
+    _refuse(values, values.notna() & read.isna(), "a number")
+    return read
+
+
+def _booleans(values: pd.Series) -> pd.Series:
+    if pd.api.types.is_bool_dtype(values):
+        return values
+    read = values.astype(str).str.strip().str.lower().map(BOOLEANS)
+    _refuse(values, values.notna() & read.isna(), "true or false")
+    return read
+
+
+def _refuse(values: pd.Series, bad: np.ndarray | pd.Series, wanted: str) -> None:
+    """Raise InputError if any of `bad` (n,) is true; names the first such row of the column `values` (n,)."""
+    if bad.any():
+        first = int(np.argmax(bad))
+        where = f"{LINE if values.index.name == LINE else 'row'} {values.index[first]}"
+        raise InputError(f"{values.name}: {where} holds {values.iloc[first]}; expected {wanted}")
 
 
 def digest(path: Path) -> str:
@@ -72,19 +109,19 @@ def numbers(frame: pd.DataFrame, column: str, *, positive: bool = False) -> np.n
         raise InputError(f"{column}: the table has no such column; it has {', '.join(map(str, frame.columns))}")
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
     bad = ~np.isfinite(values) | ((values <= 0) if positive else False)
-    if bad.any():
-        first = int(np.argmax(bad))
-        where = f"{LINE if frame.index.name == LINE else 'row'} {frame.index[first]}"
-        wanted = "a finite number above zero" if positive else "a finite number"
-        raise InputError(f"{column}: {where} holds {frame[column].iloc[first]}; expected {wanted}")
+    _refuse(frame[column], bad, "a finite number above zero" if positive else "a finite number")
     return values
 
 
 def flags(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """A true-or-false column (n,), all false where the table lacks it."""
+    """A true-or-false column (n,), false where it is empty and all false where the table lacks it.
+
+    Raises:
+        InputError: it holds something else; names the first such row.
+    """
     if column not in frame:
         return np.zeros(len(frame), bool)
-    return frame[column].astype(str).str.strip().str.lower().isin(["true", "1", "1.0"]).to_numpy(bool)
+    return _booleans(frame[column]).eq(True).to_numpy(bool)
 
 
 def after_training(frame: pd.DataFrame) -> np.ndarray:

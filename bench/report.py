@@ -14,6 +14,7 @@ import torch
 from bench.timing import Row, Spread
 from scaling.config.from_dict import plain
 from scaling.records import provenance
+from scaling.records.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,9 @@ def _version(package: str) -> str | None:
 
 
 def write(folder: Path, machine: Machine, command: str, seconds: float, rows: Sequence[Row]) -> None:
-    """Both files, each in one go, so that a reader never sees half of one."""
+    """Both files, each whole or not at all."""
     report = {"machine": plain(machine), "command": command, "seconds": round(seconds, 1), "rows": plain(list(rows))}
-    _replace(folder / "bench.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "bench.json", json.dumps(report, indent=1) + "\n")
     intro = (
         f"# Speed\n\n`{command}`, {seconds / 60:.1f} minutes. {machine.sentence()}\n\n"
         "Variants of a table were timed in turn. A ratio is the time divided by that of what stands under `against`:\n"
@@ -87,13 +88,7 @@ def write(folder: Path, machine: Machine, command: str, seconds: float, rows: Se
         "most that tensors take during a step. This process keeps the memory that it frees\n"
         "(`scaling.model.allocator`), from which all variants profit, the usual ones too.\n"
     )
-    _replace(folder / "bench.md", intro + "".join(f"\n{text}" for text in tables(rows)))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(folder / "bench.md", intro + "".join(f"\n{text}" for text in tables(rows)))
 
 
 @dataclass(frozen=True, kw_only=True)

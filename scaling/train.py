@@ -49,7 +49,7 @@ def job(config: DictConfig) -> None:
     """What Hydra runs: here, or in a worker of a launcher."""
     try:
         if "stack" in config:
-            _train_file(Path(config.stack))
+            _train_file(config.stack)
         else:
             _train_one(config)
     except EXPECTED as fault:
@@ -76,12 +76,14 @@ def _train_one(config: DictConfig) -> None:
         print(f"{folder.path}: {loss}")
 
 
-def _train_file(path: Path) -> None:
+def _train_file(stack: object) -> None:
     from scaling.console.terminal import note
     from scaling.study.jobs import read_stack
     from scaling.training.distributed import joined
 
-    runs = read_stack(path)
+    if not isinstance(stack, str):
+        raise InputError(f"stack={stack}: expected the path of a file that a sweep wrote")
+    runs = read_stack(path := Path(stack))
     with joined() as processes:
         failed = train(runs, processes)
         for run_id, line in failed.items() if processes.first else ():

@@ -214,6 +214,7 @@ def _grid(frame: pd.DataFrame, column: str) -> str:
 
 
 def _commit() -> str:
+    # `scaling.records.provenance` reads it too, which nothing here may import.
     command = ["git", "describe", "--always", "--dirty"]
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
     return found.stdout.strip() or "unknown"

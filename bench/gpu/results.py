@@ -9,11 +9,12 @@ anew after each cell. The archive is what leaves the machine and what a later ca
 """
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from scaling.records.files import replacing, write_text
 
 ARCHIVE = "gpu.tar.xz"
 LARGEST = 16 * 2**20
@@ -41,27 +42,22 @@ class Results:
     def add(self, section: str, line: dict[str, Any]) -> None:
         """Append a line, on disk when this returns, and write the archive anew."""
         path = self.folder / f"{section}.jsonl"
-        self.folder.mkdir(parents=True, exist_ok=True)
         whole = "".join(json.dumps(found) + "\n" for found in [*self.lines(section), line])
-        _replace(path, whole.encode())
+        write_text(path, whole)
         self.save()
 
     def describe(self, machine: dict[str, Any]) -> None:
         """Say which machine this is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(self.folder / "machine.json", (json.dumps(machine, indent=1) + "\n").encode())
+        write_text(self.folder / "machine.json", json.dumps(machine, indent=1) + "\n")
         self.save()
 
     def save(self) -> None:
         """Write the archive anew."""
         if self.archive is None:
             return
-        self.archive.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.archive.with_name(f".{self.archive.name}.tmp")
-        with tarfile.open(temporary, "w:xz", preset=1) as file:
+        with replacing(self.archive) as temporary, tarfile.open(temporary, "w:xz", preset=1) as file:
             for path in self._kept():
                 file.add(path, path.relative_to(self.folder).as_posix(), recursive=False)
-        os.replace(temporary, self.archive)
         if (size := self.archive.stat().st_size) > LARGEST:
             print(f"bench.gpu: {self.archive} has {size / 2**20:.1f} MiB, more than {LARGEST / 2**20:.0f}", flush=True)
 
@@ -76,12 +72,3 @@ class Results:
         for path in sorted(self.folder.rglob("*")):
             if path.is_file() and path.suffix not in LEFT_OUT and path.name != ARCHIVE and path.name[0] != ".":
                 yield path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

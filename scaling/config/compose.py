@@ -1,5 +1,6 @@
 """What Hydra composes from the files of configs/, as plain values. Imports nothing heavy: `--help` asks as well."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def user_folders() -> list[Path]:
 def is_study(name: str) -> bool:
     """Whether a file of sweeps/, shipped or the user's own, has this name."""
     folders = [CONFIGS, *user_folders()]
-    return any((folder / "sweeps" / f"{name}.yaml").is_file() for folder in folders)
+    # Not Path.is_file, which raises where the name is too long for a file.
+    return any(os.path.isfile(folder / "sweeps" / f"{name}.yaml") for folder in folders)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -4,8 +4,10 @@ The YAML files under configs/data hold the defaults; the docstring under a field
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from scaling.config.from_dict import Settings
+from scaling.config.limits import Above, AtLeast, AtMost, Count, Seed, Share
 from scaling.errors import InputError
 
 UNKNOWN_VOCABULARY = 2**16
@@ -14,7 +16,7 @@ KNOWN_VOCABULARIES = {"gpt2": 50_257, "allenai/gpt-neox-olmo-dolma-v1_5": 50_280
 
 
 @dataclass(frozen=True, kw_only=True)
-class PythonCorpus:
+class PythonCorpus(Settings):
     """The Python sources that are installed with this project: real text, without a download."""
 
     kind: Literal["python"] = "python"
@@ -25,7 +27,7 @@ class PythonCorpus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextCorpus:
+class TextCorpus(Settings):
     """Local text files."""
 
     kind: Literal["text"] = "text"
@@ -40,6 +42,7 @@ class TextCorpus:
     """The field of a .jsonl line that holds the text."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.paths:
             raise InputError("paths=[]: name at least one file, folder or glob, as in 'data.corpus.paths=[book.txt]'")
         if not self.document or "\n" in self.document:
@@ -47,7 +50,7 @@ class TextCorpus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HfCorpus:
+class HfCorpus(Settings):
     """A dataset that Hugging Face `datasets` can stream, from the hub or from local files."""
 
     kind: Literal["hf"] = "hf"
@@ -62,78 +65,60 @@ class HfCorpus:
     split: str
     field: str
     """The field that holds the text."""
-    max_tokens: int
+    max_tokens: Count
     """Training tokens after which streaming stops."""
-    validation_every: int
+    validation_every: Annotated[int, AtLeast(2)]
     """Every so many-th document is held out until there are `data.validation_documents` of them: a stream has no
     length to draw from."""
-    shuffle_buffer: int
+    shuffle_buffer: Annotated[int, AtLeast(0), AtMost(10**9)]
     """Documents held in memory to shuffle the stream (its files are shuffled as well); 0: the order of the dataset."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.path:
             raise InputError("path='': name a dataset, as in data.corpus.path=roneneldan/TinyStories")
-        _at_least(self, 1, "max_tokens")
-        _at_least(self, 2, "validation_every")
-        _at_least(self, 0, "shuffle_buffer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticCorpus:
+class SyntheticCorpus(Settings):
     """A Markov source of order two, drawn from `data.seed`, whose entropy rate is known (`scaling.data.synthetic`)."""
 
     kind: Literal["synthetic"] = "synthetic"
-    alphabet: int
-    """Symbols; the separator of documents comes on top."""
-    zipf: float
+    alphabet: Annotated[int, AtLeast(2), AtMost(256)]
+    """Symbols, whose pairs are tabulated; the separator of documents comes on top."""
+    zipf: Annotated[float, AtLeast(0)]
     """Exponent s of the successor probabilities, rank^-s: 0 is uniform, larger is easier."""
-    order_one: float
+    order_one: Share
     """Weight of the part that depends on the last symbol only; the rest depends on the last two."""
-    smoothing: float
-    """Weight of the uniform distribution in every successor distribution: keeps all of them positive."""
-    documents: int
+    smoothing: Annotated[float, Above(0), AtMost(1)]
+    """Weight of the uniform distribution in every successor distribution: keeps all of them positive, and the source
+    from falling apart into several."""
+    documents: Annotated[Count, AtMost(10**9)]
     """Documents to train on."""
-    document_tokens: int
+    document_tokens: Annotated[Count, AtMost(10**9)]
     """Symbols a document."""
-
-    def __post_init__(self):
-        _at_least(self, 2, "alphabet")
-        _at_least(self, 1, "documents", "document_tokens")
-        if self.alphabet > 256:
-            raise InputError(f"alphabet={self.alphabet}: at most 256, its pairs are tabulated")
-        if self.zipf < 0:
-            raise InputError(f"zipf={self.zipf}: must be 0 or more")
-        for field in ("order_one", "smoothing"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise InputError(f"{field}={getattr(self, field)}: must lie between 0 and 1")
-        if self.smoothing == 0:
-            raise InputError("smoothing=0: must be above 0, or the source may fall apart into several")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BytesTokenizer:
+class BytesTokenizer(Settings):
     """UTF-8 bytes; 0xFF, which UTF-8 never contains, separates documents. The synthetic corpus keeps its symbols."""
 
     kind: Literal["bytes"] = "bytes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BpeTokenizer:
+class BpeTokenizer(Settings):
     """Byte-level BPE, trained on the training split and stored beside the shards."""
 
     kind: Literal["bpe"] = "bpe"
-    vocab_size: int
+    vocab_size: Annotated[int, AtLeast(258), AtMost(10_000_000)]
     """All tokens, the 256 bytes and the separator included."""
-    sample_bytes: int
+    sample_bytes: Count
     """Text to train the tokenizer on, spread over the training documents."""
-
-    def __post_init__(self):
-        _at_least(self, 258, "vocab_size")
-        _at_least(self, 1, "sample_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HfTokenizer:
+class HfTokenizer(Settings):
     """Any tokenizer of Hugging Face `transformers`; its end-of-sequence token separates documents."""
 
     kind: Literal["hf"] = "hf"
@@ -142,29 +127,28 @@ class HfTokenizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings):
     """The data of one run."""
 
-    tokens: int
+    tokens: Count
     """D: training tokens of the run."""
-    sequence_length: int
+    sequence_length: Annotated[Count, AtMost(10_000_000)]
     """T: tokens that a model sees at once."""
-    batch_tokens: int
+    batch_tokens: Count
     """Tokens a step, a multiple of `sequence_length`."""
     repeat: bool
     """Allow D to exceed the unique tokens of the corpus: every window is seen once before any is seen twice."""
-    eval_windows: int
+    eval_windows: Count
     """Held-out windows of T tokens on which losses are measured."""
-    validation_documents: int
+    validation_documents: Count
     """Documents that are held out, at most a fifth of the corpus."""
-    seed: int
+    seed: Seed
     """Shuffles and splits the documents, and draws the synthetic source. The order of batches has a seed of its own."""
     corpus: PythonCorpus | TextCorpus | HfCorpus | SyntheticCorpus
     tokenizer: BytesTokenizer | BpeTokenizer | HfTokenizer
 
     def __post_init__(self):
-        _at_least(self, 1, "sequence_length", "batch_tokens", "eval_windows", "validation_documents")
-        _at_least(self, 0, "seed")
+        super().__post_init__()
         if self.batch_tokens % self.sequence_length:
             raise InputError(
                 f"batch_tokens={self.batch_tokens}: must be a multiple of sequence_length={self.sequence_length}"
@@ -179,12 +163,6 @@ class DataConfig:
                     f"corpus.document_tokens={self.corpus.document_tokens}: "
                     f"must exceed sequence_length={self.sequence_length}"
                 )
-
-
-def _at_least(config, low: int, *fields: str) -> None:
-    for field in fields:
-        if getattr(config, field) < low:
-            raise InputError(f"{field}={getattr(config, field)}: must be at least {low}")
 
 
 def vocab_size(data: DataConfig) -> int:

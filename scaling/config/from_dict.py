@@ -1,30 +1,43 @@
 """Plain nested dicts in, frozen dataclasses out.
 
-YAML files hold every default, dataclasses hold every type and its meaning. `build` is the only way from one to the
-other, whether the dict was composed by Hydra, stored in a run folder or written in a test. Each fault is one
-`InputError` line with the full key of the offending value.
+YAML files hold every default, dataclasses hold every type, its limits (`scaling.config.limits`) and its meaning.
+`build` is the only way from one to the other, whether the dict was composed by Hydra, stored in a run folder or written
+in a test. Each fault is one `InputError` line with the full key of the offending value.
 """
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from scaling.errors import InputError
 
 T = TypeVar("T")
 
 
+class Settings:
+    """Base of the dataclasses of settings: what is made without `build`, with `dataclasses.replace` for instance, has
+    to be what its fields declare as well."""
+
+    def __post_init__(self):
+        for name, hint in _hints(type(self)).items():
+            _convert(hint, getattr(self, name), name)
+
+
 def build(cls: type[T], values: Any, key: str = "") -> T:
     """Make a `cls` (a dataclass) from a mapping of all its fields that have no default.
 
-    Accepted field types: dataclass, a union of dataclasses told apart by their `kind: Literal[...]` field, `Literal`,
-    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6), `float`, `bool`, `str`.
+    Accepted field types: dataclass, a union of dataclasses that differ in their `kind: Literal[...]` field, `Literal`,
+    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6), `float`, `bool`, `str`, and these with limits
+    as `Annotated[X, ...]`.
 
     Raises:
-        InputError: unknown, missing or mistyped value; the line names its full key and what is accepted.
+        InputError: unknown, missing or mistyped value, or one beyond its limits; the line names its full key and what
+            is accepted.
     """
     if not isinstance(values, Mapping):
         raise InputError(f"{key or cls.__name__}: {values!r} is not a group of settings")
@@ -32,16 +45,16 @@ def build(cls: type[T], values: Any, key: str = "") -> T:
     for name in values:
         if name not in fields:
             raise InputError(f"{_join(key, name)}: no such setting; {nearest(str(name), fields)}")
-    hints = get_type_hints(cls)
-    made = {}
+    hints = _hints(cls)
+    converted = {}
     for name, field in fields.items():
         full = _join(key, name)
         if name in values:
-            made[name] = _convert(hints[name], values[name], full)
+            converted[name] = _convert(hints[name], values[name], full)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{full}: missing")
     try:
-        return cls(**made)
+        return cls(**converted)
     except InputError as fault:
         # A dataclass checks itself without knowing where it hangs: put its place in front of the field that it names.
         raise InputError(_join(key, str(fault))) from None
@@ -69,13 +82,31 @@ def _join(key: str, name: Any) -> str:
     return f"{key}.{name}" if key else str(name)
 
 
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Field -> its type with its limits."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _shown(value: Any) -> str:
+    """The value as it was written, on one line."""
+    text = str(value)
+    return text if text.isprintable() else repr(value)
+
+
 def _convert(hint: Any, value: Any, key: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        converted, limits = _convert(args[0], value, key), hint.__metadata__
+        if not all(limit.allows(converted) for limit in limits):
+            raise InputError(f"{key}={_shown(converted)}: must be {' and '.join(map(str, limits))}")
+        return converted
     if origin in (Union, types.UnionType):
         return _convert_union(args, value, key)
     if origin is Literal:
         if value not in args or isinstance(value, bool) != any(isinstance(a, bool) for a in args):
-            raise InputError(f"{key}={value}: use one of {', '.join(map(str, args))}")
+            raise InputError(f"{key}={_shown(value)}: use one of {', '.join(map(str, args))}")
         return value
     if origin is tuple:
         items = [value] if isinstance(value, (str, int, float)) else value
@@ -93,27 +124,25 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
 
 def _convert_union(args: tuple, value: Any, key: str) -> Any:
     members = [a for a in args if a is not types.NoneType]
+    optional = len(members) < len(args)
     if value is None:
-        if len(members) < len(args):
+        if optional:
             return None
         raise InputError(f"{key}: missing")
     if len(members) == 1:
-        return _convert(members[0], value, key)
-    if not all(dataclasses.is_dataclass(m) for m in members):
-        for member in members:
-            try:
-                return _convert(member, value, key)
-            except InputError:
-                continue
-        raise InputError(f"{key}={value!r}: expected one of {', '.join(m.__name__ for m in members)}")
+        try:
+            return _convert(members[0], value, key)
+        except InputError as fault:
+            raise InputError(f"{fault}, or null") from None
     if isinstance(value, tuple(members)):
         return value
-    kinds = {get_args(get_type_hints(m)["kind"])[0]: m for m in members}
+    kinds = {get_args(_hints(m)["kind"])[0]: m for m in members}
     if not isinstance(value, Mapping) or "kind" not in value:
         raise InputError(f"{key}.kind: missing; use one of {', '.join(kinds)}")
-    if value["kind"] not in kinds:
-        raise InputError(f"{key}.kind={value['kind']}: {nearest(str(value['kind']), kinds)}")
-    return build(kinds[value["kind"]], value, key)
+    kind = str(value["kind"])
+    if kind not in kinds:
+        raise InputError(f"{key}.kind={_shown(kind)}: {nearest(kind, kinds)}")
+    return build(kinds[kind], value, key)
 
 
 def _scalar(hint: type, value: Any, key: str) -> Any:
@@ -122,14 +151,24 @@ def _scalar(hint: type, value: Any, key: str) -> Any:
     if hint is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     if hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{key}={value!r}: expected a number") from None
-        if hint is float:
-            return number
-        if number != number or abs(number) == float("inf") or number != int(number):
-            raise InputError(f"{key}={value}: expected a whole number")
-        return int(value) if isinstance(value, int) else int(number)
+        return _number(hint, value, key)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     raise InputError(f"{key}={value!r}: expected {names.get(hint, hint)}")
+
+
+def _number(hint: type, value: Any, key: str) -> int | float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{key}={value!r}: expected a number") from None
+    except OverflowError:
+        number = math.inf
+    if hint is float:
+        if not math.isfinite(number):
+            raise InputError(f"{key}={_shown(value)}: expected a finite number")
+        return number
+    if not math.isfinite(number) or number != int(number):
+        raise InputError(f"{key}={_shown(value)}: expected a whole number")
+    if abs(number) >= 2**63:
+        raise InputError(f"{key}={_shown(value)}: expected a whole number of 64 bits")
+    return value if isinstance(value, int) else int(number)

@@ -1,35 +1,34 @@
 """The shape of a model: its settings, its matrices by name, and how many parameters they have."""
 
 import dataclasses
+from typing import Annotated
 
+from scaling.config.from_dict import Settings
+from scaling.config.limits import AtLeast, AtMost, Count
 from scaling.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """The shape of one model and how it is initialized."""
 
-    n_layers: int
+    n_layers: Annotated[Count, AtMost(10_000)]
     """L, number of blocks."""
-    d_model: int
+    d_model: Annotated[Count, AtMost(1_000_000)]
     """d, width of the residual stream."""
-    head_dim: int
+    head_dim: Count
     """k, width of one attention head; d_model / head_dim heads."""
-    d_ff: int | None
+    d_ff: Annotated[Count, AtMost(10_000_000)] | None
     """f, width of the feed-forward layer; null: 8 d / 3 to the nearest multiple of 16."""
     tied_head: bool
     """Whether the head shares its matrix with the embedding."""
     extra_norm: bool
     """Norm before the output and down projections too, as in the paper."""
-    rope_base: float
+    rope_base: Annotated[float, AtLeast(1)]
     """Base of the rotary embedding's wavelengths."""
 
     def __post_init__(self):
-        for field in ("n_layers", "d_model", "head_dim"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
-        if self.d_ff is not None and self.d_ff < 1:
-            raise InputError(f"d_ff={self.d_ff}: must be at least 1, or null for 8 d / 3")
+        super().__post_init__()
         if self.head_dim % 2:
             raise InputError(f"head_dim={self.head_dim}: must be even (rotary embeddings turn pairs)")
         if self.d_model % self.head_dim:

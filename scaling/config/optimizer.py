@@ -1,37 +1,29 @@
 """What a run may say of its optimizer."""
 
 import dataclasses
+from typing import Annotated
 
-from scaling.errors import InputError
+from scaling.config.from_dict import Settings
+from scaling.config.limits import Above, AtLeast, AtMost, Below, Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """AdamW with decoupled weight decay, and the width rule of its learning rate."""
 
-    lr: float
+    lr: Annotated[float, Above(0)]
     """Peak learning rate at width `lr_width`."""
-    lr_width: int
+    lr_width: Count
     """Width (d_model) for which `lr` is meant."""
-    lr_exponent: float
+    lr_exponent: Annotated[float, AtLeast(-10), AtMost(10)]
     """Peak learning rate at width d is lr * (lr_width / d) ^ lr_exponent."""
-    weight_decay: float
+    weight_decay: Annotated[float, AtLeast(0)]
     """Each step multiplies every weight by 1 - lr_t * weight_decay."""
-    beta1: float
-    beta2: float
-    epsilon: float
-    clip: float
+    beta1: Annotated[float, AtLeast(0), Below(1)]
+    beta2: Annotated[float, AtLeast(0), Below(1)]
+    epsilon: Annotated[float, Above(0)]
+    clip: Annotated[float, Above(0)]
     """Largest gradient norm of one model; longer gradients are scaled down to it."""
-
-    def __post_init__(self):
-        for field in ("lr", "clip", "epsilon"):
-            if not getattr(self, field) > 0:
-                raise InputError(f"{field}={getattr(self, field)}: must be above 0")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay={self.weight_decay}: must be 0 or above")
-        for field in ("beta1", "beta2"):
-            if not 0 <= getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: must be in [0, 1)")
 
     def peak(self, d_model: int) -> float:
         """Peak learning rate at width `d_model`."""

@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Iterator
 from itertools import product
-from typing import Literal
+from typing import Annotated, Literal
 
+from scaling.config.from_dict import Settings
+from scaling.config.limits import Above, AtMost, Count
 from scaling.config.precision import Precision
 from scaling.errors import InputError
 from scaling.quantization.formats import UNQUANTIZED
@@ -14,7 +16,7 @@ TRAINED = "trained"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PTQConfig:
+class PTQConfig(Settings):
     """Post-training quantization of the block weights of every snapshot and of the final model, in every combination of
     the lists. Not part of a run's identity: rows can be added to finished runs."""
 
@@ -33,18 +35,19 @@ class PTQConfig:
     granularity_activations: str | None
     """For `activations` that are not the trained ones; null: that of training."""
     granularity_kv: str | None
-    calibration_tokens: int
+    calibration_tokens: Count
     """Tokens of the training stream, in whole windows, from which gptq and awq learn the inputs of each matrix."""
     act_order: bool
     """gptq: walk columns by falling size of their inputs instead of from left to right."""
-    damping: float
+    damping: Annotated[float, Above(0)]
     """gptq: share of the Hessian's mean diagonal that is added to it, tenfold as often as needed."""
     clip: bool
     """awq: whether weights may be clipped after scaling."""
-    grid: int
+    grid: Annotated[Count, AtMost(1000)]
     """awq: exponents tried for the scales."""
 
     def __post_init__(self):
+        super().__post_init__()
         for key, spec in self.weights():
             if "awq" in self.methods and spec.format.hadamard:
                 raise InputError(f"{key}={spec.format.name}: not for awq, whose channels a rotation mixes")
@@ -57,11 +60,6 @@ class PTQConfig:
         for field in ("granularities", "scale_rules", "activations", "kv"):
             if self.methods and self.formats and not getattr(self, field):
                 raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
-        for field in ("calibration_tokens", "grid"):
-            if getattr(self, field) < 1:
-                raise InputError(f"{field}={getattr(self, field)}: must be at least 1")
-        if not self.damping > 0:
-            raise InputError(f"damping={self.damping}: must be above 0")
 
     def weights(self) -> Iterator[tuple[str, QuantSpec]]:
         """Every way in which the weights are to be quantized, with the key of its format. Formats vary fastest.

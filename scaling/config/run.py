@@ -8,11 +8,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from scaling.config.batching import check_division, coupled_part
 from scaling.config.data import DataConfig
-from scaling.config.from_dict import build, plain
+from scaling.config.from_dict import Settings, build, plain
+from scaling.config.limits import Count, FolderName, Seed
 from scaling.config.model import ModelConfig
 from scaling.config.optimizer import OptimizerConfig
 from scaling.config.precision import PARTS, Precision
@@ -25,34 +26,35 @@ from scaling.quantization.formats import HADAMARD, UNQUANTIZED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BranchConfig:
+class BranchConfig(Settings):
     """Start from another run's snapshot instead of from fresh weights."""
 
     parent: str | None
     """run_id of the run to branch from, in the same study; null: start fresh."""
-    tokens: int | None
+    tokens: Count | None
     """Tokens seen at the parent's snapshot; the schedule goes on from there."""
 
     def __post_init__(self):
+        super().__post_init__()
         if (self.parent is None) != (self.tokens is None):
             raise InputError("tokens: parent and tokens are given together, or neither")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Settings):
     """Everything about one run."""
 
-    study: str
+    study: Annotated[str, FolderName()]
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     precision: Precision
-    seed_init: int
+    seed_init: Seed
     """Seed of the initial weights."""
-    seed_data: int
+    seed_data: Seed
     """Seed of the order of batches."""
-    snapshots: tuple[int, ...]
+    snapshots: tuple[Count, ...]
     """Token counts at which the model is saved, evaluated and quantized on the way; runs can branch from there."""
     branch: BranchConfig
     ptq: PTQConfig
@@ -60,8 +62,7 @@ class Run:
     runtime: RuntimeConfig
 
     def __post_init__(self):
-        if not self.study or "/" in self.study or self.study.startswith("."):
-            raise InputError(f"study={self.study}: must be a folder name")
+        super().__post_init__()
         schedule = self.schedule
         used = schedule.warmup_tokens + (schedule.decay_tokens or 0)
         if used > self.data.tokens:

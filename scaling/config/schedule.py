@@ -1,36 +1,35 @@
 """What a run may say of its learning rate over time."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from scaling.config.from_dict import Settings
+from scaling.config.limits import AtLeast, Count, Share
 from scaling.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
+class ScheduleConfig(Settings):
     """Learning rate against tokens. All end points are in tokens, so that schedules do not depend on the batch."""
 
     kind: Literal["cosine", "linear", "constant", "wsd", "average"]
     """After the warm-up: half a cosine, a straight line, nothing, constant and then a straight line (WSD), or nothing
     and at the end the mean of the last weights."""
-    warmup_tokens: int
+    warmup_tokens: Annotated[int, AtLeast(0)]
     """Linear from 0 to the peak over the first tokens of the run."""
-    decay_tokens: int | None
+    decay_tokens: Count | None
     """Tokens at the end of the run over which the rate falls to the end (wsd), or over whose updates the weights are
     averaged in place of a decay (average: what is evaluated at the end is the mean; snapshots are of the weights
     themselves)."""
-    end_fraction: float
+    end_fraction: Share
     """Learning rate at the end as a share of the peak (cosine, linear, wsd)."""
 
     def __post_init__(self):
-        if self.warmup_tokens < 0:
-            raise InputError(f"warmup_tokens={self.warmup_tokens}: must be 0 or above")
+        super().__post_init__()
         if (self.kind in ("wsd", "average")) != (self.decay_tokens is not None):
             raise InputError(
                 f"decay_tokens={self.decay_tokens}: a number of tokens for kind=wsd and average, null for the others"
             )
-        if not 0 <= self.end_fraction <= 1:
-            raise InputError(f"end_fraction={self.end_fraction}: must be in [0, 1]")
 
     @property
     def falls(self) -> bool:

@@ -3,8 +3,10 @@
 import math
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from scaling.config.from_dict import Settings
+from scaling.config.limits import Count, NotEmpty, Seconds
 from scaling.errors import InputError
 
 Mode = Literal["off", "offline", "online"]
@@ -12,7 +14,7 @@ _ENVIRONMENT: dict[str, Mode] = {"disabled": "off", "offline": "offline", "onlin
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
+class TrackingConfig(Settings):
     """Where the metrics of a run go besides its own folder. Not part of a run's identity."""
 
     mode: Literal["offline", "online", "off"]
@@ -20,32 +22,22 @@ class TrackingConfig:
     W&B. The environment variable WANDB_MODE (online, offline, disabled) replaces `offline`, the default; `online` and
     `off` were asked for in this program's own words and stand."""
 
-    project: str
+    project: Annotated[str, NotEmpty()]
     """W&B project. The W&B group is the study, the W&B id the run id."""
 
     entity: str | None
     """W&B user or team; null is the account's default."""
 
-    points_per_doubling: int
+    points_per_doubling: Count
     """How many points the training curve gets while its tokens double. Points are spaced in log tokens, as loss
     curves are read, so that their number barely depends on a run's length: 50 gives some 230 points in 1,000 steps,
     530 in 60,000."""
 
-    init_timeout: float
+    init_timeout: Seconds
     """Seconds that the first online run waits for the server before the process goes on offline."""
 
-    finish_timeout: float
+    finish_timeout: Seconds
     """Seconds that a finished online run may take to upload the rest. What is late stays on disk for `wandb sync`."""
-
-    def __post_init__(self):
-        if not self.project:
-            raise InputError("project='': expected the name of a W&B project")
-        if self.points_per_doubling < 1:
-            raise InputError(f"points_per_doubling={self.points_per_doubling}: must be at least 1")
-        for name in ("init_timeout", "finish_timeout"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"{name}={value}: expected a number of seconds above 0")
 
     def is_point(self, step: int) -> bool:
         """Whether the training curve has a point after `step` updates: the first of each interval in log tokens."""

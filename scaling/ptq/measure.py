@@ -18,6 +18,7 @@ from scaling.ptq.apply import Notes, quantized
 from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.evaluate import evaluate
 from scaling.ptq.settings import Setting, settings_of
+from scaling.records.columns import declared
 from scaling.records.window_losses import clustered_mean, evaluation_name
 
 # Models quantized and evaluated at once hold at most this many parameters together.
@@ -85,7 +86,7 @@ def _row(
 ) -> Row:
     loss, loss_se = clustered_mean(values, windows.documents)
     gap, gap_se = clustered_mean(values - base, windows.documents)
-    return {
+    row = {
         "tokens_seen": tokens_seen,
         "setting": setting.key,
         **setting.columns(),
@@ -98,6 +99,7 @@ def _row(
         "gap": gap,
         "gap_se": gap_se,
     }
+    return declared("ptq", row)
 
 
 def _losses(run: Run, weights: Weights, precisions: Sequence[Precision], windows: Windows) -> np.ndarray:

@@ -15,7 +15,8 @@ SCHEMA = 1
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not. What
+    takes its place is on the disk by then, so that a machine that stops leaves the old file or the new one.
 
     Raises:
         InputError: the folder cannot be made or written to.
@@ -30,6 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o644)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

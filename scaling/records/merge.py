@@ -12,10 +12,10 @@ import pandas as pd
 
 from scaling.console.terminal import note
 from scaling.errors import InputError
+from scaling.records.columns import TYPES
 from scaling.records.files import replacing
 
 ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")
-NUMBERS = ("N", "D", "tokens_seen", "P_post")
 ROW = ["run_id", "tokens_seen", "setting"]  # what names a row
 DIGITS = "%.8g"
 
@@ -32,7 +32,7 @@ def ordered(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _key(column: pd.Series) -> pd.Series:
-    return pd.to_numeric(column) if column.name in NUMBERS else column
+    return column if TYPES[str(column.name)] == "text" else pd.to_numeric(column)
 
 
 def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from scaling.config.run import Run
 from scaling.errors import InputError
 from scaling.quantization.normal_error import over_matrices
 from scaling.quantization.spec import QuantSpec
+from scaling.records.columns import NAMES, declared
 from scaling.records.files import write_text
 from scaling.records.merge import as_written, ordered, with_rows_of, write
 from scaling.records.run_folder import RunFolder, read_result, stored_run
@@ -41,13 +42,16 @@ def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
     were made. Returns its number of rows.
 
     Raises:
-        InputError: no finished run there, a folder is damaged, or another table has not these columns.
+        InputError: no finished run there, a folder is damaged or of a later version, or another table has not these
+            columns.
     """
     folders = {folder.path.name: folder for folder in _finished(study_folder)}
     rows = [row for folder in folders.values() for row in _rows(folder, folders)]
     if not rows:
         raise InputError(f"{study_folder}: no finished run; train some with python -m scaling.train")
-    frame = as_written(pd.DataFrame(rows))
+    if unknown := sorted(set().union(*rows) - set(NAMES)):
+        raise InputError(f"{study_folder}: was made by a later version, which has {', '.join(unknown)} as well")
+    frame = as_written(pd.DataFrame(rows, columns=NAMES))
     for path in others:
         frame = with_rows_of(path, frame)
     write(ordered(frame), out)
@@ -124,12 +128,12 @@ def _matrices(run: Run) -> list[tuple[int, int, int]]:
 
 
 def _constant_columns(folder: _Folder) -> dict[str, Any]:
-    """What all rows of a run share, and the columns that only some rows fill, in the table's order."""
+    """What all rows of a run share."""
     run, result = folder.run, folder.result
     parameters, precision = result["parameters"], run.precision
     rate, decay = run.lr_peak, run.optimizer.weight_decay
     quantized = parameters["N"] if precision.format("weights").quantizes else 0
-    return {
+    values = {
         "run_id": result["run_id"],
         "base_run_id": result["base_run_id"],
         "parent_id": result["parent_id"],
@@ -145,14 +149,11 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "d_model": run.model.d_model,
         "n_layers": run.model.n_layers,
         "n_heads": run.model.n_heads,
-        "bytes": None,
         "D": run.D,
-        "tokens_seen": None,
         "unique_tokens": result["unique_tokens"],
         "corpus": run.data.corpus.kind,
         "data_sha": result["data_sha"][:16],
         "eval_sha": result["eval_sha"][:16],
-        "calib_sha": None,
         "schedule": run.schedule.kind,
         "lr_peak": rate,
         "lr_end": rate * (run.schedule.end_fraction if run.schedule.falls else 1.0),
@@ -163,32 +164,6 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "weight_decay": decay,
         "tau": run.data.batch_tokens / (rate * decay) if decay else None,
         **_precision_columns(run),
-        "setting": None,
-        "ptq": None,
-        "P_post": None,
-        "format_post": None,
-        "granularity_post": None,
-        "scale_rule": None,
-        "P_post_a": None,
-        "P_post_kv": None,
-        "format_post_a": None,
-        "format_post_kv": None,
-        "granularity_post_a": None,
-        "granularity_post_kv": None,
-        "act_order": None,
-        "clip": None,
-        "calib_tokens": None,
-        "damping": None,
-        "fallbacks": None,
-        "short_blocks": None,
-        "sigma2_post": None,
-        "group_post": None,
-        "loss": None,
-        "loss_se": None,
-        "gap": None,
-        "gap_se": None,
-        "gap_qat": None,
-        "gap_qat_se": None,
         "n_windows": result["n_windows"],
         "n_docs": result["n_docs"],
         "diverged": result["diverged"],
@@ -197,6 +172,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "commit": result["commit"],
         "seconds": round(result["seconds"], 3),
     }
+    return declared("run", values)
 
 
 def _precision_columns(run: Run) -> dict[str, Any]:

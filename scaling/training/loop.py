@@ -28,6 +28,7 @@ from scaling.model.transformer import Weights
 from scaling.ptq.measure import Measurement, measure
 from scaling.records import provenance
 from scaling.records.checkpoint import Checkpoint
+from scaling.records.columns import declared
 from scaling.records.files import SCHEMA
 from scaling.records.run_folder import snapshot_path, trunk_of
 from scaling.records.window_losses import clustered_mean
@@ -313,7 +314,7 @@ class _Training:
         found = []
         for tokens in sorted(kept):
             loss, loss_se = clustered_mean(kept[tokens], self.windows.documents)
-            found.append({"tokens_seen": tokens, "loss": loss, "loss_se": loss_se})
+            found.append(declared("evaluation", {"tokens_seen": tokens, "loss": loss, "loss_se": loss_se}))
         return found
 
 

@@ -84,6 +84,24 @@ def test_flags_survive_the_csv(tmp_path):
     assert table.flags(table.load(tmp_path / "t.csv"), "diverged").tolist() == [True, False, False, True]
 
 
+def test_known_columns_have_their_types(tmp_path):
+    """Whatever their values look like; and what is not a number, or not true or false, is named with its line."""
+    path = tmp_path / "runs.csv"
+    path.write_text("N,D,loss,commit,data_sha,own,clip\n1e6,2e7,3,123456789012,1e5,07,1\n2000000,3e7,inf,,2,x,\n")
+    frame = table.load(path)
+    assert frame["N"].tolist() == [1e6, 2e6] and frame["loss"].tolist() == [3, np.inf]
+    assert frame["commit"].tolist()[0] == "123456789012" and frame["commit"].isna().tolist() == [False, True]
+    assert frame["data_sha"].tolist() == ["1e5", "2"] and frame["own"].tolist() == ["07", "x"]
+    assert table.flags(frame, "clip").tolist() == [True, False] and frame["clip"].isna().tolist() == [False, True]
+    for name, bad, line in (
+        ("loss", "low", "loss: line 3 holds low; expected a number"),
+        ("D", "True", "D: line 3 holds True; expected a number"),
+        ("diverged", "maybe", "diverged: line 3 holds maybe; expected true or false"),
+    ):
+        path.write_text(f"N,{name}\n1,\n1,{bad}\n")
+        assert fault_of(table.load, path) == line
+
+
 def test_switches_and_other_parts_are_settings_of_their_own(tables):
     frame = tables.simulate(noise=0)
     quantized = frame[frame["ptq"].notna()].iloc[:30]

@@ -1,9 +1,10 @@
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from scaling.config.from_dict import build, plain
+from scaling.config.limits import Above, AtMost
 from scaling.errors import InputError
 
 
@@ -31,7 +32,7 @@ class Drawing:
     visible: bool
     style: Literal["thin", "thick"]
     limit: int | None
-    steps: tuple[int, ...]
+    steps: tuple[Annotated[int, Above(0), AtMost(5_000_000)], ...]
     weights: dict[str, float]
     shape: Circle | Square
 
@@ -90,14 +91,21 @@ def test_large_whole_numbers_keep_every_digit():
         ("count", True, "count=True: expected a whole number"),
         ("count", None, "count=None: expected a number"),
         ("count", [1], "count=[1]: expected a number"),
+        ("count", 10**400, f"count={10**400}: expected a whole number"),
+        ("count", 1e30, "count=1e+30: expected a whole number of 64 bits"),
+        ("shade", float("-inf"), "shade=-inf: expected a finite number"),
+        ("shade", "nan", "shade=nan: expected a finite number"),
         ("visible", 1, "visible=1: expected true or false"),
         ("name", {"a": 1}, "name={'a': 1}: expected text"),
         ("style", "thn", "style=thn: use one of thin, thick"),
-        ("limit", "x", "limit='x': expected a number"),
+        ("limit", "x", "limit='x': expected a number, or null"),
         ("steps", {"a": 3}, "steps={'a': 3}: expected a list"),
         ("steps", [1, "x"], "steps[1]='x': expected a number"),
+        ("steps", [1, "9e6"], "steps[1]=9000000: must be above 0 and at most 5,000,000"),
+        ("style", "thin\n", "style='thin\\n': use one of thin, thick"),
         ("weights", {"x": "y"}, "weights.x='y': expected a number"),
         ("shape", {"kind": "squar", "side": 1}, "shape.kind=squar: did you mean square?"),
+        ("shape", {"kind": [1]}, "shape.kind=[1]: use one of circle, square"),
         ("shape", {"side": 1}, "shape.kind: missing; use one of circle, square"),
         ("shape", {"kind": "circle"}, "shape.radius: missing"),
         ("shape", {"kind": "square", "side": 1, "radius": 2}, "shape.radius: no such setting; use one of kind, side"),

@@ -22,6 +22,7 @@ from scaling.console.cli import guarded
         (["data.tokens=1e9"], "data.tokens=1000000000: "),
         (["branch.parent=x", "branch.tokens=1280"], "branch.parent=x: "),
         (["+stack=nowhere.json"], "stack=nowhere.json: cannot be read"),
+        (["+stack=[1]"], "stack=[1]: expected the path of a file"),
         (["--cfg", "job", "--multirun"], "Only one of --run, --multirun, --cfg, "),
         (
             ["--multirun", "seed=0,1", "precision.weights=int3,int44"],
