@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-RENAMED_FILES: dict[str, str] = {}
+RENAMED_FILES: dict[str, str] = {"foretold.csv": "predictions.csv"}
 """Names of files or folders in the output of a commit before a renaming -> their names now."""
 RENAMED_COLUMNS: dict[str, str] = {}
 """Columns of tables and keys of JSON likewise."""
@@ -165,7 +165,7 @@ def _tensors(path: Path, _: Mapping[str, str]) -> list[str]:
 
 RUNS = "outputs/unchanged/*/"
 GROUPS = (
-    Group(name="tables to start from", patterns=("results/*/runs.csv", "results/*/foretold.csv"), lines=_text),
+    Group(name="tables to start from", patterns=("results/*/runs.csv", "results/*/predictions.csv"), lines=_text),
     Group(name="run ids", patterns=("plans/*.txt",), lines=_ids),
     Group(name="plans", patterns=("plans/*.txt", "cells/*.csv"), lines=_plan),
     Group(name="training curves", patterns=(f"{RUNS}metrics.jsonl",), lines=_records),

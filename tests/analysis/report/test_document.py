@@ -241,7 +241,7 @@ def test_what_was_foretold_stands_beside_what_came_out(tmp_path):
     frame = tables.frames["matched"]
     four = frame[frame["P_w"] == 4]
     lines = [f"{n},{four['D'].iloc[0] * 1.001},4,4,4,16,2,1.9,2.1" for n in (four["N"].iloc[0], 123)]
-    (tmp_path / "matched" / "foretold.csv").write_text(
+    (tmp_path / "matched" / "predictions.csv").write_text(
         "\n".join(["N,D,P_w,P_a,P_kv,P_post,loss,loss_low,loss_high", *lines])
     )
     (grid,) = predictions.beside(tables, "matched")
