@@ -29,7 +29,7 @@ from analysis.errors import InputError
 from analysis.files import replacing
 from analysis.fitting.estimate import fit_rows
 from analysis.fitting.fit import fit
-from analysis.fitting.intervals import LEAST_CLUSTERS, LEVEL, clusters, degrees, quantile
+from analysis.fitting.intervals import LEAST_CLUSTERS, LEVEL, Interval, clusters, degrees, quantile
 from analysis.fitting.jackknife import jackknife
 from analysis.fitting.options import Options
 from analysis.fitting.selection import Selection, selected
@@ -45,24 +45,21 @@ STARTS = (0.0, 0.5, 1.0)
 HALF = 0.5  # share of itself by which a slope cannot change in an octave if it is to be called constant
 UNTOLD = 0.005  # change of slope in an octave that two digits do not show, as rounding makes it without noise
 CONSTANT, BENT, UNDECIDED = "constant", "not constant", "not decidable"
+COLUMNS = ("low_D", "high_D", "value", "se", "low", "high", "p", "clusters")  # of slopes.csv, from each `Slope`
 SD = "sd of gap"
 SETTING = ("format_post", "granularity_post", "ptq", "format_w", "format_a", "format_kv")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A slope d ln gap / d ln D between two D, or a coefficient of (ln D)^2, with its 95% interval.
+class Slope(Interval):
+    """A slope d ln gap / d ln D between two D, or a coefficient of (ln D)^2.
 
     `p` is the two-sided probability of one as far from zero if it were zero. Without an interval (fewer than four
-    clusters that tell it) se, low, high and p are NaN; without any that tells it, so is the value.
+    clusters that tell it) p is NaN too; without any that tells it, so is the value.
     """
 
     low_D: float
     high_D: float
-    value: float
-    se: float
-    low: float
-    high: float
     p: float
     clusters: int
 
@@ -83,9 +80,9 @@ class Slopes:
     single: int
     units: str
     trusted: bool
-    local: list[Estimate]
-    constant: Estimate
-    curvature: Estimate
+    local: list[Slope]
+    constant: Slope
+    curvature: Slope
 
     @property
     def verdict(self) -> tuple[str, str]:
@@ -172,7 +169,12 @@ def numbers(found: ByWidth) -> pd.DataFrame:
         for kind, estimate in each:
             verdict = slopes.verdict[0] if kind == "curvature" else ""
             made.append(
-                {"law": found.law.name, "P_post": bits, "kind": kind, **dataclasses.asdict(estimate)}
+                {
+                    "law": found.law.name,
+                    "P_post": bits,
+                    "kind": kind,
+                    **{name: getattr(estimate, name) for name in COLUMNS},
+                }
                 | {"rows": slopes.rows, "single": slopes.single, "units": slopes.units, "trusted": slopes.trusted}
                 | {"verdict": verdict}
             )
@@ -250,7 +252,7 @@ def curved(law: Law, *, D_0: float) -> Law:
     )
 
 
-def law_curvature(law: str | Law, frame: pd.DataFrame, **options) -> Estimate:
+def law_curvature(law: str | Law, frame: pd.DataFrame, **options) -> Slope:
     """gamma_DD of the law bent by `curved`: like `Slopes.curvature`, but with the law's own dependence on N and widths
     instead of amplitudes, and the interval of a fit.
 
@@ -294,7 +296,7 @@ def _knots(tokens: np.ndarray) -> np.ndarray:
     return np.array([*kept[: max(1, len(kept) - 1)], values[-1]])
 
 
-def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> list[Estimate]:
+def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> list[Slope]:
     """The coefficients of gap = a_group exp(basis @ coefficients), basis (n, J), with a jackknife over clusters.
 
     `ends`: the D that each speaks of. The first `slopes` of them (None: all) are started at several values.
@@ -348,11 +350,11 @@ def _told_apart(basis: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def _estimate(
     value: float, se: float, clusters: int, low_D: float, high_D: float, *, freedom: int | None = None
-) -> Estimate:
+) -> Slope:
     value, se = value if clusters else np.nan, se if clusters >= LEAST_CLUSTERS else np.nan
     freedom = freedom or degrees("clusters", clusters)
     reach = quantile(freedom) * se
     with np.errstate(divide="ignore", invalid="ignore"):
         p = float(2 * stats.t.sf(np.abs(value) / np.float64(se), freedom))
     ends = {"low": value - reach, "high": value + reach}
-    return Estimate(low_D=low_D, high_D=high_D, value=value, se=se, p=p, clusters=clusters, **ends)
+    return Slope(low_D=low_D, high_D=high_D, value=value, se=se, p=p, clusters=clusters, **ends)

@@ -106,4 +106,4 @@ def _above_zero(fitted: Fitted, symbol: str) -> Interval:
     """The interval of a coefficient that is zero whatever is left out: refits do not tell how much it could be, the
     rise of the objective does."""
     low, high = Valley(fitted, symbol).interval(fitted.frame)
-    return Interval(low=low, high=high, se=np.nan)
+    return Interval(value=fitted.params[symbol], low=low, high=high)

@@ -21,6 +21,7 @@ interval is marked as not to be trusted.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ class Bootstrap:
             draws=0,
             seed=seed,
             t=0.0,
-            stretch=float("nan"),
+            stretch=math.nan,
             trusted=False,
         )
 
@@ -127,11 +128,18 @@ class Bootstrap:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A 95% interval and a standard error, in the parameter's unit."""
+    """A number with its 95% interval and its standard error, all in one unit; NaN where the table is too small for
+    them."""
 
-    low: float
-    high: float
-    se: float
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    se: float = math.nan
+
+    @property
+    def sure(self) -> bool:
+        """Whether there is an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -271,7 +279,7 @@ class _Scale:
             ends = np.clip([low, high], *np.sort(edges if self.own else p.forward(edges)))
             low, high = np.sort(ends if self.own else p.backward(ends))
         se = se if self.own else float(se * abs(p.slope(np.array(self.value))))
-        return Interval(low=float(low), high=float(high), se=se)
+        return Interval(value=self.value, low=float(low), high=float(high), se=se)
 
 
 def _scatter(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
-from analysis.fitting.intervals import LEVEL
+from analysis.fitting.intervals import LEVEL, Interval
 from analysis.laws import formulas
 from analysis.laws.law import FULL_BITS
 from analysis.planning.budgets import Budget, best_model, overhead_bits
@@ -29,24 +29,16 @@ LOWEST = 3  # fewest bits in training that are compared, where the fit does not 
 TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number with its 95% interval; low and high are NaN where the constants have none."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: np.ndarray, sure: bool, reach: float) -> "Estimate":
-        """From an estimate and its draws (S + 1,), whose middle 95% is stretched by `reach` about the estimate, on the
-        log scale where all are positive; draws without a value do not count."""
-        value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
-        if not sure or not len(draws):
-            return cls(value=value, low=np.nan, high=np.nan)
-        # Infinite losses must not turn into NaN.
-        low, high = np.quantile(stretched(np.append(value, draws), reach)[1:], TAILS, method="nearest")
-        return cls(value=value, low=min(float(low), value), high=max(float(high), value))
+def from_draws(values: np.ndarray, sure: bool, reach: float) -> Interval:
+    """Of an estimate and its draws (S + 1,): their middle 95%, stretched by `reach` about the estimate, on the log
+    scale where all are positive; draws without a value do not count. None where the constants have none (not
+    `sure`)."""
+    value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
+    if not sure or not len(draws):
+        return Interval(value=value)
+    # Infinite losses must not turn into NaN.
+    low, high = np.quantile(stretched(np.append(value, draws), reach)[1:], TAILS, method="nearest")
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
 def stretched(values: np.ndarray, reach: float) -> np.ndarray:
@@ -83,16 +75,16 @@ class Choice:
     """Format after training, None where the model is served as trained."""
     served: float
     """Bits of the served weights."""
-    N: Estimate
-    D: Estimate
-    loss: Estimate
+    N: Interval
+    D: Interval
+    loss: Interval
     """Of the served model."""
-    gap: Estimate
+    gap: Interval
     """The part of the loss that quantization after training adds."""
-    excess: Estimate
+    excess: Interval
     """Loss above the best choice's, paired by draw."""
-    bytes: Estimate
-    flops: Estimate
+    bytes: Interval
+    flops: Interval
     """Operations of training and serving together."""
     best_in: float
     """Share of draws in which this choice is the best, NaN without intervals."""
@@ -277,13 +269,13 @@ def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.nda
         trained=way.trained,
         post=way.post,
         served=way.served,
-        N=Estimate.of(N, s.sure, s.reach),
-        D=Estimate.of(D, s.sure, s.reach),
-        loss=Estimate.of(s.told, s.sure, 1.0),
-        gap=Estimate.of(s.gap, s.sure, 1.0),
-        excess=Estimate.of(excess, s.sure and best.sure, max(s.reach, best.reach)),
-        bytes=Estimate.of(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
-        flops=Estimate.of(budget.cost(N, D, trained=s.charged, served=way.served), s.sure, s.reach),
+        N=from_draws(N, s.sure, s.reach),
+        D=from_draws(D, s.sure, s.reach),
+        loss=from_draws(s.told, s.sure, 1.0),
+        gap=from_draws(s.gap, s.sure, 1.0),
+        excess=from_draws(excess, s.sure and best.sure, max(s.reach, best.reach)),
+        bytes=from_draws(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
+        flops=from_draws(budget.cost(N, D, trained=s.charged, served=way.served), s.sure, s.reach),
         best_in=float((first == place).mean()) if sure else np.nan,
         eligible=way.eligible,
         critical=s.critical,

@@ -12,8 +12,9 @@ import numpy as np
 
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
+from analysis.fitting.intervals import Interval
 from analysis.planning import alternatives as found
-from analysis.planning.alternatives import Choice, Drawn, Estimate, saves_operations
+from analysis.planning.alternatives import Choice, Drawn, saves_operations
 from analysis.planning.budgets import Budget
 from analysis.planning.choose_law import LOW_LAWS, loss_law, parts_of
 from analysis.planning.optima import best_bits
@@ -32,11 +33,11 @@ class Plan:
     alternatives: list[Choice]
     sixteen: Choice | None
     """Trained and served in 16 bits under the same budgets; None where they have no room for it."""
-    trained: Estimate
+    trained: Interval
     """Bits in training: those of the best choice, and the best ones over the draws."""
-    served: Estimate
+    served: Interval
     """Bits of the served weights, likewise."""
-    P_star: Estimate | None
+    P_star: Interval | None
     """The width, as a real number, that is jointly optimal with N and D (Eq. 7) where operations alone are limited and
     widths below 16 bits compared."""
     parts: tuple[str, ...]
@@ -107,9 +108,9 @@ def plan(
         raise InputError(f"{told}: nothing is possible ({'; '.join(reasons)})")
     best, sure = made[0], made[0].best_in == made[0].best_in
 
-    def over_draws(name: str) -> Estimate:
+    def over_draws(name: str) -> Interval:
         values = np.array([getattr(c, name) for c in made])
-        return found.Estimate.of(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
+        return found.from_draws(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
 
     alone = low and set(limits) == {"flops"} and found.saves_operations(parts)
     used = [loss, *(gaps[key] for key in (False, True) if any(w.post and (w.trained < FULL) == key for w in ways))]
@@ -119,7 +120,7 @@ def plan(
         sixteen=next((c for c in made if c.trained >= FULL and c.post is None), None),
         trained=over_draws("trained"),
         served=over_draws("served"),
-        P_star=found.Estimate.of(best_bits(loss.constants), loss.sure, loss.reach) if alone else None,
+        P_star=found.from_draws(best_bits(loss.constants), loss.sure, loss.reach) if alone else None,
         parts=parts,
         laws=tuple(dict.fromkeys(each.fit.law.name for each in used)),
         left_out=left_out,
@@ -197,7 +198,7 @@ def _title(way) -> str:
     return f"{way.trained:g} bits {'as trained' if way.post is None else f'to {way.post}'}"
 
 
-def with_interval(made: Estimate, digits: int = 3) -> str:
+def with_interval(made: Interval, digits: int = 3) -> str:
     """A number with its interval, if it has one and is not settled by the budgets alone."""
     settled = made.high - made.low <= SETTLED * abs(made.value)
     ends = "" if settled or made.low != made.low else f" [{made.low:.{digits}g}, {made.high:.{digits}g}]"
