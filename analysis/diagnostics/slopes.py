@@ -27,12 +27,11 @@ from scipy import stats
 from analysis import table
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.fitting.estimate import fit_rows
+from analysis.fitting.estimate import Fitted, prepare
 from analysis.fitting.fit import fit
 from analysis.fitting.intervals import LEAST_CLUSTERS, LEVEL, Interval, clusters, degrees, quantile
-from analysis.fitting.jackknife import jackknife
+from analysis.fitting.jackknife import one_step_jackknife
 from analysis.fitting.options import Options
-from analysis.fitting.selection import Selection, selected
 from analysis.fitting.solver import Local, minimise
 from analysis.laws.law import Columns, Law, Parameter
 from analysis.laws.registry import named
@@ -132,8 +131,8 @@ def local_slopes(law: str | Law, frame: pd.DataFrame, *, only: str | None = None
     Raises:
         InputError: what a fit of the law raises; a law of losses; no group that spans two D.
     """
-    selection, rows, _ = _fitted_rows(law, frame, options)
-    return _slopes(selection.law, table.filtered(rows, only))
+    fitted, rows = _fitted(law, frame, options)
+    return _slopes(fitted.law, table.filtered(rows, only))
 
 
 def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = None, **options) -> ByWidth:
@@ -142,21 +141,21 @@ def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = N
     Raises:
         InputError: as `local_slopes`; a width without slopes is no fault.
     """
-    selection, rows, left_out = _fitted_rows(law, frame, options)
-    rows, found, skipped = table.filtered(rows, only), {}, {}
-    together = _slopes(selection.law, rows)
-    for bits, part in rows.groupby("P_post") if selection.law.response == "gap" and "P_post" in rows else ():
+    fitted, rows = _fitted(law, frame, options)
+    rows, widths, skipped = table.filtered(rows, only), {}, {}
+    together = _slopes(fitted.law, rows)
+    for bits, part in rows.groupby("P_post") if fitted.law.response == "gap" and "P_post" in rows else ():
         try:
-            found[float(bits)] = _slopes(selection.law, part)
+            widths[float(bits)] = _slopes(fitted.law, part)
         except InputError as fault:
             skipped[float(bits)] = str(fault)
     return ByWidth(
-        law=selection.law,
+        law=fitted.law,
         together=together,
-        widths=found,
+        widths=widths,
         skipped=skipped,
-        left_out=left_out,
-        warnings=selection.warnings,
+        left_out=fitted.left_out,
+        warnings=fitted.warnings,
     )
 
 
@@ -187,16 +186,14 @@ def write(path: Path, found: ByWidth) -> None:
         numbers(found).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
-def _fitted_rows(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Selection, pd.DataFrame, dict[str, int]]:
-    """The rows that a gap law is fitted on, with the standard deviation of each, and why others are not among them."""
+def _fitted(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Fitted, pd.DataFrame]:
+    """A gap law at its optimum, and the rows that it is fitted on with the standard deviation of each."""
     law = named(law) if isinstance(law, str) else law
     if law.response == "loss":
         raise InputError(f"{law.name}: a law of losses; slopes are told of a gap law")
-    asked = Options(**{"bootstrap": 0} | options)
-    selection = selected(law, frame, asked)
-    fitted = fit_rows(selection.law, selection.frame, asked)
+    fitted = prepare(law, frame, Options(**{"bootstrap": 0} | options))
     sd = np.broadcast_to(fitted.problem.sd, len(fitted.frame))
-    return selection, fitted.frame.assign(**{SD: sd}), selection.left_out | fitted.left_out
+    return fitted, fitted.frame.assign(**{SD: sd})
 
 
 def _slopes(law: Law, rows: pd.DataFrame) -> Slopes:
@@ -329,7 +326,7 @@ def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> 
     residual, turns = (part[0] for part in model(point[None]))
     of_cluster = np.eye(cluster.max() + 1)[cluster]
     curvatures = np.einsum("nk,ni,nj->kij", of_cluster, turns, turns)
-    covariance = jackknife(curvatures, of_cluster.T @ (turns * residual[:, None]))
+    covariance = one_step_jackknife(curvatures, of_cluster.T @ (turns * residual[:, None]))
     shares = np.einsum("kjj->kj", curvatures) > 1e-9 * np.einsum("kjj->j", curvatures)
     telling = shares.sum(axis=0) * (_told_apart(basis, group) & (np.abs(point) < edge))
     return [

@@ -41,7 +41,7 @@ def diagnose(fitted: Fitted) -> Diagnosis:
     problem, best, values = fitted.problem, fitted.best, fitted.solution.values
     lower, upper = problem.box()
     edge = (best <= lower) | (best >= upper)
-    at_bound = dict(zip(problem.law.symbols, map(bool, edge), strict=True))
+    at_bound = dict(zip(fitted.law.symbols, map(bool, edge), strict=True))
     # A noise-free table has an objective of rounding errors, for which a relative margin means nothing.
     reached = values <= values.min() * (1 + AGREE) + 1e-18 * len(problem.y)
     condition = _condition(problem, best, edge)
@@ -66,7 +66,7 @@ def diagnose(fitted: Fitted) -> Diagnosis:
         rmse=float(np.sqrt(np.mean((problem.y - prediction) ** 2))),
         warnings=[],
     )
-    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(problem.law, fitted.frame))
+    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(fitted.law, fitted.frame))
 
 
 def _condition(problem: Problem, best: np.ndarray, edge: np.ndarray) -> float:

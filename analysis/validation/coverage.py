@@ -24,7 +24,7 @@ from scipy import stats
 
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.fitting.estimate import Fitted, fit_rows
+from analysis.fitting.estimate import Fitted, prepare
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.intervals import (
     LEAST_SIZES,
@@ -32,13 +32,12 @@ from analysis.fitting.intervals import (
     Groups,
     Interval,
     clusters,
-    jackknife,
+    jackknife_intervals,
     least_stretch,
     leave_out,
     of_draws,
     quantile,
 )
-from analysis.fitting.selection import selected
 from analysis.laws.registry import LAWS
 from analysis.validation.simulate import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
 
@@ -77,8 +76,7 @@ def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> I
         low, high = _predicted(made, at)
         value = float(made.predict(at)[0])
         yield Asked(**known, method="ours", parameter=PREDICTION, estimate=value, low=low, high=high)
-        found = selected(name, frame, made.options)
-        for method, intervals in _methods(made, fit_rows(found.law, found.frame, made.options)):
+        for method, intervals in _methods(made, prepare(name, frame, made.options)):
             for symbol, interval in intervals.items():
                 ends = {"low": interval.low, "high": interval.high}
                 yield Asked(**known, method=method, parameter=symbol, estimate=made.params[symbol], **ends)
@@ -100,8 +98,7 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
     frame = fitted.frame
 
     def without(groups: Groups) -> dict[str, Interval]:
-        left = leave_out(fitted.problem, fitted.best, groups.labels)
-        return jackknife(fitted.problem, fitted.best, left, groups.kind)
+        return jackknife_intervals(fitted, leave_out(fitted, groups.labels), groups.kind)
 
     chains = clusters(frame)
     yield "chains", without(chains)
@@ -109,7 +106,7 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
     if sizes.count >= LEAST_SIZES:
         yield "sizes", without(sizes)
     yield "runs", without(clusters(frame.drop(columns="cluster")))
-    if fitted.problem.law.response == "gap":  # a loss law has one row a run
+    if fitted.law.response == "gap":  # a loss law has one row a run
         yield "rows", without(clusters(frame.drop(columns=["cluster", "run_id"])))
     stretched = dataclasses.replace(made.bootstrap, t=quantile(chains.degrees), stretch=least_stretch(chains.count))
     plain = dataclasses.replace(made.bootstrap, t=stats.norm.ppf(0.5 + LEVEL / 2), stretch=1.0)
@@ -118,7 +115,7 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
             method,
             {
                 p.symbol: of_draws(p, made.params[p.symbol], made.draws[:, j], reach)
-                for j, p in enumerate(fitted.problem.law.ordered)
+                for j, p in enumerate(fitted.law.ordered)
             },
         )
 

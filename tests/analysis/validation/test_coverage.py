@@ -8,9 +8,8 @@ import pytest
 
 import analysis
 from analysis.__main__ import main
-from analysis.fitting.estimate import fit_rows
+from analysis.fitting.estimate import prepare
 from analysis.fitting.options import Options
-from analysis.fitting.selection import select
 from analysis.laws.registry import LAWS
 from analysis.validation import coverage
 from analysis.validation import simulate as simulation
@@ -131,12 +130,8 @@ def test_one_study_asks_for_what_a_fit_gives():
 
 def test_sizes_are_left_out_where_there_are_enough():
     frame = study(LADDER)
-    selection = select(LAWS["kumar_ptq"], frame, bits=(3, 6))
-    made = dict(
-        coverage._methods(
-            analysis.fit("kumar_ptq", frame, bootstrap=5), fit_rows(selection.law, selection.frame, Options())
-        )
-    )
+    fitted = prepare("kumar_ptq", frame, Options())
+    made = dict(coverage._methods(analysis.fit("kumar_ptq", frame, bootstrap=5), fitted))
     assert list(made) == ["ours", "chains", "sizes", "runs", "rows", "percentile", "stretched"]
     for symbol, interval in made["sizes"].items():
         ours = made["ours"][symbol]
