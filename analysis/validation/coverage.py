@@ -1,6 +1,6 @@
 """How often a 95% interval covers the truth: `python -m analysis coverage [--studies 400] [--seed 0] [--out FOLDER]`.
 
-Studies are simulated from planted laws (`simulation` says with what scatter), fitted as `analysis.fit` fits them, and
+Studies are simulated from planted laws (`simulator` says with what scatter), fitted as `analysis.fit` fits them, and
 each parameter's interval is asked whether it holds the planted value. Two designs: the ladder (five sizes) and a small
 one (three sizes), each with six D and two seeds, so 10 and 6 chains of runs that share (N, seed). A prediction beyond
 the table (twice the largest N, four times the largest D, 4 bits) is asked like a parameter.
@@ -39,10 +39,9 @@ from analysis.fitting.intervals import (
     quantile,
 )
 from analysis.laws.registry import LAWS
-from analysis.validation.simulate import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
+from analysis.validation.coverage_designs import BITS, DESIGNS, NOISES, TRUTH, Design, Noise, simulated
 
 COMMAND = "python -m analysis coverage"
-TRUTH = {"kumar_ptq": GAP, "chinchilla": LOSS}
 GOAL = (0.93, 0.97)
 PREDICTION = "prediction"
 
@@ -68,7 +67,7 @@ def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> I
         InputError: the table is not enough for a law.
     """
     place = [d.name for d in DESIGNS].index(design.name), [n.name for n in NOISES].index(noise.name)
-    frame = simulate(design, noise, np.random.default_rng([seed, study, *place]))
+    frame = simulated(design, noise, np.random.default_rng([seed, study, *place]))
     for name in TRUTH:
         made = fit(name, frame, bits=(min(BITS), max(BITS)), bootstrap=draws, seed=study)
         known = {"design": design.name, "noise": noise.name, "law": name}
@@ -181,7 +180,7 @@ def report(records: Sequence[dict], *, command: str, seconds: float, failed: int
     text = f"""# Coverage of the 95% intervals
 
 In how many of 100 simulated studies an interval holds the planted value. What is simulated and what the methods are is
-said at the top of `analysis/validation/coverage.py` and of `analysis/validation/simulate.py`. `coverage.csv` has all
+said at the top of `analysis/validation/`: `coverage.py`, `coverage_designs.py`, `simulator.py`. `coverage.csv` has all
 methods in all cases, the standard errors of these numbers, bias, sd and width.
 
 - command: `{command}`, commit {_commit()}, {seconds:.0f} s

@@ -14,7 +14,7 @@ from analysis.fitting.options import Options
 from analysis.fitting.profile_likelihood import ProfileLikelihood
 from analysis.fitting.solver import minimise
 from analysis.laws.registry import LAWS
-from analysis.validation.simulate import DESIGNS, NOISES, simulate
+from analysis.validation.coverage_designs import DESIGNS, NOISES, simulated
 
 LADDER = DESIGNS[0]
 
@@ -93,7 +93,7 @@ def test_same_seed_same_draws(tables):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return prepare("kumar_ptq", simulate(LADDER, NOISES[0], np.random.default_rng(0)), Options())
+    return prepare("kumar_ptq", simulated(LADDER, NOISES[0], np.random.default_rng(0)), Options())
 
 
 @pytest.mark.parametrize("kind", ["clusters", "sizes"])
@@ -150,7 +150,7 @@ def test_a_coefficient_that_vanishes_without_a_group_has_a_finite_interval(table
 
 def test_intervals_of_many_groups_are_those_of_the_draws():
     """Sixty runs without clusters: quantiles of the draws, stretched about the estimate on the parameter's scale."""
-    frame = simulate(LADDER, NOISES[0], np.random.default_rng(0)).drop(columns="cluster")
+    frame = simulated(LADDER, NOISES[0], np.random.default_rng(0)).drop(columns="cluster")
     found = analysis.fit("kumar_ptq", frame, bootstrap=100, seed=5)
     k = 60
     assert (found.bootstrap.kind, found.bootstrap.clusters, found.bootstrap.left_out) == ("runs", k, "none")
@@ -165,7 +165,7 @@ def test_intervals_of_many_groups_are_those_of_the_draws():
 
 def test_draws_are_stretched_to_the_jackknife(tables):
     """On the rows of the table: half of the predictions' standard errors are above the jackknife's, half below."""
-    frame = simulate(LADDER, NOISES[1], np.random.default_rng(4))
+    frame = simulated(LADDER, NOISES[1], np.random.default_rng(4))
     found = analysis.fit("kumar_ptq", frame, bootstrap=200)
     assert (found.bootstrap.kind, found.bootstrap.clusters) == ("clusters", 10)
     assert (found.bootstrap.left_out, found.bootstrap.groups) == ("sizes", 5)

@@ -11,17 +11,17 @@ from analysis.__main__ import main
 from analysis.fitting.estimate import prepare
 from analysis.fitting.options import Options
 from analysis.laws.registry import LAWS
-from analysis.validation import coverage
-from analysis.validation import simulate as simulation
+from analysis.validation import coverage, simulator
 from analysis.validation.coverage import Asked, ask, tally
-from analysis.validation.simulate import DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
+from analysis.validation.coverage_designs import DESIGNS, NOISES, Design, Noise, simulated
+from analysis.validation.simulator import GAP, LOSS
 
 LADDER, SMALL = DESIGNS
 CHANCE = NOISES[0]
 
 
 def study(design=SMALL, noise=CHANCE, seed=0):
-    return simulate(design, noise, np.random.default_rng(seed))
+    return simulated(design, noise, np.random.default_rng(seed))
 
 
 def residuals(noise, count=40, design=SMALL):
@@ -60,7 +60,7 @@ def test_chance_has_the_stated_sizes():
 
 def test_lack_of_fit_is_shared(monkeypatch):
     for name in ("RUN", "BIT", "WINDOW", "CHAIN", "SEEDS_OF_LOSS"):
-        monkeypatch.setattr(simulation, name, 0.0)
+        monkeypatch.setattr(simulator, name, 0.0)
     gaps, _ = residuals(Noise(name="x", size=1.0))
     np.testing.assert_allclose(gaps, np.broadcast_to(gaps[:, :, :1, :1], gaps.shape), atol=1e-12)
     assert gaps[:, :, 0, 0].std() == pytest.approx(0.03, rel=0.15)
@@ -111,7 +111,7 @@ def test_one_study_asks_for_what_a_fit_gives():
     found = list(ask(SMALL, NOISES[3], seed=seed, study=number, draws=30))
     assert found == list(ask(SMALL, NOISES[3], seed=seed, study=number, draws=30))
     assert found != list(ask(SMALL, NOISES[3], seed=seed, study=number + 1, draws=30))
-    frame = simulate(SMALL, NOISES[3], np.random.default_rng([seed, number, 1, 3]))
+    frame = simulated(SMALL, NOISES[3], np.random.default_rng([seed, number, 1, 3]))
     for law in ("kumar_ptq", "chinchilla"):
         fit = analysis.fit(law, frame, bootstrap=30, seed=number)
         ours = {one.parameter: one for one in found if (one.law, one.method) == (law, "ours")}
