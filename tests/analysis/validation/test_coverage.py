@@ -77,7 +77,7 @@ def test_lack_of_fit_is_shared(monkeypatch):
 def test_counts_by_hand():
     def asked(low, high, estimate, parameter="gamma_D", method="ours"):
         known = {"design": "ladder", "noise": "chance", "law": "kumar_ptq"}
-        return Asked(**known, method=method, parameter=parameter, estimate=estimate, low=low, high=high)
+        return Asked(**known, method=method, parameter=parameter, value=estimate, low=low, high=high)
 
     nan = float("nan")
     found = tally(
@@ -116,9 +116,9 @@ def test_one_study_asks_for_what_a_fit_gives():
         fit = analysis.fit(law, frame, bootstrap=30, seed=number)
         ours = {one.parameter: one for one in found if (one.law, one.method) == (law, "ours")}
         predicted = ours.pop("prediction")
-        assert {s: one.estimate for s, one in ours.items()} == fit.params
+        assert {s: one.value for s, one in ours.items()} == fit.params
         assert {s: (one.low, one.high) for s, one in ours.items()} == {s: fit.interval(s) for s in fit.params}
-        assert predicted.low < predicted.estimate < predicted.high
+        assert predicted.low < predicted.value < predicted.high
         assert (fit.bootstrap.kind, fit.bootstrap.clusters) == ("clusters", 6)
         chains = {one.parameter: one for one in found if (one.law, one.method) == (law, "chains")}
         assert {s: (one.low, one.high) for s, one in chains.items()} == {s: fit.interval(s) for s in fit.params}
