@@ -106,6 +106,14 @@ def test_counts_by_hand():
     )
 
 
+@pytest.mark.parametrize(("low", "line"), [(0.4, "None."), (0.6, "- small, chance: kumar_ptq: gamma_D 0.0")])
+def test_the_page_lists_what_fell_short_in_this_run(low, line):
+    known = {"design": "small", "noise": "chance", "law": "kumar_ptq", "method": "ours"}
+    records = tally([Asked(**known, parameter="gamma_D", value=0.5, low=low, high=0.7)] * 9)  # the truth is .5
+    page = coverage.report(records, command="coverage", commit="abc", seconds=1.0, failed=0)
+    assert page.split("two standard errors\n\n")[1].splitlines()[0] == line
+
+
 def test_one_study_asks_for_what_a_fit_gives():
     seed, number = 3, 2
     found = list(ask(SMALL, NOISES[3], seed=seed, study=number, draws=30))
