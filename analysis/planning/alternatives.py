@@ -22,6 +22,7 @@ from analysis.planning.budgets import Budget, best_model, overhead_bits
 from analysis.planning.choose_law import gap_law, outside
 from analysis.planning.optima import Optimum
 from analysis.planning.predict import bits_of
+from analysis.planning.request import Request
 
 BELOW = f"quantization after training below {FULL_BITS:g} bits"
 FORMATS = ("int3", "int4", "int5", "int6", "int8")
@@ -111,7 +112,7 @@ class _Solved:
     way: Way
     optimum: Optimum  # of each draw, (S + 1,)
     loss: np.ndarray  # at the N and D of the estimate, (S + 1,)
-    told: np.ndarray  # ... with the share of each law stretched as its own intervals are
+    stretched: np.ndarray  # ... with the share of each law stretched as its own intervals are
     gap: np.ndarray  # likewise
     sure: bool
     reach: float
@@ -133,33 +134,25 @@ def gap_laws(
     if not asked:
         return {}, {}
     try:
-        found = {False: gap_law(fits)}
+        laws = {False: gap_law(fits)}
     except InputError as fault:
         if post is not None:
             raise InputError(f"formats={','.join(post)}: {fault}") from None
         return {}, {"quantization after training": str(fault)}
     if not parts:
-        return found, {}
+        return laws, {}
     try:
-        return found | {True: gap_law(fits, dict.fromkeys(parts, math.nan))}, {}  # whatever the bits
+        return laws | {True: gap_law(fits, dict.fromkeys(parts, math.nan))}, {}  # whatever the bits
     except InputError as fault:
-        return found, {BELOW: str(fault)}
+        return laws, {BELOW: str(fault)}
 
 
-def ways_of(
-    law: Fit,
-    parts: Sequence[str],
-    *,
-    post: Sequence[str] | None,
-    widths: Sequence[float] | None,
-    group: float | None,
-    serving: bool,
-    gaps: Mapping[bool, Fit],
-) -> list[Way]:
+def ways_of(law: Fit, parts: Sequence[str], request: Request, gaps: Mapping[bool, Fit]) -> list[Way]:
     """Every training width served as trained, and with each format after it that has fewer bits and a gap law. 16 bits
     as trained are always there to be compared with. Where nothing is named, what saves something is tried: formats
-    where `serving` is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
-    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if serving else ())}
+    where serving is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
+    post, widths, group = request.post, request.widths, request.group
+    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if request.serving else ())}
     if widths is None:
         lowest = max((law.ranges[p][0] for p in parts if p in law.ranges), default=LOWEST)
         smaller = "P_w" in parts and min(formats.values(), default=FULL_BITS) < FULL_BITS
@@ -232,22 +225,22 @@ def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequ
         edge = float(formulas.infeasible_below(c).flat[0])
         return f"{loss.fit.law.name} leaves no effective parameters at {edge:.3g} bits and below"
     bits = None if way.post is None else way.served
-    found = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
-    if np.isnan(found.loss[0]):
+    best = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
+    if np.isnan(best.loss[0]):
         return "the budget has no room for one parameter and one token"
-    N, D = float(found.N[0]), float(found.D[0])
+    N, D = float(best.N[0]), float(best.D[0])
     trained = _finite_or_inf(formulas.training_loss(c, N, D, widths))
     added = np.zeros_like(trained) if g is None else _finite_or_inf(formulas.gap(g, N, D, bits, widths))
-    gap_told = added if gap is None else stretched(added, gap.reach)
+    stretched_gap = added if gap is None else stretched(added, gap.reach)
     at = {"N": N, "D": D, **widths} | ({} if bits is None else {"P_post": bits})
     used = [loss] if gap is None else [loss, gap]
     most = float(budget.most_tokens(N, trained=charged, served=way.served))
     return _Solved(
         way=way,
-        optimum=found,
+        optimum=best,
         loss=trained + added,
-        told=stretched(trained, loss.reach) + gap_told,
-        gap=gap_told,
+        stretched=stretched(trained, loss.reach) + stretched_gap,
+        gap=stretched_gap,
         sure=all(law.sure for law in used),
         reach=max(law.reach for law in used),
         charged=charged,
@@ -271,7 +264,7 @@ def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.nda
         served=way.served,
         N=from_draws(N, s.sure, s.reach),
         D=from_draws(D, s.sure, s.reach),
-        loss=from_draws(s.told, s.sure, 1.0),
+        loss=from_draws(s.stretched, s.sure, 1.0),
         gap=from_draws(s.gap, s.sure, 1.0),
         excess=from_draws(excess, s.sure and best.sure, max(s.reach, best.reach)),
         bytes=from_draws(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
