@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.errors import InputError
-
-DRAWS = 1000
+from analysis.fitting.options import Options
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """LAW, TABLE.csv and how to fit the one to the other; `options_of` reads the latter back."""
     parser.add_argument("law", metavar="LAW", help="a name from `laws`")
     parser.add_argument("table", metavar="TABLE.csv", type=Path)
-    parser.add_argument("--objective", default="huber", help="huber (default) or squares, of ln(prediction / loss)")
+    parser.add_argument(
+        "--objective", default=Options.objective, help="huber (default) or squares, of ln(prediction / loss)"
+    )
     parser.add_argument(
         "--huber-delta", type=float, help="in log loss; default 1.345 x the scatter between seeds, else 1e-3"
     )
@@ -25,12 +26,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--bits",
         type=float,
         nargs=2,
-        default=(3, 6),
+        default=Options.bits,
         metavar=("LOW", "HIGH"),
         help="P_post that a gap law is fitted on",
     )
     parser.add_argument(
-        "--gap-below", type=float, default=0.5, metavar="NATS", help="largest predicted gap that is fitted"
+        "--gap-below",
+        type=float,
+        default=Options.gap_below,
+        metavar="NATS",
+        help="largest predicted gap that is fitted",
     )
     add_filter(parser)
 
@@ -46,12 +51,16 @@ def options_of(chosen: argparse.Namespace) -> dict:
     return {name: getattr(chosen, name) for name in names} | {"bits": tuple(chosen.bits)}
 
 
-def add_draws(parser: argparse.ArgumentParser) -> None:
-    """How intervals are drawn."""
+def add_draws(parser: argparse.ArgumentParser, draws: int = Options.bootstrap) -> None:
+    """How intervals are drawn, by default with so many draws."""
     parser.add_argument(
-        "--bootstrap", type=int, default=DRAWS, metavar="DRAWS", help=f"default {DRAWS}; 0: no intervals"
+        "--bootstrap",
+        type=int,
+        default=draws,
+        metavar="DRAWS",
+        help=f"default {draws}; 0: no intervals",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=Options.seed, help="of the bootstrap")
 
 
 def progress(line: str) -> None:

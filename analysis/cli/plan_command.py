@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.cli.arguments import aligned
 from analysis.errors import InputError
-from analysis.planning.request import DRAWS
+from analysis.planning.request import Request
 
 if TYPE_CHECKING:
     from analysis.planning.plan import Plan
@@ -34,7 +34,9 @@ def add_parser(commands) -> None:
     parser.add_argument("--widths", metavar="P,P,...", help="bits in training, e.g. 8,16; default: all from the lowest")
     parser.add_argument("--group", type=float, help="values that share a 16-bit scale below 16 bits")
     parser.add_argument("--fixed-bytes", type=float, default=0.0, help="of what is never quantized, e.g. embeddings")
-    parser.add_argument("--draws", type=int, default=DRAWS, help=f"for intervals, default {DRAWS}; 0: none")
+    parser.add_argument(
+        "--draws", type=int, default=Request.draws, help=f"for intervals, default {Request.draws}; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.set_defaults(run=run)
 

@@ -6,9 +6,7 @@ Nothing heavier than argparse is imported before a command runs.
 import argparse
 from pathlib import Path
 
-from analysis.cli.arguments import progress
-
-DRAWS = 400
+from analysis.cli.arguments import add_draws, progress
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -21,10 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument("--results", metavar="FOLDER", type=Path, default=Path("results"), help="where the tables are")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where the report goes; default: beside the tables")
-    parser.add_argument(
-        "--bootstrap", type=int, default=DRAWS, metavar="DRAWS", help=f"default {DRAWS}; 0: no intervals"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_draws(parser, draws=400)
     parser.set_defaults(run=run)
 
 

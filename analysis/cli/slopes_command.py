@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from analysis.cli.arguments import account, add_options, csv_path, options_of, progress
 
 if TYPE_CHECKING:
-    from analysis.diagnostics.slopes import ByWidth, Estimate, Slopes
+    from analysis.diagnostics.slopes import ByWidth, Slope, Slopes
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -74,11 +74,11 @@ def _block(title: str, slopes: "Slopes") -> list[str]:
     return [*lines, f"  slope {verdict}: {reason}"]
 
 
-def _octave(e: "Estimate") -> str:
+def _octave(e: "Slope") -> str:
     return f"D {e.low_D:.3g} to {e.high_D:.3g}".ljust(22)
 
 
-def _told(e: "Estimate", units: str) -> str:
+def _told(e: "Slope", units: str) -> str:
     if e.clusters == 0:
         return "not told by these rows"
     ends = f"[{e.low:.3f}, {e.high:.3f}]" if e.low == e.low else "no interval"

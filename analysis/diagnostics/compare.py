@@ -1,4 +1,4 @@
-"""Ranks laws by how well they foretell rows that they were not fitted on.
+"""Ranks laws by how well they predict rows that they were not fitted on.
 
 A comparison is only one of laws if the rows are the same, in the fit and in the score. So each ranking is of the laws
 that can use one set of rows: the rows of some law, or what several have in common. A law that describes training in low
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from analysis import table
-from analysis.diagnostics.holdout import check, shared_rows, sorted_rows
-from analysis.diagnostics.ranking import Ranking, rank
+from analysis.diagnostics.holdout import FOLDS, Holdout, shared_rows, sorted_rows
+from analysis.diagnostics.ranking import Candidates, Ranking, rank
 from analysis.errors import InputError
 from analysis.fitting.options import Options
 from analysis.fitting.selection import Selection, select
@@ -53,7 +53,7 @@ def compare(
     laws: Iterable[str | Law] | None = None,
     response: str | None = None,
     seed: int = 0,
-    folds: int = 5,
+    folds: int = FOLDS,
     progress: Callable[[str], None] = lambda _: None,
     **options,
 ) -> Comparison:
@@ -66,7 +66,7 @@ def compare(
     Raises:
         InputError: unknown law, hold-out or response, a bad filter or option, or not one law can be scored.
     """
-    check(holdout, seed=seed, folds=folds)
+    held_out = Holdout(name=holdout, seed=seed, folds=folds)
     if response is not None and response not in RESPONSES:
         raise InputError(f"response={response}: use one of {', '.join(RESPONSES)}")
     chosen = Options(bootstrap=0, seed=seed, **options)
@@ -83,10 +83,11 @@ def compare(
                     alone[law.name] = select(law, rows, bits=chosen.bits)
                 except InputError as fault:
                     skipped[law.name] = str(fault)
+        candidates = Candidates(response=kind, rows=rows, alone=alone, holdout=held_out, options=chosen)
         why, ranked = {}, set()
         for shared, members in shared_rows({law.name: law for law in asked}, alone, rows, chosen):
             try:
-                ranking = rank(rows, kind, shared, members, alone, (holdout, seed, folds), chosen, progress)
+                ranking = rank(candidates, shared, members, progress)
             except InputError as fault:
                 why |= dict.fromkeys(members, str(fault))
                 continue

@@ -1,7 +1,7 @@
-"""Hold-outs: which rows a law is fitted on, which it must foretell, and how far off it was.
+"""Hold-outs: which rows a law is fitted on, which it must predict, and how far off it was.
 
-`N`, `D`      the largest size, or the longest training, is foretold from all others
-`both`        neither is fitted; what is foretold has both, where the table has such rows, else either
+`N`, `D`      the largest size, or the longest training, is predicted from all others
+`both`        neither is fitted; what is predicted has both, where the table has such rows, else either
 `random`      folds of whole groups, the groups of one N spread over the folds
 `cell`        each (N, D) in turn, without any row of a group that has rows in it
 
@@ -20,7 +20,7 @@ from analysis.errors import InputError
 from analysis.fitting.estimate import fit_rows
 from analysis.fitting.intervals import LEAST_CLUSTERS
 from analysis.fitting.options import Options
-from analysis.fitting.quality import diagnose
+from analysis.fitting.quality import diagnose, r2
 from analysis.fitting.selection import Selection, enough, select
 from analysis.laws.law import Law
 
@@ -31,8 +31,25 @@ WORST = ("ok", "at_bound", "not_converged", "unidentified", "not fitted")  # sta
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """One of `HOLDOUTS`; `seed` and the number of `folds` are for `random`."""
+
+    name: str
+    seed: int = 0
+    folds: int = FOLDS
+
+    def __post_init__(self):
+        if self.name not in HOLDOUTS:
+            raise InputError(f"holdout={self.name}: use one of {', '.join(HOLDOUTS)}")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed}: expected a number of 0 or above")
+        if self.folds < 2:
+            raise InputError(f"folds={self.folds}: expected at least 2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Rows to fit and rows to foretell, (n,) each; in every fold they have no row in common."""
+    """Rows to fit and rows to predict, (n,) each; in every fold they have no row in common."""
 
     label: str
     train: np.ndarray
@@ -48,6 +65,20 @@ class Trained:
     status: str
     params: dict[str, float]
     reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """A law's predictions (n,) in nats for the held-out rows, NaN for others and where it has none, and its fits."""
+
+    law: Law
+    prediction: np.ndarray
+    fits: list[Trained]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether any part could be fitted."""
+        return not all(trained.reason for trained in self.fits)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,39 +113,30 @@ def groups(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
     return "row", np.arange(len(frame))
 
 
-def check(holdout: str, *, seed: int, folds: int) -> None:
-    """Raises InputError unless these are a hold-out, a seed and a number of folds."""
-    if holdout not in HOLDOUTS:
-        raise InputError(f"holdout={holdout}: use one of {', '.join(HOLDOUTS)}")
-    if seed < 0:
-        raise InputError(f"seed={seed}: expected a number of 0 or above")
-    if folds < 2:
-        raise InputError(f"folds={folds}: expected at least 2")
-
-
-def split(frame: pd.DataFrame, holdout: str, *, seed: int = 0, folds: int = FOLDS) -> list[Fold]:
-    """The folds of a hold-out, by N and D; `seed` and `folds` are for `random`. Rows without a group keep the order.
+def split(frame: pd.DataFrame, holdout: Holdout) -> list[Fold]:
+    """The folds of a hold-out, by N and D. Rows without a group keep the order.
 
     Raises:
-        InputError: no such hold-out, or the table has too few values of N or D, or too few groups, for it.
+        InputError: the table has too few values of N or D, or too few groups, for it.
     """
-    check(holdout, seed=seed, folds=folds)
-    if holdout == "random":
-        return _random(frame, seed, folds)
-    if holdout == "cell":
+    if holdout.name == "random":
+        return _random(frame, holdout.seed, holdout.folds)
+    if holdout.name == "cell":
         return _cells(frame)
     top = {}
-    for symbol in ("N", "D") if holdout == "both" else (holdout,):
+    for symbol in ("N", "D") if holdout.name == "both" else (holdout.name,):
         values = frame[symbol].to_numpy(float)
         top[symbol] = values == values.max()
         if top[symbol].all():
-            raise InputError(f"holdout={holdout}: {symbol} is {values.max():g} in all rows, needs two different values")
+            raise InputError(
+                f"holdout={holdout.name}: {symbol} is {values.max():g} in all rows, needs two different values"
+            )
     away, test = np.logical_or.reduce([*top.values()]), np.logical_and.reduce([*top.values()])
     label = " and ".join(f"{symbol} = {frame[symbol].max():g}" for symbol in top)
     if not test.any():
         test, label = away, label.replace(" and ", " or ")
     if away.all():
-        raise InputError(f"holdout={holdout}: all rows have {label.replace(' and ', ' or ')}, none is left to fit")
+        raise InputError(f"holdout={holdout.name}: all rows have {label.replace(' and ', ' or ')}, none is left to fit")
     return [Fold(label=label, train=~away, test=test)]
 
 
@@ -140,13 +162,12 @@ def _cells(frame: pd.DataFrame) -> list[Fold]:
     cells, cell = np.unique(pairs, axis=0, return_inverse=True)
     if len(cells) < 2:
         raise InputError(f"holdout=cell: all rows have N = {cells[0, 0]:g} and D = {cells[0, 1]:g}, needs two cells")
-    made = []
+    folds = []
     for i, (size, tokens) in enumerate(cells):
         test = cell.ravel() == i
-        made.append(
-            Fold(label=f"N = {size:g}, D = {tokens:g}", train=~np.isin(label, np.unique(label[test])), test=test)
-        )
-    return made
+        train = ~np.isin(label, np.unique(label[test]))
+        folds.append(Fold(label=f"N = {size:g}, D = {tokens:g}", train=train, test=test))
+    return folds
 
 
 def shared_rows(
@@ -159,43 +180,45 @@ def shared_rows(
     sets = {frozenset(selection.frame.index) for selection in alone.values()}
     while len(wider := sets | {a & b for a, b in itertools.combinations(sets, 2) if a & b}) > len(sets):
         sets = wider
-    found = {}
+    fitted_on: dict[frozenset, dict[str, Selection]] = {}
     for shared in sets:
-        found[shared] = {}
+        fitted_on[shared] = {}
         for name in (name for name, selection in alone.items() if shared <= set(selection.frame.index)):
             try:
                 selection = select(laws[name], rows[rows.index.isin(shared)], bits=options.bits)
             except InputError:
                 continue
             if len(selection.frame) == len(shared):
-                found[shared][name] = selection
+                fitted_on[shared][name] = selection
 
     def needed(shared: frozenset, members: dict) -> bool:
-        if any(shared < other and members.keys() <= more.keys() for other, more in found.items()):
+        if any(shared < other and members.keys() <= more.keys() for other, more in fitted_on.items()):
             return False
-        return len(members) > 1 or (len(members) == 1 and not any(members.keys() < m.keys() for m in found.values()))
+        if len(members) != 1:
+            return len(members) > 1
+        return not any(members.keys() < more.keys() for more in fitted_on.values())
 
-    kept = [pair for pair in found.items() if needed(*pair)]
-    return sorted(kept, key=lambda pair: (-len(pair[1]), -len(pair[0]), sorted(pair[1])))
+    chosen = [pair for pair in fitted_on.items() if needed(*pair)]
+    return sorted(chosen, key=lambda pair: (-len(pair[1]), -len(pair[0]), sorted(pair[1])))
 
 
 def small_gaps(members: Mapping[str, Selection], options: Options) -> tuple[frozenset, dict[str, str]]:
     """Rows (labels of the index) whose gap each law, fitted to all rows, predicts to be below `options.gap_below`; and
     the laws that cannot be fitted, with the reason."""
-    kept, excluded = [], {}
+    small, excluded = [], {}
     for law, selection in members.items():
         try:
-            kept.append(frozenset(fit_rows(selection.law, selection.frame, options).frame.index))
+            small.append(frozenset(fit_rows(selection.law, selection.frame, options).frame.index))
         except InputError as fault:
             excluded[law] = str(fault)
-    return (frozenset.intersection(*kept) if kept else frozenset()), excluded
+    return (frozenset.intersection(*small) if small else frozenset()), excluded
 
 
-def foretell(law: Law, frame: pd.DataFrame, folds: list[Fold], options: Options) -> tuple[np.ndarray, list[Trained]]:
-    """Predictions (n,) in nats of `law` for the held-out rows, and its fits; NaN where it could not say.
+def predict_held_out(law: Law, frame: pd.DataFrame, folds: list[Fold], options: Options) -> HeldOut:
+    """What `law` predicts for the held-out rows of each fold, fitted to the others.
 
-    It cannot where the law has no value, where the training part is too small for it, and where the prediction hangs
-    on a parameter that no training row depends on (a scheme never fitted).
+    It has no prediction where the law has no value, where the training part is too small for it, and where the
+    prediction depends on a parameter that no training row depends on (a scheme never fitted).
     """
     prediction = np.full(len(frame), np.nan)
     by_training: dict[bytes, list[Fold]] = {}
@@ -214,44 +237,39 @@ def foretell(law: Law, frame: pd.DataFrame, folds: list[Fold], options: Options)
         params = fitted.params
         status = diagnose(fitted).status
         fits.append(Trained(labels=labels, rows=len(fitted.frame), status=status, params=params))
-        deaf = ~np.any(law.gradient(params, train)[1] != 0, axis=0)
+        unseen = ~np.any(law.gradient(params, train)[1] != 0, axis=0)
         for fold in shared:
             value, slopes = law.gradient(params, frame[fold.test])
-            prediction[fold.test] = np.where(np.any(slopes[:, deaf] != 0, axis=1), np.nan, value)
-    return prediction, fits
+            prediction[fold.test] = np.where(np.any(slopes[:, unseen] != 0, axis=1), np.nan, value)
+    return HeldOut(law=law, prediction=prediction, fits=fits)
 
 
 def measures(frame: pd.DataFrame, response: str, prediction: np.ndarray, test: np.ndarray) -> Measures:
     """How far `prediction` (n,) was off the column `response` on the rows `test` (n,)."""
     y = frame[response].to_numpy(float)
-    found = test & np.isfinite(prediction)
-    error = (prediction - y)[found]
-    if not found.any():
+    scored = test & np.isfinite(prediction)
+    error = (prediction - y)[scored]
+    if not scored.any():
         nothing = dict.fromkeys(("rmse", "mae", "bias", "log_rmse", "r2"), np.nan)
         return Measures(rows=int(test.sum()), predicted=0, r2_within={}, **nothing)
-    logs = np.log(prediction[found] / y[found]) if response == "loss" else np.full(1, np.nan)
+    logs = np.log(prediction[scored] / y[scored]) if response == "loss" else np.full(1, np.nan)
     within = {}
     if response != "loss" and "P_post" in frame:
         width = frame["P_post"].to_numpy(float)
-        for bits in np.unique(width[found]):
-            rows = found & (width == bits)
+        for bits in np.unique(width[scored]):
+            rows = scored & (width == bits)
             if rows.sum() > 2:
-                within[f"{bits:g}"] = _r2(y[rows], prediction[rows])
+                within[f"{bits:g}"] = r2(y[rows], prediction[rows])
     return Measures(
         rows=int(test.sum()),
-        predicted=int(found.sum()),
+        predicted=int(scored.sum()),
         rmse=float(np.sqrt(np.mean(error**2))),
         mae=float(np.mean(np.abs(error))),
         bias=float(np.mean(error)),
         log_rmse=float(np.sqrt(np.mean(logs**2))),
-        r2=_r2(y[found], prediction[found]),
+        r2=r2(y[scored], prediction[scored]),
         r2_within=within,
     )
-
-
-def _r2(y: np.ndarray, prediction: np.ndarray) -> float:
-    total = np.sum((y - y.mean()) ** 2)
-    return float(1 - np.sum((y - prediction) ** 2) / total) if total > 0 else float("nan")
 
 
 def upsets(best: np.ndarray, other: np.ndarray, label: np.ndarray, seed: int) -> float:

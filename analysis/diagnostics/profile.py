@@ -1,7 +1,7 @@
 """The profile of one parameter: how much the objective rises when it is held at a value and all others are free.
 
 E and the exponents of a loss law trade off along curved valleys, where an interval made from a covariance is wrong; the
-profile follows the valley (`valley` says how, and what its two intervals are).
+profile follows the valley (`fitting.profile_likelihood` says how, and what its two intervals are).
 """
 
 import dataclasses
@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.fitting.estimate import Fitted, fit_rows
+from analysis.fitting.estimate import Fitted, prepare
 from analysis.fitting.fit import Fit
 from analysis.fitting.options import Options
-from analysis.fitting.profile_likelihood import Valley
-from analysis.fitting.selection import Selection, selected
+from analysis.fitting.profile_likelihood import ProfileLikelihood
 from analysis.laws.law import Law
 
 
@@ -65,32 +64,32 @@ def profile(
     Raises:
         InputError: what a fit of the law raises; no such parameter; values outside its bounds; a fit of other rows.
     """
-    selection, fitted = _fitted(law, frame, options)
-    symbols = fitted.problem.law.symbols
+    fitted = _fitted(law, frame, options)
+    symbols = fitted.law.symbols
     if symbol not in symbols:
-        raise InputError(f"{symbol}: {fitted.problem.law.name} has no such parameter; use one of {', '.join(symbols)}")
-    valley = Valley(fitted, symbol)
-    asked = None if values is None else valley.positions(values)
-    (plain, rule), (clustered, clustered_rule) = valley.plain_limit(), valley.clustered_limit(fitted.frame)
+        raise InputError(f"{symbol}: {fitted.law.name} has no such parameter; use one of {', '.join(symbols)}")
+    likelihood = ProfileLikelihood(fitted, symbol)
+    asked = None if values is None else likelihood.positions(values)
+    (plain, rule), (clustered, clustered_rule) = likelihood.plain_limit(), likelihood.clustered_limit()
     limits = [limit for limit in (plain, clustered) if np.isfinite(limit)]
-    at, points, height = valley.trace(limits, asked)
-    least = min(valley.least, height.min())
-    warnings = list(selection.warnings)
-    if valley.least - least > 1e-6 * (valley.scale + least):
-        where = f"{symbol} = {valley.natural(at[np.argmin(height)]):.6g}"
+    at, points, height = likelihood.trace(limits, asked)
+    least = min(likelihood.least, height.min())
+    warnings = list(fitted.warnings)
+    if likelihood.least - least > 1e-6 * (likelihood.scale + least):
+        where = f"{symbol} = {likelihood.natural(at[np.argmin(height)]):.6g}"
         warnings.append(f"the profile falls below the optimum of the fit, near {where}")
-    order = np.argsort(valley.natural(at))
-    others = valley.pinned.outside(points[order])
-    ends = [valley.ends(at, height - least, limit, whole=asked is None) for limit in (plain, clustered)]
+    order = np.argsort(likelihood.natural(at))
+    others = likelihood.pinned.outside(points[order])
+    ends = [likelihood.ends(at, height - least, limit, whole=asked is None) for limit in (plain, clustered)]
     return Profile(
-        law=fitted.problem.law.name,
+        law=fitted.law.name,
         symbol=symbol,
-        unit=valley.parameter.unit,
-        bounds=(valley.parameter.lower, valley.parameter.upper),
+        unit=likelihood.parameter.unit,
+        bounds=(likelihood.parameter.lower, likelihood.parameter.upper),
         rows=len(fitted.frame),
-        left_out=selection.left_out | fitted.left_out,
+        left_out=fitted.left_out,
         estimate=fitted.params[symbol],
-        values=valley.natural(at)[order],
+        values=likelihood.natural(at)[order],
         rise=(height - least)[order],
         params={s: others[:, j] for j, s in enumerate(symbols) if s != symbol},
         low=ends[0][0],
@@ -105,19 +104,17 @@ def profile(
     )
 
 
-def _fitted(law: str | Law | Fit, frame: pd.DataFrame, options: dict) -> tuple[Selection, Fitted]:
+def _fitted(law: str | Law | Fit, frame: pd.DataFrame, options: dict) -> Fitted:
     given = law if isinstance(law, Fit) else None
     if given:
         law = given.law
         objective = "squares" if given.law.response == "loss" and given.huber_delta is None else "huber"
         options = {"filter": given.filter, "huber_delta": given.huber_delta, "objective": objective} | options
-    asked = Options(**{"bootstrap": 0} | options)
-    selection = selected(law, frame, asked)
-    fitted = fit_rows(selection.law, selection.frame, asked)
-    found = len(fitted.frame), float(fitted.solution.values.min())
-    if given and not (given.rows == found[0] and np.isclose(given.value, found[1], rtol=1e-4, atol=1e-12)):
+    fitted = prepare(law, frame, Options(**{"bootstrap": 0} | options))
+    rows, value = len(fitted.frame), fitted.value
+    if given and not (given.rows == rows and np.isclose(given.value, value, rtol=1e-4, atol=1e-12)):
         raise InputError(
             f"{given.law.name}: the fit has {given.rows} rows and an objective of {given.value:.6g}, this table gives "
-            f"{found[0]} and {found[1]:.6g}; give the table and the options of the fit"
+            f"{rows} and {value:.6g}; give the table and the options of the fit"
         )
-    return selection, fitted
+    return fitted

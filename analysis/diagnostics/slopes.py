@@ -27,12 +27,11 @@ from scipy import stats
 from analysis import table
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.fitting.estimate import fit_rows
+from analysis.fitting.estimate import Fitted, prepare
 from analysis.fitting.fit import fit
-from analysis.fitting.intervals import LEAST_CLUSTERS, LEVEL, clusters, degrees, quantile
-from analysis.fitting.jackknife import jackknife
+from analysis.fitting.intervals import LEAST_CLUSTERS, LEVEL, Interval, clusters, degrees, quantile
+from analysis.fitting.jackknife import one_step_jackknife
 from analysis.fitting.options import Options
-from analysis.fitting.selection import Selection, selected
 from analysis.fitting.solver import Local, minimise
 from analysis.laws.law import Columns, Law, Parameter
 from analysis.laws.registry import named
@@ -45,24 +44,21 @@ STARTS = (0.0, 0.5, 1.0)
 HALF = 0.5  # share of itself by which a slope cannot change in an octave if it is to be called constant
 UNTOLD = 0.005  # change of slope in an octave that two digits do not show, as rounding makes it without noise
 CONSTANT, BENT, UNDECIDED = "constant", "not constant", "not decidable"
+COLUMNS = ("low_D", "high_D", "value", "se", "low", "high", "p", "clusters")  # of slopes.csv, from each `Slope`
 SD = "sd of gap"
 SETTING = ("format_post", "granularity_post", "ptq", "format_w", "format_a", "format_kv")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A slope d ln gap / d ln D between two D, or a coefficient of (ln D)^2, with its 95% interval.
+class Slope(Interval):
+    """A slope d ln gap / d ln D between two D, or a coefficient of (ln D)^2.
 
     `p` is the two-sided probability of one as far from zero if it were zero. Without an interval (fewer than four
-    clusters that tell it) se, low, high and p are NaN; without any that tells it, so is the value.
+    clusters that tell it) p is NaN too; without any that tells it, so is the value.
     """
 
     low_D: float
     high_D: float
-    value: float
-    se: float
-    low: float
-    high: float
     p: float
     clusters: int
 
@@ -83,9 +79,9 @@ class Slopes:
     single: int
     units: str
     trusted: bool
-    local: list[Estimate]
-    constant: Estimate
-    curvature: Estimate
+    local: list[Slope]
+    constant: Slope
+    curvature: Slope
 
     @property
     def verdict(self) -> tuple[str, str]:
@@ -135,8 +131,8 @@ def local_slopes(law: str | Law, frame: pd.DataFrame, *, only: str | None = None
     Raises:
         InputError: what a fit of the law raises; a law of losses; no group that spans two D.
     """
-    selection, rows, _ = _fitted_rows(law, frame, options)
-    return _slopes(selection.law, table.filtered(rows, only))
+    fitted, rows = _fitted(law, frame, options)
+    return _slopes(fitted.law, table.filtered(rows, only))
 
 
 def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = None, **options) -> ByWidth:
@@ -145,21 +141,21 @@ def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = N
     Raises:
         InputError: as `local_slopes`; a width without slopes is no fault.
     """
-    selection, rows, left_out = _fitted_rows(law, frame, options)
-    rows, found, skipped = table.filtered(rows, only), {}, {}
-    together = _slopes(selection.law, rows)
-    for bits, part in rows.groupby("P_post") if selection.law.response == "gap" and "P_post" in rows else ():
+    fitted, rows = _fitted(law, frame, options)
+    rows, widths, skipped = table.filtered(rows, only), {}, {}
+    together = _slopes(fitted.law, rows)
+    for bits, part in rows.groupby("P_post") if fitted.law.response == "gap" and "P_post" in rows else ():
         try:
-            found[float(bits)] = _slopes(selection.law, part)
+            widths[float(bits)] = _slopes(fitted.law, part)
         except InputError as fault:
             skipped[float(bits)] = str(fault)
     return ByWidth(
-        law=selection.law,
+        law=fitted.law,
         together=together,
-        widths=found,
+        widths=widths,
         skipped=skipped,
-        left_out=left_out,
-        warnings=selection.warnings,
+        left_out=fitted.left_out,
+        warnings=fitted.warnings,
     )
 
 
@@ -172,7 +168,12 @@ def numbers(found: ByWidth) -> pd.DataFrame:
         for kind, estimate in each:
             verdict = slopes.verdict[0] if kind == "curvature" else ""
             made.append(
-                {"law": found.law.name, "P_post": bits, "kind": kind, **dataclasses.asdict(estimate)}
+                {
+                    "law": found.law.name,
+                    "P_post": bits,
+                    "kind": kind,
+                    **{name: getattr(estimate, name) for name in COLUMNS},
+                }
                 | {"rows": slopes.rows, "single": slopes.single, "units": slopes.units, "trusted": slopes.trusted}
                 | {"verdict": verdict}
             )
@@ -185,16 +186,14 @@ def write(path: Path, found: ByWidth) -> None:
         numbers(found).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
-def _fitted_rows(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Selection, pd.DataFrame, dict[str, int]]:
-    """The rows that a gap law is fitted on, with the standard deviation of each, and why others are not among them."""
+def _fitted(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Fitted, pd.DataFrame]:
+    """A gap law at its optimum, and the rows that it is fitted on with the standard deviation of each."""
     law = named(law) if isinstance(law, str) else law
     if law.response == "loss":
         raise InputError(f"{law.name}: a law of losses; slopes are told of a gap law")
-    asked = Options(**{"bootstrap": 0} | options)
-    selection = selected(law, frame, asked)
-    fitted = fit_rows(selection.law, selection.frame, asked)
+    fitted = prepare(law, frame, Options(**{"bootstrap": 0} | options))
     sd = np.broadcast_to(fitted.problem.sd, len(fitted.frame))
-    return selection, fitted.frame.assign(**{SD: sd}), selection.left_out | fitted.left_out
+    return fitted, fitted.frame.assign(**{SD: sd})
 
 
 def _slopes(law: Law, rows: pd.DataFrame) -> Slopes:
@@ -250,7 +249,7 @@ def curved(law: Law, *, D_0: float) -> Law:
     )
 
 
-def law_curvature(law: str | Law, frame: pd.DataFrame, **options) -> Estimate:
+def law_curvature(law: str | Law, frame: pd.DataFrame, **options) -> Slope:
     """gamma_DD of the law bent by `curved`: like `Slopes.curvature`, but with the law's own dependence on N and widths
     instead of amplitudes, and the interval of a fit.
 
@@ -294,7 +293,7 @@ def _knots(tokens: np.ndarray) -> np.ndarray:
     return np.array([*kept[: max(1, len(kept) - 1)], values[-1]])
 
 
-def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> list[Estimate]:
+def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> list[Slope]:
     """The coefficients of gap = a_group exp(basis @ coefficients), basis (n, J), with a jackknife over clusters.
 
     `ends`: the D that each speaks of. The first `slopes` of them (None: all) are started at several values.
@@ -327,7 +326,7 @@ def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> 
     residual, turns = (part[0] for part in model(point[None]))
     of_cluster = np.eye(cluster.max() + 1)[cluster]
     curvatures = np.einsum("nk,ni,nj->kij", of_cluster, turns, turns)
-    covariance = jackknife(curvatures, of_cluster.T @ (turns * residual[:, None]))
+    covariance = one_step_jackknife(curvatures, of_cluster.T @ (turns * residual[:, None]))
     shares = np.einsum("kjj->kj", curvatures) > 1e-9 * np.einsum("kjj->j", curvatures)
     telling = shares.sum(axis=0) * (_told_apart(basis, group) & (np.abs(point) < edge))
     return [
@@ -348,11 +347,11 @@ def _told_apart(basis: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def _estimate(
     value: float, se: float, clusters: int, low_D: float, high_D: float, *, freedom: int | None = None
-) -> Estimate:
+) -> Slope:
     value, se = value if clusters else np.nan, se if clusters >= LEAST_CLUSTERS else np.nan
     freedom = freedom or degrees("clusters", clusters)
     reach = quantile(freedom) * se
     with np.errstate(divide="ignore", invalid="ignore"):
         p = float(2 * stats.t.sf(np.abs(value) / np.float64(se), freedom))
     ends = {"low": value - reach, "high": value + reach}
-    return Estimate(low_D=low_D, high_D=high_D, value=value, se=se, p=p, clusters=clusters, **ends)
+    return Slope(low_D=low_D, high_D=high_D, value=value, se=se, p=p, clusters=clusters, **ends)

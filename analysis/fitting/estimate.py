@@ -1,4 +1,4 @@
-"""How each kind of response is fitted: losses once, gaps together with their error model.
+"""From a law and a table to the optimum: `prepare` is where every fit begins, whatever is asked of it then.
 
 A loss law is one robust fit. A gap law is a fixed point: the rows that count are those with a small enough predicted
 gap, their standard deviations are those at the predicted gap, and both are known only once the law is fitted. Iteration
@@ -15,9 +15,11 @@ from analysis.fitting import noise
 from analysis.fitting.noise import GapNoise, gap_errors
 from analysis.fitting.objective import Problem
 from analysis.fitting.options import Options
-from analysis.fitting.selection import enough
+from analysis.fitting.selection import enough, select
 from analysis.fitting.solver import Solution, minimise
 from analysis.laws.law import Law
+from analysis.laws.registry import named
+from analysis.table import filtered
 
 PUBLISHED_DELTA = 1e-3  # Huber's delta in log loss where a table has no replicates (Hoffmann et al. 2022)
 STARTS = 64  # starts that are polished: the best of the law's grid
@@ -26,13 +28,24 @@ REWEIGHTINGS = 50
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """The final problem, its rows, the solutions from all starts, and the error model of a gap law."""
+    """A law at its optimum for a table.
 
-    problem: Problem
+    `frame` holds the rows that were used, `left_out` says how many others were not and why, `warnings` what bears on
+    that choice. `problem`: the objective on these rows, of the law without what they do not tell; `solution`: from all
+    starts; `noise`: the error model of a gap law.
+    """
+
+    options: Options
     frame: pd.DataFrame
-    solution: Solution
-    noise: GapNoise | None
     left_out: dict[str, int]
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    problem: Problem
+    solution: Solution
+    noise: GapNoise | None = None
+
+    @property
+    def law(self) -> Law:
+        return self.problem.law
 
     @property
     def best(self) -> np.ndarray:
@@ -42,11 +55,30 @@ class Fitted:
     @property
     def params(self) -> dict[str, float]:
         values = self.problem.outside(self.best[None])[0]
-        return dict(zip(self.problem.law.symbols, map(float, values), strict=True))
+        return dict(zip(self.law.symbols, map(float, values), strict=True))
+
+    @property
+    def value(self) -> float:
+        """The objective at `best`."""
+        return float(self.solution.values.min())
+
+
+def prepare(law: str | Law, table: pd.DataFrame, options: Options) -> Fitted:
+    """Choose the rows of `table` that `law` describes and find the law's optimum for them.
+
+    Raises:
+        InputError: no such law, a bad filter, a missing or bad column, too few rows or different values, or no start
+            gives every row a prediction.
+    """
+    law = named(law) if isinstance(law, str) else law
+    selection = select(law, filtered(table, options.filter), bits=options.bits)
+    fitted = fit_rows(selection.law, selection.frame, options)
+    left_out = selection.left_out | fitted.left_out
+    return dataclasses.replace(fitted, left_out=left_out, warnings=selection.warnings)
 
 
 def fit_rows(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
-    """The optimum of `law` on `frame`, which holds only rows that belong to it.
+    """The optimum of `law` on `frame`, which holds only rows that it describes.
 
     Raises:
         InputError: no start is feasible, or too few rows are left below `options.gap_below`.
@@ -70,14 +102,14 @@ def _fit_loss(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     y = frame["loss"].to_numpy(float)
     problem = Problem(law=law, x=law.inputs(frame), y=y, scale="log", delta=delta)
     solution = _polish(problem, problem.projected_starts(STARTS))
-    return Fitted(problem=problem, frame=frame, solution=solution, noise=None, left_out={})
+    return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution)
 
 
 def _fit_gap(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     inside, seen = np.ones(len(frame), bool), []
     while not any(np.array_equal(inside, earlier) for earlier in seen):
         seen.append(inside)
-        fitted = _reweighted(law, frame[inside])
+        fitted = _reweighted(law, frame[inside], options)
         inside = law.predict(fitted.params, frame) < options.gap_below
         enough(law, frame[inside], left_out=int((~inside).sum()))
     beyond = int((~seen[-1]).sum())
@@ -85,7 +117,7 @@ def _fit_gap(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     return dataclasses.replace(fitted, left_out={reason: beyond} if beyond else {})
 
 
-def _reweighted(law: Law, frame: pd.DataFrame) -> Fitted:
+def _reweighted(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     gap, errors = frame[law.response].to_numpy(float), gap_errors(frame, law.response)
     equal = np.full(len(gap), np.sqrt(np.mean(gap**2)))
     problem = Problem(law=law, x=law.inputs(frame), y=gap, scale="linear", sd=equal)
@@ -100,4 +132,4 @@ def _reweighted(law: Law, frame: pd.DataFrame) -> Fitted:
         if np.allclose(before, best, rtol=1e-9, atol=1e-12):
             break
     solution = _polish(problem, np.vstack([starts, best]))
-    return Fitted(problem=problem, frame=frame, solution=solution, noise=model, left_out={})
+    return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution, noise=model)

@@ -12,12 +12,11 @@ import pandas as pd
 
 from analysis.errors import InputError
 from analysis.fitting import quality
-from analysis.fitting.estimate import Fitted, fit_rows
-from analysis.fitting.intervals import Bootstrap, Interval, spread
+from analysis.fitting.estimate import Fitted, prepare
+from analysis.fitting.intervals import Bootstrap, Interval, uncertainty
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
-from analysis.fitting.profile_likelihood import Valley
-from analysis.fitting.selection import selected
+from analysis.fitting.profile_likelihood import ProfileLikelihood
 from analysis.laws.law import Law
 
 
@@ -50,8 +49,8 @@ class Fit(quality.Diagnosis):
         """
         if symbol not in self.params:
             raise InputError(f"{symbol}: {self.law.name} has no such parameter; use one of {', '.join(self.params)}")
-        found = self.intervals.get(symbol)
-        return (found.low, found.high) if found else (np.nan, np.nan)
+        interval = self.intervals.get(symbol)
+        return (interval.low, interval.high) if interval else (np.nan, np.nan)
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predicted loss or gap (n,) in nats; NaN where the law leaves no effective parameters."""
@@ -62,8 +61,8 @@ class Fit(quality.Diagnosis):
         if self.draws is None:
             return np.full(len(frame), np.nan)
         symbols = self.law.symbols
-        found = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
-        return np.nanstd(found, axis=0, ddof=1) * self.bootstrap.stretch
+        drawn = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
+        return np.nanstd(drawn, axis=0, ddof=1) * self.bootstrap.stretch
 
 
 def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:
@@ -72,38 +71,34 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     Raises:
         InputError: unknown law, a missing or bad column, too few rows, an option out of range.
     """
-    asked = Options(**options)
-    selection = selected(law, frame, asked)
-    law = selection.law
-    progress(f"{law.name}: {len(selection.frame)} rows, {len(law.parameters)} parameters")
-    fitted = fit_rows(law, selection.frame, asked)
-    progress(f"{law.name}: {asked.bootstrap} bootstrap draws")
-    problem = fitted.problem
-    about = spread(problem, fitted.best, fitted.frame, draws=asked.bootstrap, seed=asked.seed, noise=fitted.noise)
-    found = quality.diagnose(fitted)
-    intervals = about.intervals | {s: _above_zero(fitted, s) for s, i in about.intervals.items() if i.high == 0}
+    fitted = prepare(law, frame, Options(**options))
+    problem, asked, name = fitted.problem, fitted.options, fitted.law.name
+    progress(f"{name}: fitted {len(fitted.law.parameters)} parameters to {len(fitted.frame)} rows")
+    progress(f"{name}: {asked.bootstrap} bootstrap draws")
+    sure, diagnosis = uncertainty(fitted), quality.diagnose(fitted)
+    intervals = sure.intervals | {s: _above_zero(fitted, s) for s, i in sure.intervals.items() if i.high == 0}
     return Fit(
-        law=law,
+        law=fitted.law,
         params=fitted.params,
         intervals=intervals,
-        draws=about.draws,
-        bootstrap=about.bootstrap,
+        draws=sure.draws,
+        bootstrap=sure.bootstrap,
         objective=problem.describe(),
         huber_delta=problem.delta if np.isfinite(problem.delta) else None,
-        value=float(fitted.solution.values.min()),
+        value=fitted.value,
         noise=fitted.noise,
         options=asked,
         rows=len(fitted.frame),
         filter=asked.filter or "",
-        left_out=selection.left_out | fitted.left_out,
+        left_out=fitted.left_out,
         ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
-        warnings=selection.warnings + found.warnings + about.warnings,
-        **{f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "warnings"},
+        warnings=fitted.warnings + diagnosis.warnings + sure.warnings,
+        **{f.name: getattr(diagnosis, f.name) for f in dataclasses.fields(diagnosis) if f.name != "warnings"},
     )
 
 
 def _above_zero(fitted: Fitted, symbol: str) -> Interval:
     """The interval of a coefficient that is zero whatever is left out: refits do not tell how much it could be, the
     rise of the objective does."""
-    low, high = Valley(fitted, symbol).interval(fitted.frame)
-    return Interval(low=low, high=high, se=np.nan)
+    low, high = ProfileLikelihood(fitted, symbol).interval()
+    return Interval(value=fitted.params[symbol], low=low, high=high)

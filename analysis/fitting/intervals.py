@@ -21,12 +21,14 @@ interval is marked as not to be trusted.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.fitting.noise import GapNoise, gap_errors
+from analysis.fitting.estimate import Fitted
+from analysis.fitting.noise import gap_errors
 from analysis.fitting.objective import Problem
 from analysis.fitting.solver import minimise
 from analysis.laws.law import Parameter
@@ -103,7 +105,7 @@ class Bootstrap:
             draws=0,
             seed=seed,
             t=0.0,
-            stretch=float("nan"),
+            stretch=math.nan,
             trusted=False,
         )
 
@@ -127,15 +129,22 @@ class Bootstrap:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A 95% interval and a standard error, in the parameter's unit."""
+    """A number with its 95% interval and its standard error, all in one unit; NaN where the table is too small for
+    them."""
 
-    low: float
-    high: float
-    se: float
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    se: float = math.nan
+
+    @property
+    def sure(self) -> bool:
+        """Whether there is an interval."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Spread:
+class Uncertainty:
     """Intervals by symbol, and the refits that speak of everything else."""
 
     bootstrap: Bootstrap
@@ -146,18 +155,18 @@ class Spread:
     warnings: list[str]
 
 
-def spread(
-    problem: Problem, point: np.ndarray, frame: pd.DataFrame, *, draws: int, seed: int, noise: GapNoise | None
-) -> Spread:
-    """Refit `problem` from its optimum `point` (P,) without each group, and `draws` reweighted copies of it."""
-    chains, left_out = clusters(frame), groups(frame)
+def uncertainty(fitted: Fitted) -> Uncertainty:
+    """Refit a law from its optimum without each group, and so many reweighted copies of its problem as the options
+    say."""
+    problem, draws, seed = fitted.problem, fitted.options.bootstrap, fitted.options.seed
+    chains, left_out = clusters(fitted.frame), groups(fitted.frame)
     if draws == 0 or chains.count < LEAST_CLUSTERS:
         lines = [f"no intervals: only {chains.count} {chains.kind} to draw from, needs at least {LEAST_CLUSTERS}"]
         made = Bootstrap.none(clusters=chains.count, seed=seed)
-        return Spread(bootstrap=made, intervals={}, draws=None, warnings=lines if draws else [])
-    drawn = _refit(problem, point, _weights(chains.labels, draws, seed), frame, noise)
+        return Uncertainty(bootstrap=made, intervals={}, draws=None, warnings=lines if draws else [])
+    drawn = _refit(fitted, _weights(chains.labels, draws, seed))
     few = left_out.count <= MOST_GROUPS
-    without = leave_out(problem, point, left_out.labels) if few else None
+    without = leave_out(fitted, left_out.labels) if few else None
     made = Bootstrap(
         kind=chains.kind,
         clusters=chains.count,
@@ -169,19 +178,19 @@ def spread(
         stretch=_stretch(problem, without, drawn, chains.count) if few else least_stretch(chains.count),
         trusted=chains.trusted,
     )
-    values, best = problem.outside(drawn), problem.outside(point[None])[0]
+    values = problem.outside(drawn)
     if few:
-        intervals = jackknife(problem, point, without, left_out.kind)
+        intervals = jackknife_intervals(fitted, without, left_out.kind)
     else:
-        ordered = enumerate(problem.law.ordered)
-        intervals = {p.symbol: of_draws(p, float(best[j]), values[:, j], made) for j, p in ordered}
+        ordered = enumerate(fitted.law.ordered)
+        intervals = {p.symbol: of_draws(p, fitted.params[p.symbol], values[:, j], made) for j, p in ordered}
     lines = []
     if not chains.trusted:
         lines.append(
             f"fewer than {LEAST_CLUSTERS} clusters: intervals take {chains.count} runs as independent, do not trust "
             "their width"
         )
-    return Spread(bootstrap=made, intervals=intervals, draws=values[:KEPT], warnings=lines)
+    return Uncertainty(bootstrap=made, intervals=intervals, draws=values[:KEPT], warnings=lines)
 
 
 def clusters(frame: pd.DataFrame) -> Groups:
@@ -209,26 +218,28 @@ def groups(frame: pd.DataFrame) -> Groups:
     return chains
 
 
-def leave_out(problem: Problem, point: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def leave_out(fitted: Fitted, labels: np.ndarray) -> np.ndarray:
     """Optima (k, P) without each of the k groups. Standard deviations of gaps stay those of the whole table."""
     k = int(labels.max()) + 1
-    left = dataclasses.replace(problem, weights=(labels != np.arange(k)[:, None]).astype(float))
-    return minimise(left.evaluate, np.tile(point, (k, 1)), *problem.box(), floats_each=left.floats_each).points
+    left = dataclasses.replace(fitted.problem, weights=(labels != np.arange(k)[:, None]).astype(float))
+    return minimise(left.evaluate, np.tile(fitted.best, (k, 1)), *left.box(), floats_each=left.floats_each).points
 
 
-def jackknife(problem: Problem, point: np.ndarray, without: np.ndarray, kind: str) -> dict[str, Interval]:
+def jackknife_intervals(fitted: Fitted, without: np.ndarray, kind: str) -> dict[str, Interval]:
     """Intervals by symbol from the optima `without` (k, P) each group of this `kind`.
 
-    The variance is (k - 1) / k times the sum of squares about their mean, k the groups that tell a parameter: without
+    The variance is (k - 1) / k times the sum of squares about their mean, k the groups that inform a parameter: without
     the others it does not move.
     """
-    best, values, made = problem.outside(point[None])[0], problem.outside(without), {}
-    for j, p in enumerate(problem.law.ordered):
-        told = ~np.isclose(values[:, j], best[j], rtol=1e-9, atol=0.0)
-        if told.sum() < 2:
-            told[:] = True
-        made[p.symbol] = _interval(p, float(best[j]), values[told, j], quantile(degrees(kind, int(told.sum()))))
-    return made
+    values, intervals = fitted.problem.outside(without), {}
+    for j, p in enumerate(fitted.law.ordered):
+        best = fitted.params[p.symbol]
+        informed = ~np.isclose(values[:, j], best, rtol=1e-9, atol=0.0)
+        if informed.sum() < 2:
+            informed[:] = True
+        t = quantile(degrees(kind, int(informed.sum())))
+        intervals[p.symbol] = _interval(p, best, values[informed, j], t)
+    return intervals
 
 
 def _interval(p: Parameter, value: float, values: np.ndarray, t: float) -> Interval:
@@ -271,7 +282,7 @@ class _Scale:
             ends = np.clip([low, high], *np.sort(edges if self.own else p.forward(edges)))
             low, high = np.sort(ends if self.own else p.backward(ends))
         se = se if self.own else float(se * abs(p.slope(np.array(self.value))))
-        return Interval(low=float(low), high=float(high), se=se)
+        return Interval(value=self.value, low=float(low), high=float(high), se=se)
 
 
 def _scatter(values: np.ndarray) -> np.ndarray:
@@ -300,11 +311,13 @@ def _weights(labels: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return (each / each.mean(axis=1, keepdims=True))[:, labels]
 
 
-def _refit(problem, point, weights, frame, noise) -> np.ndarray:
+def _refit(fitted: Fitted, weights: np.ndarray) -> np.ndarray:
+    """Optima (draws, P) with the rows weighed anew by `weights` (draws, n)."""
+    problem, noise = fitted.problem, fitted.noise
     lower, upper = problem.box()
-    points = np.tile(point, (len(weights), 1))
+    points = np.tile(fitted.best, (len(weights), 1))
     for _ in range(1 if noise is None else REWEIGHTINGS):
-        sd = None if noise is None else noise.sd(problem.predict(points), gap_errors(frame, problem.law.response))
+        sd = None if noise is None else noise.sd(problem.predict(points), gap_errors(fitted.frame, fitted.law.response))
         trial = dataclasses.replace(problem, sd=sd, weights=weights)
         points = minimise(
             trial.evaluate, points, lower, upper, floats_each=trial.floats_each, iterations=60, tolerance=1e-8

@@ -8,7 +8,7 @@ not tell stays where it is.
 import numpy as np
 
 
-def jackknife(curvatures: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+def one_step_jackknife(curvatures: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     """Covariance (J, J) of a minimum from what k clusters contribute there: curvatures (k, J, J), gradients (k, J).
 
     Source: the estimator "CR3" of Bell & McCaffrey 2002 in this form, with a pseudo-inverse where the rest of the

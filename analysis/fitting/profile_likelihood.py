@@ -1,11 +1,11 @@
-"""Where the optimum of a fit goes when one parameter is held: the valley that a profile follows.
+"""The profile likelihood of one parameter: where the optimum goes, and how far it rises, when that parameter is held.
 
 Values are solved outwards from the optimum, each from where the last two point, then all side by side from the
 solutions of both neighbours until none falls further, with more values where an interval ends.
 
-Inside a fit a coefficient is told at the table's middle, where it is nearly independent of its exponent (`objective`).
-To be held, it has to be the parameter itself: `Pinned` tells that one column as it stands, and takes its coordinate out
-of the derivatives, so that the solver leaves it alone. E is the same in both; an exponent needs only the second half.
+Inside a fit a coefficient is stated at the table's middle, where it hardly depends on its exponent (`objective`). To
+be held, it has to be the parameter itself: `Pinned` takes that one column as it stands, and its coordinate out of the
+derivatives, so that the solver leaves it alone. E is the same in both; an exponent needs only the second half.
 
 What rise is too much is said in two ways. The plain limit takes rows as independent: twice the rise of a gap's
 objective, which is in standard deviations, against chi-square; that of a loss law divided by the variance of its
@@ -18,13 +18,12 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from analysis.errors import InputError
 from analysis.fitting.estimate import Fitted
 from analysis.fitting.intervals import LEAST_CLUSTERS, LEVEL, groups, quantile
-from analysis.fitting.jackknife import jackknife
+from analysis.fitting.jackknife import one_step_jackknife
 from analysis.fitting.objective import Problem
 from analysis.fitting.solver import Local, minimise
 
@@ -69,16 +68,16 @@ class Pinned(Problem):
         return local
 
 
-class Valley:
-    """Where the optimum goes when one parameter is held. `at` is that parameter on its transformed scale, or as it is
-    where its estimate is zero and has no logarithm."""
+class ProfileLikelihood:
+    """The profile of one parameter of a fit. `at` is that parameter on its transformed scale, or as it is where its
+    estimate is zero and has no logarithm."""
 
     def __init__(self, fitted: Fitted, symbol: str):
-        problem = fitted.problem
+        problem, self.groups = fitted.problem, groups(fitted.frame)
         self.pinned = Pinned(symbol=symbol, **{f.name: getattr(problem, f.name) for f in dataclasses.fields(Problem)})
         self.parameter = p = problem.law.ordered[self.pinned.place]
         self.point = self.pinned.inside(fitted.params)
-        self.least = float(fitted.solution.values.min())
+        self.least = fitted.value
         self.plain = p.linear and p.transform == "log" and fitted.params[symbol] <= 0
         self.start = float(self.scaled(fitted.params[symbol]))
         self.edges = np.sort(self.scaled(np.array([p.lower, p.upper])))
@@ -121,18 +120,18 @@ class Valley:
         by = f"residual variance {self.scale:.4g} of ln(loss)"
         return most * self.scale / 2, f"2 x rise / {by} <= {most:.4g}: F(1, {self.degrees}), rows independent"
 
-    def clustered_limit(self, frame: pd.DataFrame) -> tuple[float, str]:
-        left_out = groups(frame)
-        kind, k, freedom = left_out.kind, left_out.count, left_out.degrees
+    def clustered_limit(self) -> tuple[float, str]:
+        """The largest rise inside the interval that leaves groups out, and the rule in words; NaN with too few."""
+        kind, k, freedom = self.groups.kind, self.groups.count, self.groups.degrees
         if k < LEAST_CLUSTERS or self.variance <= 0:
             return np.nan, f"none: {k} {kind}, needs at least {LEAST_CLUSTERS}"
-        parts = dataclasses.replace(self.pinned, weights=np.eye(k)[:, left_out.labels])
+        parts = dataclasses.replace(self.pinned, weights=np.eye(k)[:, self.groups.labels])
         local = Problem.evaluate(parts, np.tile(self.point, (k, 1)), np.arange(k))
-        covariance = jackknife(local.curvature[:, self.free[:, None], self.free], local.gradient[:, self.free])
+        covariance = one_step_jackknife(local.curvature[:, self.free[:, None], self.free], local.gradient[:, self.free])
         stretch = float(covariance[self.own, self.own]) / self.variance
         most = quantile(freedom) ** 2
         by = f"jackknife over curvature variance {stretch:.4g}"
-        kind += "" if left_out.trusted else ", taken as independent though they share clusters"
+        kind += "" if self.groups.trusted else ", taken as independent though they share clusters"
         return most * stretch / 2, f"2 x rise / {by} <= {most:.4g}: t({freedom}) squared, {k} {kind}"
 
     def positions(self, values: Iterable[float]) -> np.ndarray:
@@ -140,33 +139,33 @@ class Valley:
         asked, p = np.array(sorted({float(v) for v in values})), self.parameter
         good = np.isfinite(asked) & (asked >= p.lower) & (asked <= p.upper) & np.isfinite(self.scaled(asked))
         if not len(asked) or not good.all():
-            found = f"{asked[~good][0]:g}" if len(asked) else "no value"
-            raise InputError(f"{p.symbol}={found}: expected finite values from {p.lower:g} to {p.upper:g}")
+            given = f"{asked[~good][0]:g}" if len(asked) else "no value"
+            raise InputError(f"{p.symbol}={given}: expected finite values from {p.lower:g} to {p.upper:g}")
         return np.sort(self.scaled(asked))
 
     def trace(self, limits: list[float], asked: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions (G,), points (G, P) and objectives (G,) at the positions `asked`, or until the rise is above all
         `limits`, with more of them where it passes one."""
         reach = 1.1 * max(limits)
-        below, above = self.walk(-1, reach, asked), self.walk(1, reach, asked)
+        below, above = self._walk(-1, reach, asked), self._walk(1, reach, asked)
         at, points = zip(*reversed(below), (self.start, self.point), *above, strict=True)
-        at, points, height = self.relax(np.array(at), np.array(points))
+        at, points, height = self._relax(np.array(at), np.array(points))
         for _ in range(ROUNDS if asked is None else 0):
-            more = self.between(at, height, limits)
+            more = self._between(at, height, limits)
             if not len(more):
                 break
             nearest = np.abs(at - more[:, None]).argmin(axis=1)
             joint = np.argsort(np.append(at, more), kind="stable")
-            at, points, height = self.relax(np.append(at, more)[joint], np.vstack([points, points[nearest]])[joint])
+            at, points, height = self._relax(np.append(at, more)[joint], np.vstack([points, points[nearest]])[joint])
         return at, points, height
 
-    def interval(self, frame: pd.DataFrame) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float]:
         """The clustered interval in the parameter's unit, the plain one where groups are too few."""
-        limit = next(limit for limit, _ in (self.clustered_limit(frame), self.plain_limit()) if limit > 0)
+        limit = next(limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0)
         at, _, height = self.trace([limit])
         return self.ends(at, height - min(self.least, height.min()), limit, whole=True)
 
-    def walk(self, sign: int, reach: float, asked: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
+    def _walk(self, sign: int, reach: float, asked: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
         """Positions and points on one side, outwards: those asked for, or until the rise is more than `reach`."""
         step = max(self.reach * np.sqrt(2 * reach) / STEPS, 1e-9 * (1 + abs(self.start)))
         edge, path = self.edges[(sign + 1) // 2], [(self.start, self.point)]
@@ -188,10 +187,10 @@ class Valley:
     def _solve(self, starts: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         starts = np.array(starts)
         starts[:, self.pinned.place] = self.natural(at) if self.parameter.linear else at
-        found = minimise(self.pinned.evaluate, starts, *self.pinned.box(), floats_each=self.pinned.floats_each)
-        return found.points, found.values
+        solution = minimise(self.pinned.evaluate, starts, *self.pinned.box(), floats_each=self.pinned.floats_each)
+        return solution.points, solution.values
 
-    def relax(self, at: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _relax(self, at: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, points and objectives, solved from both neighbours until none falls."""
         points, values = self._solve(points, at)
         here = np.arange(len(at))
@@ -221,18 +220,18 @@ class Valley:
             width = root[out] - root[inner] if NEAR < share < 1 - NEAR else 0.0
             yield at[inner] + share * (at[out] - at[inner]), width
 
-    def between(self, at: np.ndarray, height: np.ndarray, limits: list[float]) -> np.ndarray:
+    def _between(self, at: np.ndarray, height: np.ndarray, limits: list[float]) -> np.ndarray:
         """More positions, where an interval ends within too wide a step."""
         rise = height - height.min()
-        found = [c for limit in limits if limit > 0 for c in self._crossings(at, rise, limit) if c]
-        return np.setdiff1d([place for place, width in found if width > CLOSE], at)
+        crossings = [c for limit in limits if limit > 0 for c in self._crossings(at, rise, limit) if c]
+        return np.setdiff1d([place for place, width in crossings if width > CLOSE], at)
 
     def ends(self, at: np.ndarray, rise: np.ndarray, limit: float, *, whole: bool) -> tuple[float, float]:
         """The interval in the parameter's unit; an end is its bound if the walk was `whole` and found none."""
         if not limit > 0:
             return np.nan, np.nan
-        found = []
+        ends = []
         for crossing, edge, last in zip(self._crossings(at, rise, limit), self.edges, (at[0], at[-1]), strict=True):
             open_end = edge if whole or last == edge else np.nan
-            found.append(float(self.natural(open_end if crossing is None else crossing[0])))
-        return (found[1], found[0]) if self.parameter.transform == "reciprocal" else (found[0], found[1])
+            ends.append(float(self.natural(open_end if crossing is None else crossing[0])))
+        return (ends[1], ends[0]) if self.parameter.transform == "reciprocal" else (ends[0], ends[1])

@@ -41,7 +41,7 @@ def diagnose(fitted: Fitted) -> Diagnosis:
     problem, best, values = fitted.problem, fitted.best, fitted.solution.values
     lower, upper = problem.box()
     edge = (best <= lower) | (best >= upper)
-    at_bound = dict(zip(problem.law.symbols, map(bool, edge), strict=True))
+    at_bound = dict(zip(fitted.law.symbols, map(bool, edge), strict=True))
     # A noise-free table has an objective of rounding errors, for which a relative margin means nothing.
     reached = values <= values.min() * (1 + AGREE) + 1e-18 * len(problem.y)
     condition = _condition(problem, best, edge)
@@ -61,12 +61,12 @@ def diagnose(fitted: Fitted) -> Diagnosis:
         condition=condition,
         at_bound=at_bound,
         active_share=float(np.mean(np.abs(residual) > problem.delta)),
-        r2=_r2(problem.y, prediction),
+        r2=r2(problem.y, prediction),
         r2_within=_within(problem, prediction),
         rmse=float(np.sqrt(np.mean((problem.y - prediction) ** 2))),
         warnings=[],
     )
-    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(problem.law, fitted.frame))
+    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(fitted.law, fitted.frame))
 
 
 def _condition(problem: Problem, best: np.ndarray, edge: np.ndarray) -> float:
@@ -78,7 +78,7 @@ def _condition(problem: Problem, best: np.ndarray, edge: np.ndarray) -> float:
     return float(np.sqrt(eigenvalues[-1] / eigenvalues[0])) if eigenvalues[0] > 0 else float("inf")
 
 
-def _r2(y: np.ndarray, prediction: np.ndarray) -> float:
+def r2(y: np.ndarray, prediction: np.ndarray) -> float:
     """1 - SS_residual / SS_total; NaN where the response does not vary."""
     total = np.sum((y - y.mean()) ** 2)
     return float(1 - np.sum((y - prediction) ** 2) / total) if total > 0 else float("nan")
@@ -94,7 +94,7 @@ def _within(problem: Problem, prediction: np.ndarray) -> dict[str, float]:
     for bits in np.unique(lowest):
         rows = lowest == bits
         if rows.sum() > 2:
-            found[f"{bits:g}"] = _r2(problem.y[rows], prediction[rows])
+            found[f"{bits:g}"] = r2(problem.y[rows], prediction[rows])
     return found
 
 

@@ -12,9 +12,7 @@ import pandas as pd
 
 from analysis import table
 from analysis.errors import InputError
-from analysis.fitting.options import Options
 from analysis.laws.law import FULL_BITS, Law
-from analysis.laws.registry import named
 from analysis.laws.schemes import BASES
 from analysis.laws.variables import FORMATS, with_derived
 
@@ -37,16 +35,6 @@ class Selection:
     frame: pd.DataFrame
     left_out: dict[str, int]
     warnings: list[str]
-
-
-def selected(law: str | Law, frame: pd.DataFrame, options: Options) -> Selection:
-    """The rows of `frame` that `law`, or the law of that name, is fitted on with these options.
-
-    Raises:
-        InputError: as `select`; no such law, or a filter that is none.
-    """
-    law = named(law) if isinstance(law, str) else law
-    return select(law, table.filtered(frame, options.filter), bits=options.bits)
 
 
 class _Sieve:

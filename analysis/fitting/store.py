@@ -25,7 +25,6 @@ SCHEMA = 2
 DIGITS = 8
 PLAIN = ("objective", "huber_delta", "value", "rows", "filter", "left_out", "starts", "starts_at_optimum", "status")
 PLAIN += ("condition", "active_share", "r2", "r2_within", "rmse", "warnings")  # written as they are
-UNKNOWN = Interval(low=math.nan, high=math.nan, se=math.nan)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,8 +84,7 @@ def entry(fit: Fit) -> dict:
         "source": fit.law.source,
         "params": {
             p.symbol: {
-                "value": fit.params[p.symbol],
-                **dataclasses.asdict(fit.intervals.get(p.symbol, UNKNOWN)),
+                **dataclasses.asdict(fit.intervals.get(p.symbol, Interval(value=fit.params[p.symbol]))),
                 "unit": p.unit,
                 "at_bound": fit.at_bound.get(p.symbol, False),
             }
@@ -113,7 +111,7 @@ def _restore(stored: dict) -> Fit:
     law = law.without({part: float(bits) for part, bits in stored["held"].items()})
     params = {p.symbol: float(stored["params"][p.symbol]["value"]) for p in law.ordered}
     intervals = {
-        symbol: Interval(**{end: _number(stored["params"][symbol][end]) for end in ("low", "high", "se")})
+        symbol: Interval(**{name: _number(stored["params"][symbol][name]) for name in ("value", "low", "high", "se")})
         for symbol in params
         if stored["bootstrap"]["draws"]
     }

@@ -15,13 +15,14 @@ import numpy as np
 
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
-from analysis.fitting.intervals import LEVEL
+from analysis.fitting.intervals import LEVEL, Interval
 from analysis.laws import formulas
 from analysis.laws.law import FULL_BITS
 from analysis.planning.budgets import Budget, best_model, overhead_bits
 from analysis.planning.choose_law import gap_law, outside
 from analysis.planning.optima import Optimum
 from analysis.planning.predict import bits_of
+from analysis.planning.request import Request
 
 BELOW = f"quantization after training below {FULL_BITS:g} bits"
 FORMATS = ("int3", "int4", "int5", "int6", "int8")
@@ -29,24 +30,16 @@ LOWEST = 3  # fewest bits in training that are compared, where the fit does not 
 TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number with its 95% interval; low and high are NaN where the constants have none."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: np.ndarray, sure: bool, reach: float) -> "Estimate":
-        """From an estimate and its draws (S + 1,), whose middle 95% is stretched by `reach` about the estimate, on the
-        log scale where all are positive; draws without a value do not count."""
-        value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
-        if not sure or not len(draws):
-            return cls(value=value, low=np.nan, high=np.nan)
-        # Infinite losses must not turn into NaN.
-        low, high = np.quantile(stretched(np.append(value, draws), reach)[1:], TAILS, method="nearest")
-        return cls(value=value, low=min(float(low), value), high=max(float(high), value))
+def from_draws(values: np.ndarray, sure: bool, reach: float) -> Interval:
+    """Of an estimate and its draws (S + 1,): their middle 95%, stretched by `reach` about the estimate, on the log
+    scale where all are positive; draws without a value do not count. None where the constants have none (not
+    `sure`)."""
+    value, draws = float(values[0]), values[1:][~np.isnan(values[1:])]
+    if not sure or not len(draws):
+        return Interval(value=value)
+    # Infinite losses must not turn into NaN.
+    low, high = np.quantile(stretched(np.append(value, draws), reach)[1:], TAILS, method="nearest")
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
 def stretched(values: np.ndarray, reach: float) -> np.ndarray:
@@ -83,16 +76,16 @@ class Choice:
     """Format after training, None where the model is served as trained."""
     served: float
     """Bits of the served weights."""
-    N: Estimate
-    D: Estimate
-    loss: Estimate
+    N: Interval
+    D: Interval
+    loss: Interval
     """Of the served model."""
-    gap: Estimate
+    gap: Interval
     """The part of the loss that quantization after training adds."""
-    excess: Estimate
+    excess: Interval
     """Loss above the best choice's, paired by draw."""
-    bytes: Estimate
-    flops: Estimate
+    bytes: Interval
+    flops: Interval
     """Operations of training and serving together."""
     best_in: float
     """Share of draws in which this choice is the best, NaN without intervals."""
@@ -119,7 +112,7 @@ class _Solved:
     way: Way
     optimum: Optimum  # of each draw, (S + 1,)
     loss: np.ndarray  # at the N and D of the estimate, (S + 1,)
-    told: np.ndarray  # ... with the share of each law stretched as its own intervals are
+    stretched: np.ndarray  # ... with the share of each law stretched as its own intervals are
     gap: np.ndarray  # likewise
     sure: bool
     reach: float
@@ -141,33 +134,25 @@ def gap_laws(
     if not asked:
         return {}, {}
     try:
-        found = {False: gap_law(fits)}
+        laws = {False: gap_law(fits)}
     except InputError as fault:
         if post is not None:
             raise InputError(f"formats={','.join(post)}: {fault}") from None
         return {}, {"quantization after training": str(fault)}
     if not parts:
-        return found, {}
+        return laws, {}
     try:
-        return found | {True: gap_law(fits, dict.fromkeys(parts, math.nan))}, {}  # whatever the bits
+        return laws | {True: gap_law(fits, dict.fromkeys(parts, math.nan))}, {}  # whatever the bits
     except InputError as fault:
-        return found, {BELOW: str(fault)}
+        return laws, {BELOW: str(fault)}
 
 
-def ways_of(
-    law: Fit,
-    parts: Sequence[str],
-    *,
-    post: Sequence[str] | None,
-    widths: Sequence[float] | None,
-    group: float | None,
-    serving: bool,
-    gaps: Mapping[bool, Fit],
-) -> list[Way]:
+def ways_of(law: Fit, parts: Sequence[str], request: Request, gaps: Mapping[bool, Fit]) -> list[Way]:
     """Every training width served as trained, and with each format after it that has fewer bits and a gap law. 16 bits
     as trained are always there to be compared with. Where nothing is named, what saves something is tried: formats
-    where `serving` is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
-    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if serving else ())}
+    where serving is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
+    post, widths, group = request.post, request.widths, request.group
+    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if request.serving else ())}
     if widths is None:
         lowest = max((law.ranges[p][0] for p in parts if p in law.ranges), default=LOWEST)
         smaller = "P_w" in parts and min(formats.values(), default=FULL_BITS) < FULL_BITS
@@ -240,22 +225,22 @@ def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequ
         edge = float(formulas.infeasible_below(c).flat[0])
         return f"{loss.fit.law.name} leaves no effective parameters at {edge:.3g} bits and below"
     bits = None if way.post is None else way.served
-    found = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
-    if np.isnan(found.loss[0]):
+    best = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
+    if np.isnan(best.loss[0]):
         return "the budget has no room for one parameter and one token"
-    N, D = float(found.N[0]), float(found.D[0])
+    N, D = float(best.N[0]), float(best.D[0])
     trained = _finite_or_inf(formulas.training_loss(c, N, D, widths))
     added = np.zeros_like(trained) if g is None else _finite_or_inf(formulas.gap(g, N, D, bits, widths))
-    gap_told = added if gap is None else stretched(added, gap.reach)
+    stretched_gap = added if gap is None else stretched(added, gap.reach)
     at = {"N": N, "D": D, **widths} | ({} if bits is None else {"P_post": bits})
     used = [loss] if gap is None else [loss, gap]
     most = float(budget.most_tokens(N, trained=charged, served=way.served))
     return _Solved(
         way=way,
-        optimum=found,
+        optimum=best,
         loss=trained + added,
-        told=stretched(trained, loss.reach) + gap_told,
-        gap=gap_told,
+        stretched=stretched(trained, loss.reach) + stretched_gap,
+        gap=stretched_gap,
         sure=all(law.sure for law in used),
         reach=max(law.reach for law in used),
         charged=charged,
@@ -277,13 +262,13 @@ def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.nda
         trained=way.trained,
         post=way.post,
         served=way.served,
-        N=Estimate.of(N, s.sure, s.reach),
-        D=Estimate.of(D, s.sure, s.reach),
-        loss=Estimate.of(s.told, s.sure, 1.0),
-        gap=Estimate.of(s.gap, s.sure, 1.0),
-        excess=Estimate.of(excess, s.sure and best.sure, max(s.reach, best.reach)),
-        bytes=Estimate.of(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
-        flops=Estimate.of(budget.cost(N, D, trained=s.charged, served=way.served), s.sure, s.reach),
+        N=from_draws(N, s.sure, s.reach),
+        D=from_draws(D, s.sure, s.reach),
+        loss=from_draws(s.stretched, s.sure, 1.0),
+        gap=from_draws(s.gap, s.sure, 1.0),
+        excess=from_draws(excess, s.sure and best.sure, max(s.reach, best.reach)),
+        bytes=from_draws(budget.size(N, served=way.served, overhead=way.overhead), s.sure, s.reach),
+        flops=from_draws(budget.cost(N, D, trained=s.charged, served=way.served), s.sure, s.reach),
         best_in=float((first == place).mean()) if sure else np.nan,
         eligible=way.eligible,
         critical=s.critical,

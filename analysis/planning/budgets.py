@@ -7,7 +7,6 @@ but never more than D_crit, beyond which they harm the quantized model. Budgets 
 
 import dataclasses
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -50,14 +49,14 @@ class Budget:
         return (6.0 * D * trained + 2.0 * self.serve_tokens * served) * N / FULL_BITS
 
 
-def overhead_bits(name: str, *, group: float | None = None, scale_bits: float = SCALE_BITS) -> float:
-    """Bits of scales a parameter: those of the microscaling formats, else `scale_bits` shared by `group` values; none
+def overhead_bits(name: str, *, group: float | None = None) -> float:
+    """Bits of scales a parameter: those of the microscaling formats, else `SCALE_BITS` shared by `group` values; none
     without a group (one scale a channel is next to nothing) or where nothing is quantized."""
     for start, bits in MICROSCALED.items():
         if name.lower().startswith(start):
             return bits
     plain = re.fullmatch(r"(bf|fp)?(16|32)", name.lower())
-    return 0.0 if group is None or plain else scale_bits / group
+    return 0.0 if group is None or plain else SCALE_BITS / group
 
 
 def best_model(
@@ -127,29 +126,3 @@ def serving_optimum(
         return Optimum(N=N, D=D, P=P, loss=loss)
 
     return at(lowest(lambda P: at(P).loss - constants["E"], low, high, scan=True))
-
-
-def small_or_quantized(
-    constants: Constants,
-    *,
-    bytes: float,
-    widths: Mapping[str, float],
-    tokens: float = np.inf,
-    flops: float = np.inf,
-    fixed_bytes: float = 0.0,
-    group: float | None = None,
-    scale_bits: float = SCALE_BITS,
-) -> dict[str, Optimum]:
-    """Train small or quantize large: for each format name with its bits in `widths`, the best model whose weights
-    fit into `bytes`, smallest loss first; 16 bits are left as trained. Scales count as in `overhead_bits`."""
-    budget = Budget(bytes=bytes, tokens=tokens, flops=flops, fixed_bytes=fixed_bytes)
-    made = {
-        name: best_model(
-            constants,
-            budget,
-            P_post=None if bits >= FULL_BITS else bits,
-            overhead=overhead_bits(name, group=group, scale_bits=scale_bits),
-        )
-        for name, bits in widths.items()
-    }
-    return dict(sorted(made.items(), key=lambda item: np.nan_to_num(float(item[1].loss), nan=np.inf)))

@@ -1,8 +1,9 @@
 """Which model to train: the best N, D, training precision and format after training that budgets allow.
 
-Every way to train and to serve gets its own best N and D; `choices` says how intervals are made. Budgets are ceilings.
-Training is charged with 6/16 N D P operations, where P is 16 unless the loss law knows both weights and activations in
-low precision; a model that is served as trained keeps its weights at the width that they had in training.
+Every way to train and to serve gets its own best N and D; `alternatives` says how intervals are made. Budgets are
+ceilings. Training is charged with 6/16 N D P operations, where P is 16 unless the loss law knows both weights and
+activations in low precision; a model that is served as trained keeps its weights at the width that they had in
+training.
 """
 
 import dataclasses
@@ -12,14 +13,24 @@ import numpy as np
 
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
-from analysis.planning import alternatives as found
-from analysis.planning.alternatives import Choice, Drawn, Estimate, saves_operations
+from analysis.fitting.intervals import Interval
+from analysis.fitting.options import Options
+from analysis.planning.alternatives import (
+    BELOW,
+    Choice,
+    Drawn,
+    compare,
+    drawn,
+    from_draws,
+    gap_laws,
+    saves_operations,
+    ways_of,
+)
 from analysis.planning.budgets import Budget
 from analysis.planning.choose_law import LOW_LAWS, loss_law, parts_of
 from analysis.planning.optima import best_bits
-from analysis.planning.request import DRAWS, FULL, check
+from analysis.planning.request import FULL, Request
 
-SATURATED = 0.5  # nats of gap beyond which gaps no longer follow their law
 SETTLED = 1e-9  # relative width of intervals of what does not hang on any law
 PARTS = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 
@@ -32,11 +43,11 @@ class Plan:
     alternatives: list[Choice]
     sixteen: Choice | None
     """Trained and served in 16 bits under the same budgets; None where they have no room for it."""
-    trained: Estimate
+    trained: Interval
     """Bits in training: those of the best choice, and the best ones over the draws."""
-    served: Estimate
+    served: Interval
     """Bits of the served weights, likewise."""
-    P_star: Estimate | None
+    P_star: Interval | None
     """The width, as a real number, that is jointly optimal with N and D (Eq. 7) where operations alone are limited and
     widths below 16 bits compared."""
     parts: tuple[str, ...]
@@ -49,69 +60,48 @@ class Plan:
     sentence: str
 
 
-def plan(
-    fits: Mapping[str, Fit],
-    *,
-    flops: float | None = None,
-    bytes: float | None = None,
-    tokens: float | None = None,
-    serve_tokens: float | None = None,
-    post: Sequence[str] | None = None,
-    widths: Sequence[float] | None = None,
-    group: float | None = None,
-    fixed_bytes: float = 0.0,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Plan:
-    """The best model under ceilings on operations (of training, and of serving `serve_tokens`), bytes of the served
-    model, and training tokens.
-
-    `fits`: by law name. `post`: formats that the model may be served in, `bf16` for none; by default any width in
-    training, and int3 to int8 after it if serving is limited. `widths`: bits in training. `group`: values that share a
-    16-bit scale in what is served below 16 bits. `fixed_bytes`: of embeddings and all else that is never quantized.
+def plan(fits: Mapping[str, Fit], **budgets) -> Plan:
+    """The best model under `budgets`, the fields of `Request`; `fits` by law name.
 
     Raises:
         InputError: a value out of range, budgets that leave N or D without a limit, no law, or no room for any choice.
     """
-    asked = {"flops": flops, "bytes": bytes, "tokens": tokens, "serve_tokens": serve_tokens}
-    check(asked, widths=widths, post=post, group=group, fixed_bytes=fixed_bytes, draws=draws, seed=seed)
-    limits = {name: float(value) for name, value in asked.items() if value is not None}
-    law = loss_law(fits)
+    request = Request(**budgets)
+    limits, law = request.limits, loss_law(fits)
     parts = parts_of(law)
-    if not parts and widths is not None and min(widths) < FULL:
+    if not parts and request.widths is not None and min(request.widths) < FULL:
         raise InputError(
-            f"widths={min(widths):g}: no law for training below {FULL} bits among {', '.join(fits)}; fit one of "
-            f"{', '.join(LOW_LAWS)}"
+            f"widths={min(request.widths):g}: no law for training below {FULL} bits among {', '.join(fits)}; "
+            f"fit one of {', '.join(LOW_LAWS)}"
         )
-    serving = bytes is not None or serve_tokens is not None
-    gap_laws, missing = found.gap_laws(fits, parts, post if post is not None or serving else ())
-    ways = found.ways_of(law, parts, post=post, widths=widths, group=group, serving=serving, gaps=gap_laws)
+    after, missing = gap_laws(fits, parts, request.post if request.post is not None or request.serving else ())
+    ways = ways_of(law, parts, request, after)
     low = any(way.trained < FULL for way in ways)
     if not low:
-        missing.pop(found.BELOW, None)
-        if parts and widths is None and post is None:
+        missing.pop(BELOW, None)
+        if parts and request.widths is None and request.post is None:
             missing[f"training below {FULL} bits"] = (
                 f"it saves nothing here, for {law.law.name} knows {', '.join(parts)} only; name widths to see it"
             )
-    if all(fit.draws is None for fit in (law, *gap_laws.values())):
-        draws = 0
-    loss, gaps = found.drawn(law, draws, seed), {low: found.drawn(fit, draws, seed) for low, fit in gap_laws.items()}
-    made, first, impossible = found.compare(ways, Budget(**limits, fixed_bytes=fixed_bytes), loss, gaps, parts)
+    draws = 0 if all(fit.draws is None for fit in (law, *after.values())) else request.draws
+    loss = drawn(law, draws, request.seed)
+    gaps = {trained_low: drawn(fit, draws, request.seed) for trained_low, fit in after.items()}
+    made, first, impossible = compare(ways, Budget(**limits, fixed_bytes=request.fixed_bytes), loss, gaps, parts)
     left_out = {_title(way): reason for way, reason in impossible.items()} | missing
     if not made:
-        told = ", ".join(f"{name}={value:g}" for name, value in limits.items())
+        given = ", ".join(f"{name}={value:g}" for name, value in limits.items())
         unfit = "no width in training is that of a format allowed, or above one with a law for what quantization adds"
         reasons = dict.fromkeys(
             impossible.values() if any(way.eligible for way in ways) else [unfit, *missing.values()]
         )
-        raise InputError(f"{told}: nothing is possible ({'; '.join(reasons)})")
+        raise InputError(f"{given}: nothing is possible ({'; '.join(reasons)})")
     best, sure = made[0], made[0].best_in == made[0].best_in
 
-    def over_draws(name: str) -> Estimate:
+    def over_draws(name: str) -> Interval:
         values = np.array([getattr(c, name) for c in made])
-        return found.Estimate.of(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
+        return from_draws(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
 
-    alone = low and set(limits) == {"flops"} and found.saves_operations(parts)
+    alone = low and set(limits) == {"flops"} and saves_operations(parts)
     used = [loss, *(gaps[key] for key in (False, True) if any(w.post and (w.trained < FULL) == key for w in ways))]
     answer = Plan(
         best=best,
@@ -119,7 +109,7 @@ def plan(
         sixteen=next((c for c in made if c.trained >= FULL and c.post is None), None),
         trained=over_draws("trained"),
         served=over_draws("served"),
-        P_star=found.Estimate.of(best_bits(loss.constants), loss.sure, loss.reach) if alone else None,
+        P_star=from_draws(best_bits(loss.constants), loss.sure, loss.reach) if alone else None,
         parts=parts,
         laws=tuple(dict.fromkeys(each.fit.law.name for each in used)),
         left_out=left_out,
@@ -131,8 +121,8 @@ def plan(
 
 def _warnings(best: Choice, used: Sequence[Drawn], parts: Sequence[str]) -> list[str]:
     lines = list(best.outside)
-    if best.gap.value > SATURATED:
-        lines.append(f"a gap of {best.gap.value:.2g} nats: gaps above {SATURATED:g} no longer follow their law")
+    if best.gap.value > Options.gap_below:
+        lines.append(f"a gap of {best.gap.value:.2g} nats: gaps above {Options.gap_below:g} no longer follow their law")
     if parts and not saves_operations(parts):
         lines.append(f"the loss law knows {', '.join(parts)} only: training is charged with {FULL} bits throughout")
     for law in used:
@@ -197,7 +187,7 @@ def _title(way) -> str:
     return f"{way.trained:g} bits {'as trained' if way.post is None else f'to {way.post}'}"
 
 
-def with_interval(made: Estimate, digits: int = 3) -> str:
+def with_interval(made: Interval, digits: int = 3) -> str:
     """A number with its interval, if it has one and is not settled by the budgets alone."""
     settled = made.high - made.low <= SETTLED * abs(made.value)
     ends = "" if settled or made.low != made.low else f" [{made.low:.{digits}g}, {made.high:.{digits}g}]"

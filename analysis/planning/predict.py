@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
+from analysis.fitting.intervals import Interval
 from analysis.fitting.store import published
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
@@ -23,13 +24,10 @@ PAPER = ("kumar_neff_tied", "kumar_ptq")  # the laws whose published constants a
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Term:
-    """One law's share, in nats a token. Without an interval low and high are NaN."""
+class Term(Interval):
+    """One law's share, in nats a token."""
 
     law: str
-    value: float
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """How often a 95% interval covers the truth: `python -m analysis coverage [--studies 400] [--seed 0] [--out FOLDER]`.
 
-Studies are simulated from planted laws (`simulation` says with what scatter), fitted as `analysis.fit` fits them, and
+Studies are simulated from planted laws (`simulator` says with what scatter), fitted as `analysis.fit` fits them, and
 each parameter's interval is asked whether it holds the planted value. Two designs: the ladder (five sizes) and a small
 one (three sizes), each with six D and two seeds, so 10 and 6 chains of runs that share (N, seed). A prediction beyond
 the table (twice the largest N, four times the largest D, 4 bits) is asked like a parameter.
@@ -24,7 +24,7 @@ from scipy import stats
 
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.fitting.estimate import Fitted, fit_rows
+from analysis.fitting.estimate import Fitted, prepare
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.intervals import (
     LEAST_SIZES,
@@ -32,24 +32,22 @@ from analysis.fitting.intervals import (
     Groups,
     Interval,
     clusters,
-    jackknife,
+    jackknife_intervals,
     least_stretch,
     leave_out,
     of_draws,
     quantile,
 )
-from analysis.fitting.selection import selected
 from analysis.laws.registry import LAWS
-from analysis.validation.simulate import BITS, DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
+from analysis.validation.coverage_designs import BITS, DESIGNS, NOISES, TRUTH, Design, Noise, simulated
 
 COMMAND = "python -m analysis coverage"
-TRUTH = {"kumar_ptq": GAP, "chinchilla": LOSS}
 GOAL = (0.93, 0.97)
-PREDICTION = "prediction"
+PREDICTION, OURS = "prediction", "ours"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(Interval):
     """One interval of one study. `parameter` may be `prediction`."""
 
     design: str
@@ -57,9 +55,6 @@ class Asked:
     law: str
     method: str
     parameter: str
-    estimate: float
-    low: float
-    high: float
 
 
 def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> Iterator[Asked]:
@@ -69,19 +64,15 @@ def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> I
         InputError: the table is not enough for a law.
     """
     place = [d.name for d in DESIGNS].index(design.name), [n.name for n in NOISES].index(noise.name)
-    frame = simulate(design, noise, np.random.default_rng([seed, study, *place]))
+    frame = simulated(design, noise, np.random.default_rng([seed, study, *place]))
     for name in TRUTH:
         made = fit(name, frame, bits=(min(BITS), max(BITS)), bootstrap=draws, seed=study)
         known = {"design": design.name, "noise": noise.name, "law": name}
-        at = beyond(design)
-        low, high = _predicted(made, at)
-        value = float(made.predict(at)[0])
-        yield Asked(**known, method="ours", parameter=PREDICTION, estimate=value, low=low, high=high)
-        found = selected(name, frame, made.options)
-        for method, intervals in _methods(made, fit_rows(found.law, found.frame, made.options)):
+        predicted = _predicted(made, beyond(design))
+        yield Asked(**known, method=OURS, parameter=PREDICTION, **dataclasses.asdict(predicted))
+        for method, intervals in _methods(made, prepare(name, frame, made.options)):
             for symbol, interval in intervals.items():
-                ends = {"low": interval.low, "high": interval.high}
-                yield Asked(**known, method=method, parameter=symbol, estimate=made.params[symbol], **ends)
+                yield Asked(**known, method=method, parameter=symbol, **dataclasses.asdict(interval))
 
 
 def beyond(design: Design) -> pd.DataFrame:
@@ -89,19 +80,18 @@ def beyond(design: Design) -> pd.DataFrame:
     return pd.DataFrame({"N": [2.0 * max(design.sizes)], "D": [4 * max(design.tokens)], "P_post": [4.0]})
 
 
-def _predicted(made: Fit, at: pd.DataFrame) -> tuple[float, float]:
+def _predicted(made: Fit, at: pd.DataFrame) -> Interval:
     """On the log scale, as gaps are predicted."""
     value, half = float(made.predict(at)[0]), float(made.predict_se(at)[0]) * made.bootstrap.t
-    return value * np.exp(-half / value), value * np.exp(half / value)
+    return Interval(value=value, low=value * np.exp(-half / value), high=value * np.exp(half / value))
 
 
 def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interval]]]:
-    yield "ours", made.intervals
+    yield OURS, made.intervals
     frame = fitted.frame
 
     def without(groups: Groups) -> dict[str, Interval]:
-        left = leave_out(fitted.problem, fitted.best, groups.labels)
-        return jackknife(fitted.problem, fitted.best, left, groups.kind)
+        return jackknife_intervals(fitted, leave_out(fitted, groups.labels), groups.kind)
 
     chains = clusters(frame)
     yield "chains", without(chains)
@@ -109,7 +99,7 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
     if sizes.count >= LEAST_SIZES:
         yield "sizes", without(sizes)
     yield "runs", without(clusters(frame.drop(columns="cluster")))
-    if fitted.problem.law.response == "gap":  # a loss law has one row a run
+    if fitted.law.response == "gap":  # a loss law has one row a run
         yield "rows", without(clusters(frame.drop(columns=["cluster", "run_id"])))
     stretched = dataclasses.replace(made.bootstrap, t=quantile(chains.degrees), stretch=least_stretch(chains.count))
     plain = dataclasses.replace(made.bootstrap, t=stats.norm.ppf(0.5 + LEVEL / 2), stretch=1.0)
@@ -118,7 +108,7 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
             method,
             {
                 p.symbol: of_draws(p, made.params[p.symbol], made.draws[:, j], reach)
-                for j, p in enumerate(fitted.problem.law.ordered)
+                for j, p in enumerate(fitted.law.ordered)
             },
         )
 
@@ -128,15 +118,15 @@ def tally(asked: Sequence[Asked]) -> list[dict[str, object]]:
     groups = defaultdict(list)
     for one in asked:
         groups[one.design, one.noise, one.law, one.method, one.parameter].append(one)
-    return [_record(found) for found in groups.values()]
+    return [_record(group) for group in groups.values()]
 
 
-def _record(found: Sequence[Asked]) -> dict[str, object]:
-    one, n = found[0], len(found)
+def _record(studies: Sequence[Asked]) -> dict[str, object]:
+    one, n = studies[0], len(studies)
     truth = _truth(one)
-    covered = sum(each.low <= truth <= each.high for each in found)
+    covered = sum(each.low <= truth <= each.high for each in studies)
     share = covered / n
-    estimates = np.array([each.estimate for each in found])
+    estimates = np.array([each.value for each in studies])
     return {
         "design": one.design,
         "noise": one.noise,
@@ -150,7 +140,7 @@ def _record(found: Sequence[Asked]) -> dict[str, object]:
         "mc_se": round(float(np.sqrt(share * (1 - share) / n)), 4),
         "bias": float(f"{estimates.mean() - truth:.4g}"),
         "sd": float(f"{estimates.std():.4g}"),
-        "median_width": float(f"{np.median([each.high - each.low for each in found]):.4g}"),
+        "median_width": float(f"{np.median([each.high - each.low for each in studies]):.4g}"),
     }
 
 
@@ -162,43 +152,44 @@ def _truth(one: Asked) -> float:
     return float(LAWS[one.law].predict(planted, beyond(design))[0])
 
 
-READING = """## How to read it
+CASES = f"""## The cases
 
-- `chance` has no lack of fit. Draws of weighed chains (`stretched`) fall below the goal there where a parameter rests
-  on few chains: gamma_N and C_T on those of the smallest size, alpha, A and E on hardly more sizes than they are
-  parameters. Reweighting such a chain understates what it does to the fit, leaving it out does not.
-- `size` is shared by the chains of one size, so that sizes are independent and chains are not. `ours` leaves out sizes
-  on the ladder. Three sizes cannot tell it: on the small design the intervals of alpha, A and E are too narrow where
-  the law lacks as much as its losses scatter. A gap scatters by 13% and the law lacks 3% of it.
-- `curve` is shared by all runs, so that no interval made from them knows of it: all are conditional on the form of the
-  law. It matters to beta and B, which a curvature in ln D is mistaken for; `python -m analysis slopes` looks for it.
+- `chance`: the law is right, runs scatter.
+- `size`: the law is also off by an amount that the runs of one size share. Then sizes are independent and chains are
+  not; `ours` leaves out sizes where there are at least {LEAST_SIZES}.
+- `curve`: the law is off by a curvature in ln D that all runs share. No interval made from them knows of it: all are
+  conditional on the form of the law. `python -m analysis slopes` looks for it.
 """
 
 
-def report(records: Sequence[dict], *, command: str, seconds: float, failed: int) -> str:
-    """README.md of the study, in Markdown."""
+def report(records: Sequence[dict], *, command: str, commit: str, seconds: float, failed: int) -> str:
+    """README.md of the study, in Markdown. All numbers in it are those of `records`."""
     frame = pd.DataFrame(records)
     frame["case"] = frame["design"] + ", " + frame["noise"]
-    ours = frame[frame["method"] == "ours"]
+    ours = frame[frame["method"] == OURS]
     inside, most = ours["coverage"].between(*GOAL).sum(), 100 * ours["mc_se"].max()
     text = f"""# Coverage of the 95% intervals
 
 In how many of 100 simulated studies an interval holds the planted value. What is simulated and what the methods are is
-said at the top of `analysis/validation/coverage.py` and of `analysis/validation/simulate.py`. `coverage.csv` has all
+said at the top of `analysis/validation/`: `coverage.py`, `coverage_designs.py`, `simulator.py`. `coverage.csv` has all
 methods in all cases, the standard errors of these numbers, bias, sd and width.
 
-- command: `{command}`, commit {_commit()}, {seconds:.0f} s
+- command: `{command}`, commit {commit}, {seconds:.0f} s
 - {ours["studies"].min()} studies a case, standard error at most {most:.1f}; {failed} studies gave no fit
 - goal, 93 to 97: met by {inside} of the {len(ours)} numbers of the first table
 
 ## `ours`, this project's intervals, by design and noise
 
 {_grid(ours, "case")}
+
+### Below the goal by more than two standard errors
+
+{_below(ours)}
 """
     ends = frame["noise"].isin([NOISES[0].name, NOISES[-1].name])
     for case in frame.loc[ends, "case"].unique():
         text += f"\n## All methods: {case}\n\n{_grid(frame[frame['case'] == case], 'method')}\n"
-    return f"{text}\n{READING}"
+    return f"{text}\n{CASES}"
 
 
 def _grid(frame: pd.DataFrame, column: str) -> str:
@@ -206,18 +197,28 @@ def _grid(frame: pd.DataFrame, column: str) -> str:
     heads = list(frame[column].unique())
     lines = [f"| law | parameter | {' | '.join(heads)} |", "|---|---|" + "---:|" * len(heads)]
     for (law, symbol), rows in frame.groupby(["law", "parameter"], sort=False):
-        found = dict(zip(rows[column], rows["coverage"], strict=True))
+        shares = dict(zip(rows[column], rows["coverage"], strict=True))
         lines.append(
-            f"| {law} | {symbol} | {' | '.join(f'{100 * found[h]:.1f}' if h in found else '' for h in heads)} |"
+            f"| {law} | {symbol} | {' | '.join(f'{100 * shares[h]:.1f}' if h in shares else '' for h in heads)} |"
         )
     return "\n".join(lines)
+
+
+def _below(ours: pd.DataFrame) -> str:
+    """A Markdown list: in each case the parameters whose intervals are too narrow, with their coverage in percent."""
+    low = ours[ours["coverage"] + 2 * ours["mc_se"] < GOAL[0]]
+    lines = []
+    for (case, law), rows in low.groupby(["case", "law"], sort=False):
+        numbers = [f"{r.parameter} {100 * r.coverage:.1f}" for r in rows.itertuples()]
+        lines.append(f"- {case}: {law}: {', '.join(numbers)}")
+    return "\n".join(lines) or "None."
 
 
 def _commit() -> str:
     # `scaling.records.provenance` reads it too, which nothing here may import.
     command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return found.stdout.strip() or "unknown"
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip() or "unknown"
 
 
 def make(folder: Path, *, studies: int, seed: int, draws: int, progress: Callable[[str], None]) -> list[Path]:
@@ -248,5 +249,7 @@ def make(folder: Path, *, studies: int, seed: int, draws: int, progress: Callabl
             lines.writerows(records)
         command = f"{COMMAND} --studies {studies} --seed {seed} --draws {draws}"
         seconds = time.perf_counter() - begin
-        text.write_text(report(records, command=command, seconds=seconds, failed=failed), encoding="utf-8")
+        text.write_text(
+            report(records, command=command, commit=_commit(), seconds=seconds, failed=failed), encoding="utf-8"
+        )
     return paths

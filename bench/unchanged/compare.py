@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-RENAMED_FILES: dict[str, str] = {}
+RENAMED_FILES: dict[str, str] = {"foretold.csv": "predictions.csv"}
 """Names of files or folders in the output of a commit before a renaming -> their names now."""
 RENAMED_COLUMNS: dict[str, str] = {}
 """Columns of tables and keys of JSON likewise."""
@@ -73,8 +73,8 @@ def compared(
 ) -> Iterator[Outcome]:
     """Each group of what lies in two output folders; one that neither holds is a difference too."""
     for group in GROUPS:
-        old = {_renamed(path.relative_to(before), files): path for path in _files(before, group)}
-        new = {path.relative_to(after).as_posix(): path for path in _files(after, group)}
+        old = {_renamed(path.relative_to(before), files): path for path in _files(before, group, files)}
+        new = {path.relative_to(after).as_posix(): path for path in _files(after, group, {})}
         differences, lines = [], 0
         for name in sorted({*old, *new}):
             theirs = group.lines(old[name], columns) if name in old else None
@@ -100,8 +100,11 @@ def _difference(name: str, theirs: list[str] | None, ours: list[str] | None) -> 
     return Difference(file=name, line=line + 1, before=before[start:], after=after[start:])
 
 
-def _files(folder: Path, group: Group) -> set[Path]:
-    return {path for pattern in group.patterns for path in folder.glob(pattern)}
+def _files(folder: Path, group: Group, renamed: Mapping[str, str]) -> set[Path]:
+    """The files of a group, also under the names that they had before."""
+    names = {new: old for old, new in renamed.items()}
+    patterns = {*group.patterns, *("/".join(names.get(part, part) for part in p.split("/")) for p in group.patterns)}
+    return {path for pattern in patterns for path in folder.glob(pattern)}
 
 
 def _renamed(path: Path, names: Mapping[str, str]) -> str:
@@ -165,7 +168,7 @@ def _tensors(path: Path, _: Mapping[str, str]) -> list[str]:
 
 RUNS = "outputs/unchanged/*/"
 GROUPS = (
-    Group(name="tables to start from", patterns=("results/*/runs.csv", "results/*/foretold.csv"), lines=_text),
+    Group(name="tables to start from", patterns=("results/*/runs.csv", "results/*/predictions.csv"), lines=_text),
     Group(name="run ids", patterns=("plans/*.txt",), lines=_ids),
     Group(name="plans", patterns=("plans/*.txt", "cells/*.csv"), lines=_plan),
     Group(name="training curves", patterns=(f"{RUNS}metrics.jsonl",), lines=_records),

@@ -7,6 +7,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+from bench.unchanged.compare import RENAMED_FILES
+
 STUDIES = Path(__file__).parent  # Hydra finds sweeps/unchanged.yaml below it
 SMALL = (
     *("study=unchanged", "tracking=off", "runtime.threads=1", "runtime.device=cpu", "runtime.memory_gb=8"),
@@ -96,8 +98,8 @@ def prepare(code: Path, out: Path) -> None:
     """An output folder with what the commands read: the tables below results/, without what is made from them, and a
     text."""
     shutil.rmtree(out, ignore_errors=True)
-    for pattern in ("*/runs.csv", "*/foretold.csv"):
-        for path in (code / "results").glob(pattern):
+    for name in ("runs.csv", "predictions.csv", *RENAMED_FILES):  # under the names that this side's code reads
+        for path in (code / "results").glob(f"*/{name}"):
             copy = out / path.relative_to(code)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

@@ -18,7 +18,7 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.options import Options
 from analysis.fitting.selection import belonging
 from analysis.laws.registry import LAWS
-from analysis.planning.alternatives import Estimate, drawn
+from analysis.planning.alternatives import drawn, from_draws
 from analysis.planning.optima import critical_tokens
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
@@ -171,7 +171,7 @@ def law_critical(tables: Tables, N: float, bits: float) -> Number:
     values = critical_tokens(made[0].constants, N, bits, gap=made[1].constants)
     if not np.isfinite(values[0]):
         raise InputError("the fitted gap does not grow with D: more tokens never hurt")
-    told = Estimate.of(values, all(m.sure for m in made), max(m.reach for m in made))
+    told = from_draws(values, all(m.sure for m in made), max(m.reach for m in made))
     return Number(value=told.value, low=told.low, high=told.high, note="draws of both laws")
 
 

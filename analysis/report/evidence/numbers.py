@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.diagnostics.slopes import Estimate
+from analysis.diagnostics.slopes import Slope
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
 from analysis.fitting.intervals import LEVEL, degrees, quantile
@@ -119,7 +119,7 @@ def of_fit(fit: Fit, symbol: str, *, paper: float | None = None) -> Number:
     return Number(value=fit.params[symbol], low=low, high=high, paper=known, unit=shown, note=fit.bootstrap.describe())
 
 
-def of_slope(found: Estimate, units: str = "clusters") -> Number:
+def of_slope(found: Slope, units: str = "clusters") -> Number:
     """A slope in ln D."""
     if not found.clusters:
         return Number.none("no rows that are compared tell it")

@@ -1,7 +1,7 @@
 """What was foretold of runs before they were trained, beside what came out.
 
-`python -m analysis predict FITS.json --cells CELLS.csv --out results/STUDY/foretold.csv` writes it; that it was there
-first is what the history of the repository shows.
+`python -m analysis predict FITS.json --cells CELLS.csv --out results/STUDY/predictions.csv` writes it; that it was
+there first is what the history of the repository shows.
 """
 
 import pandas as pd
@@ -15,7 +15,7 @@ from analysis.report.document.blocks import Grid
 from analysis.report.evidence.numbers import Number, digits
 from analysis.report.evidence.tables import ALIKE, Rows, Tables, ends
 
-FILE = "foretold.csv"
+FILE = "predictions.csv"
 
 
 def beside(tables: Tables, study: str) -> tuple[Grid, ...]:

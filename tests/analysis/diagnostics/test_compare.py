@@ -83,7 +83,7 @@ def test_one_law_under_two_names_is_said(trained):
     (ranking,) = made.rankings
     first, second, third = ranking.scores
     assert (first.law, second.law, third.law) == ("kumar_neff", "weights_neff", "weights_additive")
-    assert second.notes == ["foretells the same as kumar_neff"]
+    assert second.notes == ["predicts the same as kumar_neff"]
     assert first.measures.rmse == pytest.approx(second.measures.rmse, rel=1e-5)
     assert third.measures.rmse > 2 * first.measures.rmse
 
@@ -150,7 +150,7 @@ def test_large_gaps_are_left_out_for_all_laws(tables):
 
 
 def test_laws_that_are_not_registered(tables):
-    """A bent law foretells a table whose slope is not constant, the plain one does not."""
+    """A bent law predicts a table whose slope is not constant, the plain one does not."""
     frame = tables.simulate(noise=0.3, sizes=SIZES)
     bent = frame.assign(gap=frame["gap"] * np.exp(-0.15 * np.log(frame["D"] / 3e6) ** 2))
     laws = (LAWS["kumar_ptq"], curved(LAWS["kumar_ptq"], D_0=3e6))

@@ -1,10 +1,19 @@
-"""Hold-outs: splits and scores by hand, and what a law cannot foretell is told."""
+"""Hold-outs: splits and scores by hand, and what a law cannot predict is reported."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.diagnostics.holdout import Measures, foretell, groups, measures, sorted_rows, split, upsets
+from analysis.diagnostics.holdout import (
+    Holdout,
+    Measures,
+    groups,
+    measures,
+    predict_held_out,
+    sorted_rows,
+    split,
+    upsets,
+)
 from analysis.errors import InputError
 from analysis.fitting.options import Options
 from analysis.laws.registry import LAWS
@@ -17,12 +26,12 @@ GRID = pd.DataFrame(
 
 
 def parts(frame, holdout, **options):
-    """Label, the (N, D) fitted and those foretold."""
+    """Label, the (N, D) fitted and those predicted."""
 
     def cells(mask):
         return sorted(set(zip(frame["N"][mask], frame["D"][mask], strict=True)))
 
-    return [(f.label, cells(f.train), cells(f.test)) for f in split(frame, holdout, **options)]
+    return [(f.label, cells(f.train), cells(f.test)) for f in split(frame, Holdout(name=holdout, **options))]
 
 
 def test_largest_size_and_longest_training():
@@ -49,20 +58,22 @@ def test_cells_take_their_chains_out():
 
 
 def test_random_folds_keep_groups_whole_and_sizes_in_every_part():
-    found = split(GRID, "random", folds=2)
+    found = split(GRID, Holdout(name="random", folds=2))
     assert len(found) == 2
     for fold in found:
         assert not set(GRID["cluster"][fold.train]) & set(GRID["cluster"][fold.test])
         assert set(GRID["N"][fold.train]) == set(GRID["N"][fold.test]) == {10, 20}
     assert np.sum([fold.test for fold in found], axis=0).tolist() == [1] * len(GRID)
-    assert len(split(GRID, "random", folds=9)) == 4  # no more folds than chains
+    assert len(split(GRID, Holdout(name="random", folds=9))) == 4  # no more folds than chains
 
 
 def test_random_folds_follow_the_seed_and_not_the_order():
     many = GRID.assign(cluster=GRID["run_id"])
 
     def folds(frame, seed):
-        return [frozenset(frame["run_id"][fold.test]) for fold in split(frame, "random", seed=seed, folds=3)]
+        return [
+            frozenset(frame["run_id"][fold.test]) for fold in split(frame, Holdout(name="random", seed=seed, folds=3))
+        ]
 
     assert folds(many, 1) == folds(many.sample(frac=1, random_state=3), 1)
     assert folds(many, 1) != folds(many, 2)
@@ -85,68 +96,70 @@ def test_rows_are_sorted_by_what_they_hold():
 @pytest.mark.parametrize(
     ("frame", "arguments", "line"),
     [
-        (GRID, {"holdout": "M"}, "holdout=M: use one of N, D, both, random, cell"),
-        (GRID, {"holdout": "random", "folds": 1}, "folds=1: expected at least 2"),
-        (GRID, {"holdout": "random", "seed": -1}, "seed=-1: expected"),
-        (GRID[GRID["N"] == 10], {"holdout": "N"}, "holdout=N: N is 10 in all rows"),
-        (GRID[GRID["D"] == 4], {"holdout": "both"}, "holdout=both: D is 4 in all rows"),
+        (GRID, {"name": "M"}, "holdout=M: use one of N, D, both, random, cell"),
+        (GRID, {"name": "random", "folds": 1}, "folds=1: expected at least 2"),
+        (GRID, {"name": "random", "seed": -1}, "seed=-1: expected"),
+        (GRID[GRID["N"] == 10], {"name": "N"}, "holdout=N: N is 10 in all rows"),
+        (GRID[GRID["D"] == 4], {"name": "both"}, "holdout=both: D is 4 in all rows"),
         (
             GRID[(GRID["N"] == 20) ^ (GRID["D"] == 4)],
-            {"holdout": "both"},
+            {"name": "both"},
             "holdout=both: all rows have N = 20 or D = 4",
         ),
-        (GRID.head(3), {"holdout": "random"}, "holdout=random: all rows are of one cluster"),
-        (GRID.head(1), {"holdout": "cell"}, "holdout=cell: all rows have N = 10 and D = 1"),
+        (GRID.head(3), {"name": "random"}, "holdout=random: all rows are of one cluster"),
+        (GRID.head(1), {"name": "cell"}, "holdout=cell: all rows have N = 10 and D = 1"),
     ],
 )
 def test_bad_hold_outs_are_one_line(frame, arguments, line):
     with pytest.raises(InputError) as fault:
-        split(frame, **arguments)
+        split(frame, Holdout(**arguments))
     assert str(fault.value).startswith(line)
 
 
-def test_a_planted_law_is_foretold(tables):
+def test_a_planted_law_is_predicted(tables):
     frame = tables.simulate(noise=0, post=(), sizes=(23_600, 82_900, 201_000, 378_000))
     for holdout in ("N", "D", "both", "random", "cell"):
-        folds = split(frame, holdout)
-        told, fits = foretell(LAWS["chinchilla"], frame, folds, Options(bootstrap=0))
+        folds = split(frame, Holdout(name=holdout))
+        made = predict_held_out(LAWS["chinchilla"], frame, folds, Options(bootstrap=0))
         held = np.any([fold.test for fold in folds], axis=0)
-        np.testing.assert_allclose(told[held], frame["loss"][held], rtol=1e-8)
-        assert np.isnan(told[~held]).all()
-        assert {fit.status for fit in fits} == {"ok"}
-    # Cells of one size share the part that they are foretold from.
-    assert [len(fit.labels) for fit in fits] == [4] * 4
+        np.testing.assert_allclose(made.prediction[held], frame["loss"][held], rtol=1e-8)
+        assert np.isnan(made.prediction[~held]).all()
+        assert {fit.status for fit in made.fits} == {"ok"}
+    # Cells of one size share the part that they are predicted from.
+    assert [len(fit.labels) for fit in made.fits] == [4] * 4
 
 
-def test_what_a_law_cannot_foretell_is_not_a_number(tables):
+def test_what_a_law_cannot_predict_is_not_a_number(tables):
     trained = ((16, 16, 16), (16, 3, 16), (16, 4, 16), (16, 6, 16))
     frame = tables.simulate(noise=0, seeds=1, post=(), trained=trained).reset_index(drop=True)
     largest = frame["N"] == frame["N"].max()
     beyond = largest & (frame["P_a"] == 3)
     frame.loc[beyond, ["P_a", "loss"]] = 1, 5.0  # at 1 bit the planted law has no effective parameters
     law = LAWS["kumar_neff_tied"].without({"P_w", "P_kv"})
-    told, _ = foretell(law, frame, split(frame, "N"), Options(bootstrap=0))
-    assert np.isfinite(told[largest & ~beyond]).all()
-    assert np.isnan(told[beyond]).all()
+    predicted = predict_held_out(law, frame, split(frame, Holdout(name="N")), Options(bootstrap=0)).prediction
+    assert np.isfinite(predicted[largest & ~beyond]).all()
+    assert np.isnan(predicted[beyond]).all()
 
 
-def test_a_scheme_never_fitted_is_not_foretold(tables):
+def test_a_scheme_never_fitted_is_not_predicted(tables):
     sizes = (23_600, 82_900, 201_000, 378_000)
     frame = tables.simulate(noise=0, sizes=sizes, post=(), trained=((16, 16, 16), (4, 16, 16), (3, 16, 16)))
     frame["scheme"] = frame["P_w"].astype(str)
     frame = frame[(frame["scheme"] != "3") | (frame["N"] == sizes[-1])]
     new, largest = frame["scheme"] == "3", frame["N"] == sizes[-1]
     law = LAWS["quest"].for_schemes(("16", "3", "4"))
-    told, (fit,) = foretell(law, frame, split(frame, "N"), Options(bootstrap=0))
-    assert np.isnan(told[new]).all() and new.any()
-    np.testing.assert_allclose(told[largest & ~new], frame["loss"][largest & ~new], rtol=1e-6)
+    made = predict_held_out(law, frame, split(frame, Holdout(name="N")), Options(bootstrap=0))
+    predicted, (fit,) = made.prediction, made.fits
+    assert np.isnan(predicted[new]).all() and new.any()
+    np.testing.assert_allclose(predicted[largest & ~new], frame["loss"][largest & ~new], rtol=1e-6)
     assert fit.status == "unidentified"
 
 
 def test_a_part_too_small_to_fit_says_so(tables):
     frame = tables.simulate(post=(), sizes=(23_600, 82_900, 201_000))
-    told, (fit,) = foretell(LAWS["chinchilla"], frame, split(frame, "N"), Options(bootstrap=0))
-    assert np.isnan(told).all()
+    made = predict_held_out(LAWS["chinchilla"], frame, split(frame, Holdout(name="N")), Options(bootstrap=0))
+    predicted, (fit,) = made.prediction, made.fits
+    assert np.isnan(predicted).all()
     assert (fit.status, fit.rows, fit.params) == ("not fitted", 16, {})
     assert fit.reason == "chinchilla: N has 2 different values, needs at least 3"
 

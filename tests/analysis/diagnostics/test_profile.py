@@ -11,11 +11,10 @@ from scipy.optimize import brentq, least_squares
 import analysis
 from analysis.diagnostics.profile import profile
 from analysis.errors import InputError
-from analysis.fitting.estimate import fit_rows
+from analysis.fitting.estimate import prepare
 from analysis.fitting.objective import Problem
 from analysis.fitting.options import Options
 from analysis.fitting.profile_likelihood import Pinned
-from analysis.fitting.selection import select
 from analysis.laws.registry import LAWS
 
 
@@ -72,7 +71,7 @@ def test_profile_of_a_loss_law_is_that_of_brute_force(tables, losses, symbol):
 def test_profile_of_a_gap_law_is_that_of_brute_force(gaps, symbol):
     """With the standard deviations that the fit ends with."""
     law = LAWS["kumar_ptq"]
-    fitted = fit_rows(law, select(law, gaps, bits=(3, 6)).frame, Options(bootstrap=0))
+    fitted = prepare(law, gaps, Options(bootstrap=0))
     names = [s for s in law.symbols if s != symbol]
     moved = {p.symbol: p for p in law.parameters}
 

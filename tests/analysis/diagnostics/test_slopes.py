@@ -7,9 +7,8 @@ from scipy.optimize import minimize_scalar
 import analysis
 from analysis.diagnostics.slopes import curved, law_curvature, local_slopes, numbers, slopes_by_width
 from analysis.errors import InputError
-from analysis.fitting.estimate import fit_rows
+from analysis.fitting.estimate import prepare
 from analysis.fitting.options import Options
-from analysis.fitting.selection import select
 from analysis.laws.registry import LAWS
 
 TOKENS = (1e6, 2e6, 4e6, 8e6)
@@ -45,7 +44,7 @@ def test_two_horizons_by_hand(tables):
     """With one amplitude a group its two gaps count as (y_2 - r y_1)^2 / (sd_2^2 + r^2 sd_1^2), r = 2^slope."""
     frame = tables.simulate(tokens=(1e6, 2e6), post=(3, 4), seeds=3)
     found = local_slopes("kumar_ptq", frame)
-    fitted = fit_rows(LAWS["kumar_ptq"], select(LAWS["kumar_ptq"], frame, bits=(3, 6)).frame, Options(bootstrap=0))
+    fitted = prepare("kumar_ptq", frame, Options(bootstrap=0))
     rows = fitted.frame.assign(sd=fitted.problem.sd)
     wide = rows.pivot(index=["N", "P_post", "cluster"], columns="D", values=["gap", "sd"]).to_numpy()
 

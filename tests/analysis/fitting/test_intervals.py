@@ -8,14 +8,13 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis.fitting.estimate import fit_rows
-from analysis.fitting.intervals import clusters, groups, jackknife, leave_out
+from analysis.fitting.estimate import prepare
+from analysis.fitting.intervals import clusters, groups, jackknife_intervals, leave_out
 from analysis.fitting.options import Options
-from analysis.fitting.profile_likelihood import Valley
-from analysis.fitting.selection import select
+from analysis.fitting.profile_likelihood import ProfileLikelihood
 from analysis.fitting.solver import minimise
 from analysis.laws.registry import LAWS
-from analysis.validation.simulate import DESIGNS, NOISES, simulate
+from analysis.validation.coverage_designs import DESIGNS, NOISES, simulated
 
 LADDER = DESIGNS[0]
 
@@ -94,8 +93,7 @@ def test_same_seed_same_draws(tables):
 
 @pytest.fixture(scope="module")
 def fitted():
-    found = select(LAWS["kumar_ptq"], simulate(LADDER, NOISES[0], np.random.default_rng(0)), bits=(3, 6))
-    return fit_rows(found.law, found.frame, Options())
+    return prepare("kumar_ptq", simulated(LADDER, NOISES[0], np.random.default_rng(0)), Options())
 
 
 @pytest.mark.parametrize("kind", ["clusters", "sizes"])
@@ -119,8 +117,7 @@ def test_each_group_is_left_out(fitted, kind):
     k = {"clusters": 10, "sizes": 5}[kind]
     se = np.sqrt((k - 1) / k * np.sum((np.array(logs) - np.mean(logs)) ** 2))
     half = stats.t.ppf(0.975, {"clusters": 8, "sizes": 4}[kind]) * se
-    without = leave_out(fitted.problem, fitted.best, made.labels)
-    found = jackknife(fitted.problem, fitted.best, without, kind)["C_T"]
+    found = jackknife_intervals(fitted, leave_out(fitted, made.labels), kind)["C_T"]
     centre = np.log(fitted.params["C_T"])
     assert (np.log(found.low), np.log(found.high)) == pytest.approx((centre - half, centre + half), rel=1e-5)
     assert found.se == pytest.approx(se * fitted.params["C_T"], rel=1e-5)
@@ -132,7 +129,7 @@ def test_a_group_without_word_on_a_parameter_does_not_count(fitted):
     place = fitted.problem.law.symbols.index("gamma_D")
     without = np.tile(point, (k, 1))
     without[:3, place] += [0.01, -0.02, 0.03]
-    found = jackknife(fitted.problem, point, without, "sizes")["gamma_D"]
+    found = jackknife_intervals(fitted, without, "sizes")["gamma_D"]
     se = np.sqrt(2 / 3 * np.sum((np.array([0.01, -0.02, 0.03]) - 0.02 / 3) ** 2))
     assert found.se == pytest.approx(se, rel=1e-6)
     assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 2) * se, rel=1e-6)
@@ -141,20 +138,19 @@ def test_a_group_without_word_on_a_parameter_does_not_count(fitted):
 def test_a_coefficient_that_vanishes_without_a_group_has_a_finite_interval(tables):
     """E is zero in some refits: its logarithm would make the interval NaN or everything."""
     frame = tables.simulate(post=(), noise=3.0, seed=3)
-    found = select(LAWS["chinchilla"], frame, bits=(3, 6))
-    made = fit_rows(found.law, found.frame, Options())
+    made = prepare("chinchilla", frame, Options())
     without = np.tile(made.best, (4, 1))
     place = made.problem.law.symbols.index("E")
     without[:2, place] = 0.0
     without[2:, place] *= 1.5
-    interval = jackknife(made.problem, made.best, without, "clusters")["E"]
+    interval = jackknife_intervals(made, without, "clusters")["E"]
     assert interval.low == 0
     assert made.params["E"] < interval.high < 50 * max(made.params["E"], 0.1)
 
 
 def test_intervals_of_many_groups_are_those_of_the_draws():
     """Sixty runs without clusters: quantiles of the draws, stretched about the estimate on the parameter's scale."""
-    frame = simulate(LADDER, NOISES[0], np.random.default_rng(0)).drop(columns="cluster")
+    frame = simulated(LADDER, NOISES[0], np.random.default_rng(0)).drop(columns="cluster")
     found = analysis.fit("kumar_ptq", frame, bootstrap=100, seed=5)
     k = 60
     assert (found.bootstrap.kind, found.bootstrap.clusters, found.bootstrap.left_out) == ("runs", k, "none")
@@ -169,15 +165,13 @@ def test_intervals_of_many_groups_are_those_of_the_draws():
 
 def test_draws_are_stretched_to_the_jackknife(tables):
     """On the rows of the table: half of the predictions' standard errors are above the jackknife's, half below."""
-    frame = simulate(LADDER, NOISES[1], np.random.default_rng(4))
+    frame = simulated(LADDER, NOISES[1], np.random.default_rng(4))
     found = analysis.fit("kumar_ptq", frame, bootstrap=200)
     assert (found.bootstrap.kind, found.bootstrap.clusters) == ("clusters", 10)
     assert (found.bootstrap.left_out, found.bootstrap.groups) == ("sizes", 5)
     assert found.bootstrap.t == pytest.approx(stats.t.ppf(0.975, 4))
-    selection = select(LAWS["kumar_ptq"], frame, bits=(3, 6))
-    fitted = fit_rows(selection.law, selection.frame, Options())
-    without = leave_out(fitted.problem, fitted.best, groups(fitted.frame).labels)
-    predicted = fitted.problem.predict(without)
+    fitted = prepare("kumar_ptq", frame, Options())
+    predicted = fitted.problem.predict(leave_out(fitted, groups(fitted.frame).labels))
     jack = np.sqrt(4 / 5 * np.sum((predicted - predicted.mean(axis=0)) ** 2, axis=0))
     assert np.median(found.predict_se(fitted.frame) / jack) == pytest.approx(1.0, rel=1e-3)
 
@@ -240,8 +234,7 @@ def test_a_coefficient_that_is_always_zero_has_an_upper_end(tables):
     found = analysis.fit("chinchilla", frame, bootstrap=50)
     low, high = found.interval("E")
     assert (found.params["E"], low) == (0, 0) and 0 < high < 1
-    selection = select(LAWS["chinchilla"], frame, bits=(3, 6))
-    limit, _ = Valley(fit_rows(selection.law, selection.frame, Options()), "E").clustered_limit(selection.frame)
+    limit, _ = ProfileLikelihood(prepare("chinchilla", frame, Options()), "E").clustered_limit()
     law = LAWS["chinchilla"]
     held = tuple(dataclasses.replace(p, lower=high, upper=high) if p.symbol == "E" else p for p in law.parameters)
     held = analysis.fit(dataclasses.replace(law, parameters=held), frame, bootstrap=0)

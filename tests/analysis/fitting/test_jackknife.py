@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis.fitting.jackknife import jackknife
+from analysis.fitting.jackknife import one_step_jackknife
 
 
 def test_jackknife_is_leaving_clusters_out():
@@ -14,7 +14,7 @@ def test_jackknife_is_leaving_clusters_out():
     residual = x @ best - y
     left = np.array([np.linalg.lstsq(x[label != c], y[label != c], rcond=None)[0] for c in range(5)])
     parts = [(x[label == c].T @ x[label == c], x[label == c].T @ residual[label == c]) for c in range(5)]
-    found = jackknife(*(np.array(part) for part in zip(*parts, strict=True)))
+    found = one_step_jackknife(*(np.array(part) for part in zip(*parts, strict=True)))
     np.testing.assert_allclose(found, 4 * np.cov(left, rowvar=False, ddof=0), rtol=1e-10)
 
 
@@ -26,7 +26,7 @@ def test_what_the_other_clusters_do_not_tell_stays():
     best = np.linalg.lstsq(x, y, rcond=None)[0]
     residual = x @ best - y
     parts = [(x[label == c].T @ x[label == c], x[label == c].T @ residual[label == c]) for c in range(3)]
-    found = jackknife(*(np.array(part) for part in zip(*parts, strict=True)))
+    found = one_step_jackknife(*(np.array(part) for part in zip(*parts, strict=True)))
     means = [y[label == c].mean() for c in range(3)]
     first = np.array([means[1], means[0], best[0]])  # the intercept without each cluster
     assert np.isfinite(found).all()

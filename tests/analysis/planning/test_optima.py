@@ -7,13 +7,12 @@ from scipy.optimize import brentq
 from analysis.laws import formulas
 from analysis.laws.registry import LAWS
 from analysis.planning import optima
-from analysis.planning.budgets import Budget, best_model, overhead_bits, serving_optimum, small_or_quantized
+from analysis.planning.budgets import Budget, best_model, overhead_bits, serving_optimum
 
 PAPER = formulas.paper_constants()
 UNTIED = PAPER | {"alpha": 0.34, "beta": 0.41, "A": 400.0, "B": 3000.0}
 NO_SHIFTS = {symbol: value for symbol, value in PAPER.items() if not symbol.startswith("n_")}
 WIDTHS = np.linspace(3.2, 16, 6401)
-LEDGER = {"int3": 3.0, "int4": 4.0, "int5": 5.0, "int6": 6.0, "int8": 8.0, "bf16": 16.0}
 
 
 def at(P):
@@ -311,25 +310,6 @@ def test_serving_optimum_with_a_budget():
     assert float(both.loss) == pytest.approx(float(made.loss), rel=1e-9)
     capped = serving_optimum(PAPER, cost=1e10, flops=1e21)
     assert float(6 * capped.N * capped.D) <= 1e21 * (1 + 1e-12)
-
-
-def test_small_or_quantized():
-    made = small_or_quantized(PAPER, bytes=2e9, widths=LEDGER, tokens=1e12)
-    assert next(iter(made)) == "int6"
-    losses = [float(m.loss) for m in made.values()]
-    assert losses == sorted(losses)
-    for name, bits in LEDGER.items():
-        assert float(made[name].N) == pytest.approx(2e9 * 8 / bits)
-        D = min(1e12, float(optima.critical_tokens(PAPER, 2e9 * 8 / bits, bits)))
-        assert float(made[name].D) == pytest.approx(1e12 if name == "bf16" else D)
-    with_scales = small_or_quantized(PAPER, bytes=2e9, widths=LEDGER, flops=1e21, group=128, fixed_bytes=1e8)
-    assert float(with_scales["int4"].N) == pytest.approx(1.9e9 * 8 / 4.125)
-    assert float(with_scales["bf16"].N) == pytest.approx(1.9e9 * 8 / 16)
-    assert float(with_scales["int4"].D) == pytest.approx(1e21 / (6 * 1.9e9 * 8 / 4.125))
-    # with room to spare the budget of training decides, and nothing is quantized
-    roomy = small_or_quantized(PAPER, bytes=1e15, widths=LEDGER, flops=1e21)
-    assert next(iter(roomy)) == "bf16"
-    assert float(roomy["bf16"].N) == pytest.approx(float(optima.optimum_at_bits(PAPER, 1e21, 16.0).N), rel=1e-5)
 
 
 @pytest.mark.parametrize(

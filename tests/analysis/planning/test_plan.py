@@ -12,9 +12,10 @@ import analysis
 from analysis.cli.plan_command import add_parser, report
 from analysis.errors import InputError
 from analysis.fitting import store
+from analysis.fitting.intervals import Interval
 from analysis.laws import formulas
 from analysis.planning import optima
-from analysis.planning.alternatives import Estimate, drawn, stretched
+from analysis.planning.alternatives import drawn, from_draws, stretched
 from analysis.planning.budgets import Budget, best_model
 from analysis.planning.plan import plan
 from analysis.planning.predict import paper, predict
@@ -144,14 +145,14 @@ def test_intervals_are_stretched_as_those_of_the_fit(found):
     made = drawn(fit, 4000, 0)
     values = made.constants["alpha"]
     assert values[0] == fit.params["alpha"] and len(values) == 4001
-    interval = Estimate.of(values, True, made.reach)
+    found_interval = from_draws(values, True, made.reach)
     ends = np.quantile(fit.draws[:, fit.law.symbols.index("alpha")], [0.025, 0.975])
     reach = fit.bootstrap.stretch * fit.bootstrap.t / 1.96
     assert reach > 1.2
-    assert interval.high / interval.low == pytest.approx((ends[1] / ends[0]) ** reach, rel=0.05)
+    assert found_interval.high / found_interval.low == pytest.approx((ends[1] / ends[0]) ** reach, rel=0.05)
     np.testing.assert_allclose(stretched(np.array([2.0, 1.0, 4.0]), 2.0), [2.0, 0.5, 8.0])
-    assert Estimate.of(np.array([2.0, 1.0, 4.0]), True, 2.0) == Estimate(value=2.0, low=0.5, high=8.0)
-    assert Estimate.of(np.array([0.0, -1.0, 2.0]), True, 2.0) == Estimate(value=0.0, low=-2.0, high=4.0)
+    assert from_draws(np.array([2.0, 1.0, 4.0]), True, 2.0) == Interval(value=2.0, low=0.5, high=8.0)
+    assert from_draws(np.array([0.0, -1.0, 2.0]), True, 2.0) == Interval(value=0.0, low=-2.0, high=4.0)
 
 
 def test_each_law_is_stretched_as_far_as_its_own_fit(found):

@@ -17,7 +17,7 @@ from analysis.report.evidence.tables import REPEATED, Tables, checked
 from analysis.report.evidence.turning_points import AGAIN, again, lowest
 from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.validation import simulated_studies
-from analysis.validation.simulated_runs import L2, USUAL, World
+from analysis.validation.simulator import L2, USUAL, Truth
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE)
 WIDE = {
@@ -29,7 +29,7 @@ WIDE = {
     "article-small",
 }  # claims about more than plain rounding
 CLAIMS = {claim.key: claim for claim in build.CLAIMS}
-GAP, PARTS = World().gap, World().parts
+GAP, PARTS = Truth().gap, Truth().parts
 
 
 def turned(symbol, value, at):
@@ -138,7 +138,7 @@ def tables(tmp_path_factory):
         uses = {study for key in keys for study in (*CLAIMS[key].uses, *REPEATED)} & set(simulated_studies.STUDIES)
         found = Tables(folder, NAMES, draws=DRAWS, seed=0, progress=lambda line: None)
         plain = not WIDE & set(keys)
-        for study, frame in simulated_studies.tables(World(**known), only=sorted(uses), plain=plain, seed=SEED).items():
+        for study, frame in simulated_studies.tables(Truth(**known), only=sorted(uses), plain=plain, seed=SEED).items():
             found.frames[study] = checked(mend(frame) if mend else frame, folder)
         return found
 

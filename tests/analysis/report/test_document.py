@@ -16,7 +16,7 @@ from analysis.report.evidence.tables import COLUMNS, Rows, Tables, nominal
 from analysis.report.verdicts import NOT_RUN, REPRODUCED
 from analysis.table import digest
 from analysis.validation import simulated_studies
-from analysis.validation.simulated_runs import World
+from analysis.validation.simulator import Truth
 
 VOID = {"meta", "img", "br"}
 QUICK = ("dtype", "seeds")
@@ -48,7 +48,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    simulated_studies.write(folder, World(noise=0.3), only=QUICK)
+    simulated_studies.write(folder, Truth(noise=0.3), only=QUICK)
     assert main(["report", "--results", str(folder), "--bootstrap", "0"]) == 0
     return folder
 
@@ -147,7 +147,7 @@ def test_what_was_run_comes_from_the_tables(results):
 
 
 def test_a_fit_that_is_stored_for_this_very_table_is_not_made_again(tmp_path):
-    frame = simulated_studies.tables(World(), only=["overtraining"], plain=True)["overtraining"]
+    frame = simulated_studies.tables(Truth(), only=["overtraining"], plain=True)["overtraining"]
     folder = tmp_path / "overtraining"
     folder.mkdir()
     frame.to_csv(folder / "runs.csv", index=False)
@@ -166,7 +166,7 @@ def test_a_fit_that_is_stored_for_this_very_table_is_not_made_again(tmp_path):
 
 
 def test_rows_of_several_tables_count_once():
-    frames = simulated_studies.tables(World(), only=["weights", "robustness"])
+    frames = simulated_studies.tables(Truth(), only=["weights", "robustness"])
     assert set(COLUMNS) <= set(frames["weights"])
     found = Tables(Path("nowhere"), (), draws=0, seed=0, progress=lambda line: None)
     found.frames.update(frames)
@@ -235,13 +235,13 @@ def test_empty_columns_are_left_out():
 
 
 def test_what_was_foretold_stands_beside_what_came_out(tmp_path):
-    simulated_studies.write(tmp_path, World(noise=0.3), only=["matched"])
+    simulated_studies.write(tmp_path, Truth(noise=0.3), only=["matched"])
     tables = Tables(tmp_path, ["matched"], draws=0, seed=0, progress=lambda _: None)
     assert predictions.beside(tables, "matched") == ()
     frame = tables.frames["matched"]
     four = frame[frame["P_w"] == 4]
     lines = [f"{n},{four['D'].iloc[0] * 1.001},4,4,4,16,2,1.9,2.1" for n in (four["N"].iloc[0], 123)]
-    (tmp_path / "matched" / "foretold.csv").write_text(
+    (tmp_path / "matched" / "predictions.csv").write_text(
         "\n".join(["N,D,P_w,P_a,P_kv,P_post,loss,loss_low,loss_high", *lines])
     )
     (grid,) = predictions.beside(tables, "matched")

@@ -10,9 +10,9 @@ from analysis.report.claims.schedule import arms, cosine, main_arm, share
 from analysis.report.evidence import contrasts
 from analysis.report.evidence.tables import Tables
 from analysis.validation import simulated_studies
-from analysis.validation.simulated_runs import L2, L3, World
+from analysis.validation.simulator import L2, L3, Truth
 
-EXACT = World(noise=0.0, before=0.36, jump=0.4, mean=0.1)
+EXACT = Truth(noise=0.0, before=0.36, jump=0.4, mean=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,20 @@ import pytest
 
 import analysis
 from analysis.__main__ import main
-from analysis.fitting.estimate import fit_rows
+from analysis.fitting.estimate import prepare
 from analysis.fitting.options import Options
-from analysis.fitting.selection import select
 from analysis.laws.registry import LAWS
-from analysis.validation import coverage
-from analysis.validation import simulate as simulation
+from analysis.validation import coverage, simulator
 from analysis.validation.coverage import Asked, ask, tally
-from analysis.validation.simulate import DESIGNS, GAP, LOSS, NOISES, Design, Noise, simulate
+from analysis.validation.coverage_designs import DESIGNS, NOISES, Design, Noise, simulated
+from analysis.validation.simulator import GAP, LOSS
 
 LADDER, SMALL = DESIGNS
 CHANCE = NOISES[0]
 
 
 def study(design=SMALL, noise=CHANCE, seed=0):
-    return simulate(design, noise, np.random.default_rng(seed))
+    return simulated(design, noise, np.random.default_rng(seed))
 
 
 def residuals(noise, count=40, design=SMALL):
@@ -61,7 +60,7 @@ def test_chance_has_the_stated_sizes():
 
 def test_lack_of_fit_is_shared(monkeypatch):
     for name in ("RUN", "BIT", "WINDOW", "CHAIN", "SEEDS_OF_LOSS"):
-        monkeypatch.setattr(simulation, name, 0.0)
+        monkeypatch.setattr(simulator, name, 0.0)
     gaps, _ = residuals(Noise(name="x", size=1.0))
     np.testing.assert_allclose(gaps, np.broadcast_to(gaps[:, :, :1, :1], gaps.shape), atol=1e-12)
     assert gaps[:, :, 0, 0].std() == pytest.approx(0.03, rel=0.15)
@@ -78,7 +77,7 @@ def test_lack_of_fit_is_shared(monkeypatch):
 def test_counts_by_hand():
     def asked(low, high, estimate, parameter="gamma_D", method="ours"):
         known = {"design": "ladder", "noise": "chance", "law": "kumar_ptq"}
-        return Asked(**known, method=method, parameter=parameter, estimate=estimate, low=low, high=high)
+        return Asked(**known, method=method, parameter=parameter, value=estimate, low=low, high=high)
 
     nan = float("nan")
     found = tally(
@@ -107,19 +106,27 @@ def test_counts_by_hand():
     )
 
 
+@pytest.mark.parametrize(("low", "line"), [(0.4, "None."), (0.6, "- small, chance: kumar_ptq: gamma_D 0.0")])
+def test_the_page_lists_what_fell_short_in_this_run(low, line):
+    known = {"design": "small", "noise": "chance", "law": "kumar_ptq", "method": "ours"}
+    records = tally([Asked(**known, parameter="gamma_D", value=0.5, low=low, high=0.7)] * 9)  # the truth is .5
+    page = coverage.report(records, command="coverage", commit="abc", seconds=1.0, failed=0)
+    assert page.split("two standard errors\n\n")[1].splitlines()[0] == line
+
+
 def test_one_study_asks_for_what_a_fit_gives():
     seed, number = 3, 2
     found = list(ask(SMALL, NOISES[3], seed=seed, study=number, draws=30))
     assert found == list(ask(SMALL, NOISES[3], seed=seed, study=number, draws=30))
     assert found != list(ask(SMALL, NOISES[3], seed=seed, study=number + 1, draws=30))
-    frame = simulate(SMALL, NOISES[3], np.random.default_rng([seed, number, 1, 3]))
+    frame = simulated(SMALL, NOISES[3], np.random.default_rng([seed, number, 1, 3]))
     for law in ("kumar_ptq", "chinchilla"):
         fit = analysis.fit(law, frame, bootstrap=30, seed=number)
         ours = {one.parameter: one for one in found if (one.law, one.method) == (law, "ours")}
         predicted = ours.pop("prediction")
-        assert {s: one.estimate for s, one in ours.items()} == fit.params
+        assert {s: one.value for s, one in ours.items()} == fit.params
         assert {s: (one.low, one.high) for s, one in ours.items()} == {s: fit.interval(s) for s in fit.params}
-        assert predicted.low < predicted.estimate < predicted.high
+        assert predicted.low < predicted.value < predicted.high
         assert (fit.bootstrap.kind, fit.bootstrap.clusters) == ("clusters", 6)
         chains = {one.parameter: one for one in found if (one.law, one.method) == (law, "chains")}
         assert {s: (one.low, one.high) for s, one in chains.items()} == {s: fit.interval(s) for s in fit.params}
@@ -131,12 +138,8 @@ def test_one_study_asks_for_what_a_fit_gives():
 
 def test_sizes_are_left_out_where_there_are_enough():
     frame = study(LADDER)
-    selection = select(LAWS["kumar_ptq"], frame, bits=(3, 6))
-    made = dict(
-        coverage._methods(
-            analysis.fit("kumar_ptq", frame, bootstrap=5), fit_rows(selection.law, selection.frame, Options())
-        )
-    )
+    fitted = prepare("kumar_ptq", frame, Options())
+    made = dict(coverage._methods(analysis.fit("kumar_ptq", frame, bootstrap=5), fitted))
     assert list(made) == ["ours", "chains", "sizes", "runs", "rows", "percentile", "stretched"]
     for symbol, interval in made["sizes"].items():
         ours = made["ours"][symbol]

@@ -122,6 +122,10 @@ def test_renamed_files_and_columns_can_be_declared(sides):
     write(after, f"{RUN}/ptq.jsonl", '{"word": "rtn", "gap": 0.25}\n')
     assert {"collected table", "quantizations", "fits.json"} <= differences(sides).keys()
     assert not differences(sides, files={"demo": "first"}, columns={"loss": "nats", "setting": "word"})
+    write(sides[0], "results/demo/old.csv", "1\n")  # a name that the patterns of its group had before
+    write(after, "results/first/predictions.csv", "1\n")
+    names = {"demo": "first", "old.csv": "predictions.csv"}
+    assert not differences(sides, files=names, columns={"loss": "nats", "setting": "word"})
 
 
 def test_a_difference_shows_both_sides_around_it(sides):

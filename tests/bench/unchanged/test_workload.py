@@ -30,7 +30,7 @@ def test_it_starts_from_tables_without_what_is_made_from_them(tmp_path):
     (out / "old").mkdir(parents=True)
     prepare(REPOSITORY, out)
     found = {path.name for path in out.rglob("*") if path.is_file()}
-    assert found == {"runs.csv", "foretold.csv", "squares.txt"}
+    assert found == {"runs.csv", "predictions.csv", "squares.txt"}
     assert not (out / "old").exists()
 
 
