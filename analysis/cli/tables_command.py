@@ -42,10 +42,10 @@ def run_public(chosen: argparse.Namespace) -> None:
     if chosen.name not in SOURCES:
         raise InputError(f"{chosen.name}: no such table; use one of {', '.join(SOURCES)}")
     source = SOURCES[chosen.name]
-    rows, found = fetch(source)
+    rows, sha256 = fetch(source)
     path = chosen.out / f"{source.name}.csv"
     write(path, rows)
-    file = "sha256 as expected" if source.sha256 else f"sha256 {found} not checked (none is known)"
+    file = "sha256 as expected" if source.sha256 else f"sha256 {sha256} not checked (none is known)"
     values = ", values as expected" if source.values else ""
     print(
         f"{path}: {len(rows)} rows from {source.repository} {source.path} at commit {source.commit}, "

@@ -2,8 +2,8 @@
 
 `kumar_ptq` (Eq. 2) is the loss that quantization after training adds to a model trained in 16 bits. `kumar_neff`
 (Eqs. 3 and 4) is the loss of models trained in low precision: each low-precision part shrinks N by a factor f(P).
-`kumar_floating_point` (Appendix N) is the same for weights in float formats, whose bits are told apart no further; the
-paper fitted gamma_w and n_w to them with A, B, E and alpha as in Table 2, which a table of other runs cannot have.
+`kumar_floating_point` (Appendix N) is the same for weights in float formats, by the sum of all bits; the paper fitted
+gamma_w and n_w to them with A, B, E and alpha as in Table 2, which a table of other runs cannot have.
 `kumar_unified` (Eq. 9) is the gap of models that were trained in low precision, `kumar_unified_n` the same with N for
 N_eff, which the paper found to fit less well (Fig. 21).
 
@@ -113,7 +113,7 @@ def _unified_columns(theta, x) -> Columns:
 
 
 def shrinking(part: str, gamma: str, shift: str, published: Mapping[str, float] | None = None) -> tuple[Parameter, ...]:
-    """gamma and n of f(P), which belong to the precision column `part`."""
+    """gamma and n of f(P), of the precision column `part`."""
     known = published or {}
     return (
         Parameter(

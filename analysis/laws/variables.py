@@ -48,12 +48,12 @@ def schemes(frame: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array(["/".join(row) for row in zip(*parts, strict=True)])
 
 
-def _codes(found: np.ndarray, categories: Sequence[str]) -> np.ndarray:
+def _codes(names: np.ndarray, categories: Sequence[str]) -> np.ndarray:
     number = {scheme: i for i, scheme in enumerate(categories, start=1)}
-    unknown = sorted(set(found) - set(number))
+    unknown = sorted(set(names) - set(number))
     if unknown:
         raise InputError(f"scheme={unknown[0]}: the law knows {', '.join(categories)}")
-    return np.array([number[scheme] for scheme in found], float)
+    return np.array([number[scheme] for scheme in names], float)
 
 
 def _bits(frame: Mapping[str, np.ndarray], name: str) -> np.ndarray:

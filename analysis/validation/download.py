@@ -26,9 +26,9 @@ def fetch(source: Source) -> tuple[list[Row], str]:
         InputError: it cannot be reached, or is not what was expected.
     """
     content = _download(source.url)
-    found = hashlib.sha256(content).hexdigest()
-    if source.sha256 not in (None, found):
-        raise InputError(f"{source.url}: sha256 is {found}, expected {source.sha256}; nothing was written")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if source.sha256 not in (None, sha256):
+        raise InputError(f"{source.url}: sha256 is {sha256}, expected {source.sha256}; nothing was written")
     try:
         rows = source.convert(content)
         values = digest(rows)
@@ -39,7 +39,7 @@ def fetch(source: Source) -> tuple[list[Row], str]:
         raise InputError(f"{source.url}: holds {len(rows)} runs, expected {source.rows}; nothing was written")
     if source.values not in (None, values):
         raise InputError(f"{source.url}: its values are not those that fits were verified on; nothing was written")
-    return rows, found
+    return rows, sha256
 
 
 def _download(url: str) -> bytes:
