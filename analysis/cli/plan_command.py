@@ -26,8 +26,12 @@ def add_parser(commands) -> None:
         "and tokens, with intervals, from FITS.json or from the `paper`'s constants.",
     )
     parser.add_argument("fits", metavar="FITS.json|paper")
-    parser.add_argument("--flops", type=float, help="operations of training: 6 N D at 16 bits, less in proportion")
-    parser.add_argument("--bytes", type=float, help="of the served model: N (P + scales) / 8, and --fixed-bytes")
+    parser.add_argument(
+        "--flops", type=float, help="most operations of training: 6 N D at 16 bits, fewer in proportion"
+    )
+    parser.add_argument(
+        "--bytes", type=float, help="most bytes of the served model: N (P + scales) / 8, and --fixed-bytes"
+    )
     parser.add_argument("--tokens", type=float, help="most training tokens")
     parser.add_argument("--serve-tokens", type=float, metavar="T", help="--flops cover serving these too: 2 N T P / 16")
     parser.add_argument("--formats", metavar="A,B,...", help="to serve in, e.g. int3,int4,bf16 (bf16: none)")

@@ -21,8 +21,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("fits", metavar="FITS.json|paper")
     parser.add_argument("--N", type=float, help="non-embedding parameters")
     parser.add_argument("--D", type=float, help="training tokens")
-    parser.add_argument("--cells", metavar="CELLS.csv", type=Path, help="instead: N, D and P_w, P_a, P_kv of many")
-    parser.add_argument("--filter", metavar="EXPR", help='cells to ask about, e.g. "N > 4e5"; default all')
+    parser.add_argument(
+        "--cells", metavar="CELLS.csv", type=Path, help="in place of --N and --D: a table of N, D, P_w, P_a, P_kv"
+    )
+    parser.add_argument("--filter", metavar="EXPR", help='rows of CELLS.csv to predict, e.g. "N > 4e5"; default all')
     parser.add_argument("--out", metavar="FILE.csv", type=Path, help="where the predictions for CELLS.csv are written")
     parser.add_argument(
         "--post", metavar="FORMAT", help="quantize after training: int4, e4m3, or bits; with --cells also several: 3,4"

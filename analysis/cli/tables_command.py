@@ -24,10 +24,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     simulate = commands.add_parser(
         "simulate",
         help="write simulated tables of all studies",
-        description="Write FOLDER/STUDY/runs.csv of all studies, simulated from laws that are known.",
+        description="Write FOLDER/STUDY/runs.csv of all studies, simulated from known laws and effects.",
     )
     simulate.add_argument("folder", metavar="FOLDER", type=Path)
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--seed", type=int, default=0, help="of the scatter")
     simulate.set_defaults(run=run_simulate)
 
 

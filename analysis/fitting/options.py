@@ -1,4 +1,4 @@
-"""The choices that a fit leaves to its user, and their defaults."""
+"""The options of a fit and their defaults."""
 
 import dataclasses
 from typing import Literal
