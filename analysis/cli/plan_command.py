@@ -73,7 +73,7 @@ def _names(option: str, text: str | None) -> list[str] | None:
 
 
 def report(made: "Plan") -> list[str]:
-    """The plan as lines: the choices as a table, what bears on them, and the sentence last."""
+    """The plan as lines: the alternatives as a table, what bears on them, and the sentence last."""
     from analysis.planning.plan import with_interval
 
     others = made.alternatives
@@ -106,6 +106,6 @@ def report(made: "Plan") -> list[str]:
     if made.P_star is not None:
         lines.append(f"P* jointly optimal with N and D, at any budget: {with_interval(made.P_star)} bits")
     hidden = len(made.alternatives) - len(others)
-    lines += [f"not shown: {hidden} more choices"] if hidden else []
+    lines += [f"not shown: {hidden} more alternatives"] if hidden else []
     lines += [f"left out: {what}: {reason}" for what, reason in made.left_out.items()]
     return [*lines, *(f"warning: {line}" for line in made.warnings), made.sentence]
