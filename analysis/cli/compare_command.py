@@ -13,7 +13,7 @@ from analysis.cli.arguments import add_filter, progress
 if TYPE_CHECKING:
     from analysis.diagnostics.compare import Comparison
 
-SCHEMA = 1
+COMPARISON_SCHEMA = 1
 
 
 def text(made: "Comparison") -> str:
@@ -92,7 +92,10 @@ def run(chosen: argparse.Namespace) -> None:
         progress=progress,
     )
     if chosen.out:
-        content = {"schema": SCHEMA, "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)}}
+        content = {
+            "schema": COMPARISON_SCHEMA,
+            "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)},
+        }
         with replacing(chosen.out) as temporary:
             whole = json.dumps(content | made.to_json(), indent=1, allow_nan=False)
             temporary.write_text(whole + "\n", encoding="utf-8")

@@ -40,11 +40,11 @@ STEEPEST = 8.0  # |slope| beyond which nothing is looked for
 CURVATURE = "gamma_DD"
 UNSEEN = 1e-4  # share of its square below which a combination of slopes is not seen in the rows
 APART = 1.5  # least ratio of neighbouring D between which a slope is estimated
-STARTS = (0.0, 0.5, 1.0)
+SLOPE_STARTS = (0.0, 0.5, 1.0)
 HALF = 0.5  # share of itself by which a slope cannot change in an octave if it is to be called constant
 INVISIBLE = 0.005  # change of slope in an octave that two digits do not show, as rounding makes it without noise
 CONSTANT, BENT, UNDECIDED = "constant", "not constant", "not decidable"
-COLUMNS = ("low_D", "high_D", "value", "se", "low", "high", "p", "clusters")  # of slopes.csv, from each `Slope`
+SLOPE_COLUMNS = ("low_D", "high_D", "value", "se", "low", "high", "p", "clusters")  # of slopes.csv, from each `Slope`
 SD = "sd of gap"
 SETTING = ("format_post", "granularity_post", "ptq", "format_w", "format_a", "format_kv")
 
@@ -171,7 +171,7 @@ def numbers(slopes: ByWidth) -> pd.DataFrame:
         for kind, estimate in each:
             rows.append(
                 {"law": slopes.law.name, "P_post": bits, "kind": kind}
-                | {name: getattr(estimate, name) for name in COLUMNS}
+                | {name: getattr(estimate, name) for name in SLOPE_COLUMNS}
                 | {"rows": one.rows, "single": one.single, "units": one.units, "trusted": one.trusted}
                 | {"verdict": one.verdict[0] if kind == "curvature" else ""}
             )
@@ -316,8 +316,8 @@ def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> 
         value = 0.5 * np.sum(residual**2, axis=1)
         return Local(value=value, gradient=gradient, curvature=normal, majorant=normal)
 
-    starts = np.zeros((len(STARTS), size))
-    starts[:, :slopes] = np.array(STARTS)[:, None]
+    starts = np.zeros((len(SLOPE_STARTS), size))
+    starts[:, :slopes] = np.array(SLOPE_STARTS)[:, None]
     edge = np.full(size, STEEPEST)
     solution = minimise(evaluate, starts, -edge, edge, floats_each=len(y) * (size + member.shape[1]))
     point = solution.points[np.argmin(solution.values)]

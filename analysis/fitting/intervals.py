@@ -38,7 +38,7 @@ LEAST_SIZES = 4
 MOST_GROUPS = 30  # that are left out in turn
 STORED_DRAWS = 200  # stored with a fit
 LEVEL = 0.95
-REWEIGHTINGS = 2  # rounds in which a draw's own predictions set the standard deviations of gaps
+DRAW_REWEIGHTINGS = 2  # rounds in which a draw's own predictions set the standard deviations of gaps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -316,7 +316,7 @@ def _refit(fitted: Fitted, weights: np.ndarray) -> np.ndarray:
     problem, noise = fitted.problem, fitted.noise
     lower, upper = problem.box()
     points = np.tile(fitted.best, (len(weights), 1))
-    for _ in range(1 if noise is None else REWEIGHTINGS):
+    for _ in range(1 if noise is None else DRAW_REWEIGHTINGS):
         sd = None if noise is None else noise.sd(problem.predict(points), gap_errors(fitted.frame, fitted.law.response))
         trial = dataclasses.replace(problem, sd=sd, weights=weights)
         points = minimise(

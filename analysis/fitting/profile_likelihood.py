@@ -28,7 +28,7 @@ from analysis.fitting.objective import Problem
 from analysis.fitting.solver import Local, minimise
 
 STEPS = 4  # to where the rise is too much, if it were a parabola
-MOST = 30  # steps on one side, after which the side is open
+MOST_STEPS = 30  # steps on one side, after which the side is open
 STRIDE = 1.3  # growth of steps once there are more than STEPS
 SWEEPS = 20
 ROUNDS = 6  # of more values about the ends of intervals
@@ -169,7 +169,7 @@ class ProfileLikelihood:
         """Positions and points on one side, outwards: those asked for, or until the rise is more than `reach`."""
         step = max(self.reach * np.sqrt(2 * reach) / STEPS, 1e-9 * (1 + abs(self.start)))
         edge, path = self.edges[(sign + 1) // 2], [(self.start, self.point)]
-        steps = sign * step * STRIDE ** np.maximum(0, np.arange(MOST) - STEPS)
+        steps = sign * step * STRIDE ** np.maximum(0, np.arange(MOST_STEPS) - STEPS)
         ahead = self.start + np.cumsum(steps) if asked is None else asked[sign * (asked - self.start) > 0][::sign]
         for at in ahead:
             last, point = path[-1]

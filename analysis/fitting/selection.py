@@ -12,11 +12,11 @@ import pandas as pd
 
 from analysis import table
 from analysis.errors import InputError
+from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS, Law
 from analysis.laws.schemes import BASES
-from analysis.laws.variables import FORMATS, with_derived
+from analysis.laws.variables import FORMATS_IN_TRAINING, with_derived
 
-PARTS = ("P_w", "P_a", "P_kv")
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
 AFTER = ("ptq", "granularity_post", "scale_rule", "family")
 SWITCHES = ("act_order", "clip")
@@ -293,7 +293,7 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
     needed = {law.response: law.response == "loss"}
     needed |= {v: v not in MAY_BE_ZERO for v in law.variables if v != "scheme"}
     if "scheme" in law.variables and "scheme" not in frame:
-        raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS)}")
+        raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS_IN_TRAINING)}")
     values = {column: table.numbers(frame, column, positive=positive) for column, positive in needed.items()}
     least = len(law.parameters) + 1
     if len(frame) < least:

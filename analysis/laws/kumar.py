@@ -166,7 +166,7 @@ def _unified(name: str, size: str, shrunk: tuple[Parameter, ...]) -> Law:
         response="gap",
         variables=("N", "D", *PARTS, "P_post"),
         parameters=(
-            *gap_parameters(GAP, starts=(0.1, 0.6)),
+            *gap_parameters(PUBLISHED_GAP, starts=(0.1, 0.6)),
             _post((0.4, 0.8)),
             *shrunk,
             *(_robustness(part, symbol) for part, symbol in ROBUST.items()),
@@ -216,7 +216,7 @@ def _robustness(part: str, symbol: str) -> Parameter:
     )
 
 
-GAP = TABLE_2 | {"C_T": TABLE_2["C_T"] * math.exp(TABLE_2["b"])}
+PUBLISHED_GAP = TABLE_2 | {"C_T": TABLE_2["C_T"] * math.exp(TABLE_2["b"])}
 
 LAWS = (
     Law(
@@ -225,7 +225,7 @@ LAWS = (
         source="Kumar et al. 2024, Eq. 2, Appendix K, Table 2 (arXiv 2411.04330)",
         response="gap",
         variables=("N", "D", "P_post"),
-        parameters=(*gap_parameters(GAP), _post((0.3, 0.6, 1.2, 3.0))),
+        parameters=(*gap_parameters(PUBLISHED_GAP), _post((0.3, 0.6, 1.2, 3.0))),
         columns=_gap_columns,
         distinct={"N": 2, "D": 2, "P_post": 2},
         constants={"b": 0.0},

@@ -25,7 +25,7 @@ from analysis.planning.predict import bits_of
 from analysis.planning.request import Request
 
 BELOW = f"quantization after training below {FULL_BITS:g} bits"
-FORMATS = ("int3", "int4", "int5", "int6", "int8")
+SERVED_FORMATS = ("int3", "int4", "int5", "int6", "int8")
 LOWEST = 3  # fewest bits in training that are compared, where the fit does not say from where it was fitted
 TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 
@@ -130,7 +130,7 @@ def gap_laws(
     Raises:
         InputError: there is none although `post` asks for formats below 16 bits.
     """
-    asked = [name for name in (FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
+    asked = [name for name in (SERVED_FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
     if not asked:
         return {}, {}
     try:
@@ -152,7 +152,9 @@ def ways_of(law: Fit, parts: Sequence[str], request: Request, gaps: Mapping[bool
     as trained are always there to be compared with. Where nothing is named, what saves something is tried: formats
     where serving is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
     post, widths, group = request.post, request.widths, request.group
-    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if request.serving else ())}
+    formats = {
+        name: bits_of(name) for name in (post if post is not None else SERVED_FORMATS if request.serving else ())
+    }
     if widths is None:
         lowest = max((law.ranges[p][0] for p in parts if p in law.ranges), default=LOWEST)
         smaller = "P_w" in parts and min(formats.values(), default=FULL_BITS) < FULL_BITS

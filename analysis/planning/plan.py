@@ -32,7 +32,7 @@ from analysis.planning.optima import best_bits
 from analysis.planning.request import FULL, Request
 
 SETTLED = 1e-9  # relative width of intervals of what does not hang on any law
-PARTS = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
+PART_NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def _against(title: str, other: Alternative) -> str:
 def _training(one: Alternative, parts: Sequence[str]) -> str:
     if one.trained >= FULL:
         return f"{FULL} bits"
-    words = [PARTS[part] for part in parts]
+    words = [PART_NAMES[part] for part in parts]
     return f"{one.trained:g} bits ({' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))})"
 
 
