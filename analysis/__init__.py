@@ -6,11 +6,11 @@ From the bottom up; each imports only itself and what stands before it:
     laws/          every law as data
     table          a CSV read and checked
     fitting/       rows in, a fit with intervals out
-    diagnostics/   is the law right, and can the table tell?
+    diagnostics/   is the law right, and can the table show it?
     planning/      what the laws advise
     figures/       numbers, and how they are drawn
     report/        claims and verdicts
-    validation/    does the machinery tell the truth where it is known?
+    validation/    does the machinery recover what is known?
     cli/           a parser a command
 
 The public interface, imported when it is first used, so that the command line answers `--help` without loading scipy:

@@ -28,14 +28,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         default=Options.bits,
         metavar=("LOW", "HIGH"),
-        help="P_post that a gap law is fitted on",
+        help="bits after training (P_post) that a gap law is fitted to; default {:g} {:g}".format(*Options.bits),
     )
     parser.add_argument(
         "--gap-below",
         type=float,
         default=Options.gap_below,
         metavar="NATS",
-        help="largest predicted gap that is fitted",
+        help=f"rows with a larger predicted gap are not fitted; default {Options.gap_below:g}",
     )
     add_filter(parser)
 

@@ -13,7 +13,7 @@ from analysis.cli.arguments import add_filter, progress
 if TYPE_CHECKING:
     from analysis.diagnostics.compare import Comparison
 
-SCHEMA = 1
+COMPARISON_SCHEMA = 1
 
 
 def text(made: "Comparison") -> str:
@@ -55,7 +55,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     """The command `compare`."""
     parser = commands.add_parser(
         "compare",
-        help="rank laws by what they foretell",
+        help="rank laws by their errors on held-out rows",
         description="Fit every law that TABLE.csv allows on one part of it and rank them by their errors on the other. "
         "`wins`: how often clusters, drawn anew, put a law before the first one.",
     )
@@ -64,7 +64,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "--holdout",
         default="N",
         metavar="N|D|both|random|cell",
-        help="foretell the largest N (default), the largest D, both, folds of clusters, or each (N, D) in turn",
+        help="hold out the largest N (default), the largest D, both, folds of clusters, or each (N, D) in turn",
     )
     parser.add_argument("--laws", metavar="LAW,LAW", help="names from `laws`; default all")
     add_filter(parser)
@@ -92,7 +92,10 @@ def run(chosen: argparse.Namespace) -> None:
         progress=progress,
     )
     if chosen.out:
-        content = {"schema": SCHEMA, "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)}}
+        content = {
+            "schema": COMPARISON_SCHEMA,
+            "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)},
+        }
         with replacing(chosen.out) as temporary:
             whole = json.dumps(content | made.to_json(), indent=1, allow_nan=False)
             temporary.write_text(whole + "\n", encoding="utf-8")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from analysis.cli.arguments import progress
 
-STUDIES = 400
-DRAWS = 200
+DEFAULT_STUDIES = 400
+DEFAULT_DRAWS = 200
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -17,12 +17,17 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser(
         "coverage",
         help="how often intervals hold the truth",
-        description="Simulate studies and count how often intervals cover.",
+        description="Simulate studies from known laws, fit them, and count how often the 95% intervals hold the "
+        "planted values.",
     )
-    parser.add_argument("--studies", type=int, default=STUDIES, help=f"of each design and noise (default {STUDIES})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--draws", type=int, default=DRAWS, help=f"of the bootstrap (default {DRAWS})")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("results/coverage"))
+    parser.add_argument(
+        "--studies", type=int, default=DEFAULT_STUDIES, help=f"of each design and noise (default {DEFAULT_STUDIES})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated studies")
+    parser.add_argument("--draws", type=int, default=DEFAULT_DRAWS, help=f"of the bootstrap (default {DEFAULT_DRAWS})")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, default=Path("results/coverage"), help="for coverage.csv and README.md"
+    )
     parser.set_defaults(run=run)
 
 

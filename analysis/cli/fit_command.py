@@ -19,7 +19,11 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     )
     add_options(parser)
     parser.add_argument(
-        "--out", metavar="FITS.json", type=Path, required=True, help="fits of the same table are kept in it"
+        "--out",
+        metavar="FITS.json",
+        type=Path,
+        required=True,
+        help="write the fit there; fits of other laws to the same table stay in it",
     )
     add_draws(parser)
     parser.set_defaults(run=run)

@@ -26,8 +26,12 @@ def add_parser(commands) -> None:
         "and tokens, with intervals, from FITS.json or from the `paper`'s constants.",
     )
     parser.add_argument("fits", metavar="FITS.json|paper")
-    parser.add_argument("--flops", type=float, help="operations of training: 6 N D at 16 bits, less in proportion")
-    parser.add_argument("--bytes", type=float, help="of the served model: N (P + scales) / 8, and --fixed-bytes")
+    parser.add_argument(
+        "--flops", type=float, help="most operations of training: 6 N D at 16 bits, fewer in proportion"
+    )
+    parser.add_argument(
+        "--bytes", type=float, help="most bytes of the served model: N (P + scales) / 8, and --fixed-bytes"
+    )
     parser.add_argument("--tokens", type=float, help="most training tokens")
     parser.add_argument("--serve-tokens", type=float, metavar="T", help="--flops cover serving these too: 2 N T P / 16")
     parser.add_argument("--formats", metavar="A,B,...", help="to serve in, e.g. int3,int4,bf16 (bf16: none)")
@@ -69,7 +73,7 @@ def _names(option: str, text: str | None) -> list[str] | None:
 
 
 def report(made: "Plan") -> list[str]:
-    """The plan as lines: the choices as a table, what bears on them, and the sentence last."""
+    """The plan as lines: the alternatives as a table, what bears on them, and the sentence last."""
     from analysis.planning.plan import with_interval
 
     others = made.alternatives
@@ -102,6 +106,6 @@ def report(made: "Plan") -> list[str]:
     if made.P_star is not None:
         lines.append(f"P* jointly optimal with N and D, at any budget: {with_interval(made.P_star)} bits")
     hidden = len(made.alternatives) - len(others)
-    lines += [f"not shown: {hidden} more choices"] if hidden else []
+    lines += [f"not shown: {hidden} more alternatives"] if hidden else []
     lines += [f"left out: {what}: {reason}" for what, reason in made.left_out.items()]
     return [*lines, *(f"warning: {line}" for line in made.warnings), made.sentence]

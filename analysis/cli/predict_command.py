@@ -1,4 +1,4 @@
-"""The command `predict`: one loss, or what is foretold of a whole plan before it is trained. `predict --help`.
+"""The command `predict`: one loss, or those of a whole plan before it is trained. `predict --help`.
 
 Nothing heavier than argparse is imported before a command runs.
 """
@@ -21,9 +21,11 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("fits", metavar="FITS.json|paper")
     parser.add_argument("--N", type=float, help="non-embedding parameters")
     parser.add_argument("--D", type=float, help="training tokens")
-    parser.add_argument("--cells", metavar="CELLS.csv", type=Path, help="instead: N, D and P_w, P_a, P_kv of many")
-    parser.add_argument("--filter", metavar="EXPR", help='cells to ask about, e.g. "N > 4e5"; default all')
-    parser.add_argument("--out", metavar="FILE.csv", type=Path, help="where what is foretold of CELLS.csv is written")
+    parser.add_argument(
+        "--cells", metavar="CELLS.csv", type=Path, help="in place of --N and --D: a table of N, D, P_w, P_a, P_kv"
+    )
+    parser.add_argument("--filter", metavar="EXPR", help='rows of CELLS.csv to predict, e.g. "N > 4e5"; default all')
+    parser.add_argument("--out", metavar="FILE.csv", type=Path, help="where the predictions for CELLS.csv are written")
     parser.add_argument(
         "--post", metavar="FORMAT", help="quantize after training: int4, e4m3, or bits; with --cells also several: 3,4"
     )
@@ -36,20 +38,20 @@ def run(chosen: argparse.Namespace) -> None:
     """Print one prediction, or write those of many.
 
     Raises:
-        InputError: options that do not belong together, or what `predict` and `foretell` raise.
+        InputError: options that do not belong together, or what `predict` and `predict_cells` raise.
     """
     from analysis.fitting import store
     from analysis.planning import predict
 
-    found = predict.paper() if chosen.fits == "paper" else store.read(Path(chosen.fits)).fits
+    fits = predict.paper() if chosen.fits == "paper" else store.read(Path(chosen.fits)).fits
     if chosen.cells is not None:
-        _many(chosen, found)
+        _many(chosen, fits)
         return
     if chosen.N is None or chosen.D is None or not (chosen.out is chosen.filter is None):
         raise InputError("expected --N and --D, or --cells and --out")
     widths = {"P_w": chosen.weights, "P_a": chosen.activations, "P_kv": chosen.kv}
     made = predict.predict(
-        found,
+        fits,
         N=chosen.N,
         D=chosen.D,
         widths={part: predict.bits_of(text or "bf16") for part, text in widths.items()},
@@ -63,7 +65,7 @@ def run(chosen: argparse.Namespace) -> None:
         print(f"warning: {warning}")
 
 
-def _many(chosen: argparse.Namespace, found: dict) -> None:
+def _many(chosen: argparse.Namespace, fits: dict) -> None:
     from analysis import table
     from analysis.files import replacing
     from analysis.planning import predict
@@ -72,7 +74,7 @@ def _many(chosen: argparse.Namespace, found: dict) -> None:
         raise InputError("--cells: expected --out beside it, and none of --N, --D, --weights, --activations, --kv")
     csv_path(chosen.out)
     posts = [predict.bits_of(text) for text in chosen.post.split(",")] if chosen.post else []
-    frame, lines = predict.foretell(found, table.filtered(table.load(chosen.cells), chosen.filter), posts)
+    frame, lines = predict.predict_cells(fits, table.filtered(table.load(chosen.cells), chosen.filter), posts)
     with replacing(chosen.out) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     for line in lines:

@@ -1,4 +1,4 @@
-"""The command `profile`: how well a table tells one parameter of a law. `python -m analysis profile --help`.
+"""The command `profile`: how well a table determines one parameter of a law. `python -m analysis profile --help`.
 
 Nothing heavier than argparse is imported before a command runs.
 """
@@ -17,7 +17,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     """The command `profile`."""
     parser = commands.add_parser(
         "profile",
-        help="how well a table tells one parameter",
+        help="how well a table determines one parameter",
         description="Hold one parameter of LAW at several values, fit all others to TABLE.csv, and print by how much "
         "the objective rises, with the 95% intervals that follow.",
     )

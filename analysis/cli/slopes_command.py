@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "whether it is the same at all D.",
     )
     add_options(parser)
-    parser.add_argument("--only", metavar="EXPR", help="rows to tell slopes of, after LAW was fitted to all of them")
+    parser.add_argument("--only", metavar="EXPR", help="rows to take slopes of, after LAW was fitted to all of them")
     parser.add_argument("--out", metavar="SLOPES.csv", type=Path, help="write the slopes there")
     parser.set_defaults(run=run)
 
@@ -63,11 +63,11 @@ def text(made: "ByWidth") -> list[str]:
 def _block(title: str, slopes: "Slopes") -> list[str]:
     alone = f", {slopes.single} of them with no other D to compare with" if slopes.single else ""
     lines = [f"{title}: {slopes.rows} rows{alone}"]
-    lines += [f"  {_octave(e)}  {_told(e, slopes.units)}" for e in slopes.local]
+    lines += [f"  {_octave(e)}  {_value(e, slopes.units)}" for e in slopes.local]
     constant, bend = slopes.constant, slopes.curvature
-    lines.append(f"  {'constant slope':<22}  {_told(constant, slopes.units)}")
+    lines.append(f"  {'constant slope':<22}  {_value(constant, slopes.units)}")
     p = f", p = {bend.p:.2g}" if bend.p == bend.p else ""
-    lines.append(f"  {'curvature, of (ln D)^2':<22}  {_told(bend, slopes.units)}{p}")
+    lines.append(f"  {'curvature, of (ln D)^2':<22}  {_value(bend, slopes.units)}{p}")
     if not slopes.trusted:
         lines.append(f"  warning: too few clusters; intervals take {slopes.units} as independent")
     verdict, reason = slopes.verdict
@@ -78,8 +78,8 @@ def _octave(e: "Slope") -> str:
     return f"D {e.low_D:.3g} to {e.high_D:.3g}".ljust(22)
 
 
-def _told(e: "Slope", units: str) -> str:
+def _value(e: "Slope", units: str) -> str:
     if e.clusters == 0:
-        return "not told by these rows"
+        return "not determined by these rows"
     ends = f"[{e.low:.3f}, {e.high:.3f}]" if e.low == e.low else "no interval"
     return f"{e.value:7.3f}  {ends:<18} {e.clusters} {units}"

@@ -24,10 +24,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     simulate = commands.add_parser(
         "simulate",
         help="write simulated tables of all studies",
-        description="Write FOLDER/STUDY/runs.csv of all studies, simulated from laws that are known.",
+        description="Write FOLDER/STUDY/runs.csv of all studies, simulated from known laws and effects.",
     )
     simulate.add_argument("folder", metavar="FOLDER", type=Path)
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--seed", type=int, default=0, help="of the scatter")
     simulate.set_defaults(run=run_simulate)
 
 
@@ -42,10 +42,10 @@ def run_public(chosen: argparse.Namespace) -> None:
     if chosen.name not in SOURCES:
         raise InputError(f"{chosen.name}: no such table; use one of {', '.join(SOURCES)}")
     source = SOURCES[chosen.name]
-    rows, found = fetch(source)
+    rows, sha256 = fetch(source)
     path = chosen.out / f"{source.name}.csv"
     write(path, rows)
-    file = "sha256 as expected" if source.sha256 else f"sha256 {found} not checked (none is known)"
+    file = "sha256 as expected" if source.sha256 else f"sha256 {sha256} not checked (none is known)"
     values = ", values as expected" if source.values else ""
     print(
         f"{path}: {len(rows)} rows from {source.repository} {source.path} at commit {source.commit}, "

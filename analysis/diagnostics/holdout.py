@@ -26,7 +26,7 @@ from analysis.laws.law import Law
 
 HOLDOUTS = ("N", "D", "both", "random", "cell")
 FOLDS = 5
-DRAWS = 2000
+UPSET_DRAWS = 2000
 WORST = ("ok", "at_bound", "not_converged", "unidentified", "not fitted")  # statuses from good to bad
 
 
@@ -281,5 +281,5 @@ def upsets(best: np.ndarray, other: np.ndarray, label: np.ndarray, seed: int) ->
     if label.max() + 1 < LEAST_CLUSTERS:
         return float("nan")
     behind = np.bincount(label, weights=other**2 - best**2)
-    weights = np.random.default_rng(seed).standard_exponential((DRAWS, len(behind)))
+    weights = np.random.default_rng(seed).standard_exponential((UPSET_DRAWS, len(behind)))
     return float(np.mean(weights @ behind < 0))

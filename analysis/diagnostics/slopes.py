@@ -11,9 +11,9 @@ in units of the standard deviation that the error model gives them at the gap th
 or below it stay in, with little weight. Amplitudes are projected out, which leaves a handful of slopes to solve for.
 
 Intervals are a jackknife over clusters, one Newton step each, read against Student's t with k - 2 degrees of freedom,
-k the clusters that tell the slope; what a law lacks at a size is in the amplitudes, so that sizes need not be left out.
-To call a slope constant takes more than a bend that is not told from none: its interval must also rule out that the
-slope changes by half of itself within an octave. Shapes: n rows, J slopes, G groups, S trial points.
+k the clusters that inform the slope; what a law lacks at a size is in the amplitudes, so that sizes need not be left
+out. To call a slope constant takes more than a curvature that does not differ from zero: its interval must also rule
+out that the slope changes by half of itself within an octave. Shapes: n rows, J slopes, G groups, S trial points.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ from analysis.laws.registry import named
 STEEPEST = 8.0  # |slope| beyond which nothing is looked for
 CURVATURE = "gamma_DD"
 UNSEEN = 1e-4  # share of its square below which a combination of slopes is not seen in the rows
-APART = 1.5  # least ratio of neighbouring D between which a slope is told
-STARTS = (0.0, 0.5, 1.0)
+APART = 1.5  # least ratio of neighbouring D between which a slope is estimated
+SLOPE_STARTS = (0.0, 0.5, 1.0)
 HALF = 0.5  # share of itself by which a slope cannot change in an octave if it is to be called constant
-UNTOLD = 0.005  # change of slope in an octave that two digits do not show, as rounding makes it without noise
+INVISIBLE = 0.005  # change of slope in an octave that two digits do not show, as rounding makes it without noise
 CONSTANT, BENT, UNDECIDED = "constant", "not constant", "not decidable"
-COLUMNS = ("low_D", "high_D", "value", "se", "low", "high", "p", "clusters")  # of slopes.csv, from each `Slope`
+SLOPE_COLUMNS = ("low_D", "high_D", "value", "se", "low", "high", "p", "clusters")  # of slopes.csv, from each `Slope`
 SD = "sd of gap"
 SETTING = ("format_post", "granularity_post", "ptq", "format_w", "format_a", "format_kv")
 
@@ -54,7 +54,7 @@ class Slope(Interval):
     """A slope d ln gap / d ln D between two D, or a coefficient of (ln D)^2.
 
     `p` is the two-sided probability of one as far from zero if it were zero. Without an interval (fewer than four
-    clusters that tell it) p is NaN too; without any that tells it, so is the value.
+    clusters that inform it) p is NaN too; without any, so is the value.
     """
 
     low_D: float
@@ -69,7 +69,7 @@ class Slopes:
     beside a slope; from one octave to the next the slope changes by 2 c ln 2.
 
     `within`: the columns in which the rows of a group agree. `rows` counts all rows, `single` those of groups with one
-    D, which tell no slope. `units`: what the jackknife leaves out; not `trusted` where clusters are too few and their
+    D, which inform no slope. `units`: what the jackknife leaves out; not `trusted` where clusters are too few and their
     runs are taken as independent.
     """
 
@@ -88,25 +88,28 @@ class Slopes:
         """Whether the slope is `constant`, `not constant` or `not decidable`, and why."""
         bend, change = self.curvature, 2 * np.log(2)
         if bend.clusters == 0:
-            return UNDECIDED, "no rows that are compared tell a bend, which takes three values of D"
+            return UNDECIDED, "no rows that are compared determine a curvature, which takes three values of D"
         if bend.clusters < LEAST_CLUSTERS:
-            return UNDECIDED, f"too few clusters: {bend.clusters} tell a bend, needs at least {LEAST_CLUSTERS}"
+            few = f"{bend.clusters} inform the curvature, needs at least {LEAST_CLUSTERS}"
+            return UNDECIDED, f"too few clusters: {few}"
         if not self.trusted:
             return UNDECIDED, f"too few clusters: fewer than {LEAST_CLUSTERS}, and runs of one are not independent"
         value, low, high = (change * v for v in (bend.value, bend.low, bend.high))
-        told = f"from one octave of D to the next it changes by {value:.2f} [{low:.2f}, {high:.2f}], p = {bend.p:.2g}"
-        if bend.p < 1 - LEVEL and max(-low, high) > UNTOLD:
-            return BENT, told
+        change_text = (
+            f"from one octave of D to the next it changes by {value:.2f} [{low:.2f}, {high:.2f}], p = {bend.p:.2g}"
+        )
+        if bend.p < 1 - LEVEL and max(-low, high) > INVISIBLE:
+            return BENT, change_text
         if max(-low, high) < HALF * abs(self.constant.value):
-            return CONSTANT, told
-        return UNDECIDED, f"{told}; that leaves room for half of the slope, {self.constant.value:.2f}, and more"
+            return CONSTANT, change_text
+        return UNDECIDED, f"{change_text}; that leaves room for half of the slope, {self.constant.value:.2f}, and more"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ByWidth:
     """Slopes of one law on all of its rows `together`, and within each width after training, {P_post: slopes}.
 
-    `skipped`: widths that tell none, and why. `left_out`, `warnings`: of the selection of rows.
+    `skipped`: widths that have none, and why. `left_out`, `warnings`: of the selection of rows.
     """
 
     law: Law
@@ -159,38 +162,33 @@ def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = N
     )
 
 
-def numbers(found: ByWidth) -> pd.DataFrame:
+def numbers(slopes: ByWidth) -> pd.DataFrame:
     """A row an estimate. `P_post` is NaN for all widths together; `kind` is local, constant or curvature, and the
     curvature's row has the verdict on its width."""
-    made = []
-    for bits, slopes in [*found.widths.items(), (np.nan, found.together)]:
-        each = [("local", e) for e in slopes.local] + [("constant", slopes.constant), ("curvature", slopes.curvature)]
+    rows = []
+    for bits, one in [*slopes.widths.items(), (np.nan, slopes.together)]:
+        each = [("local", e) for e in one.local] + [("constant", one.constant), ("curvature", one.curvature)]
         for kind, estimate in each:
-            verdict = slopes.verdict[0] if kind == "curvature" else ""
-            made.append(
-                {
-                    "law": found.law.name,
-                    "P_post": bits,
-                    "kind": kind,
-                    **{name: getattr(estimate, name) for name in COLUMNS},
-                }
-                | {"rows": slopes.rows, "single": slopes.single, "units": slopes.units, "trusted": slopes.trusted}
-                | {"verdict": verdict}
+            rows.append(
+                {"law": slopes.law.name, "P_post": bits, "kind": kind}
+                | {name: getattr(estimate, name) for name in SLOPE_COLUMNS}
+                | {"rows": one.rows, "single": one.single, "units": one.units, "trusted": one.trusted}
+                | {"verdict": one.verdict[0] if kind == "curvature" else ""}
             )
-    return pd.DataFrame(made)
+    return pd.DataFrame(rows)
 
 
-def write(path: Path, found: ByWidth) -> None:
-    """Write `numbers(found)` to the CSV `path`, whole or not at all; the same slopes give the same bytes."""
+def write(path: Path, slopes: ByWidth) -> None:
+    """Write `numbers(slopes)` to the CSV `path`, whole or not at all; the same slopes give the same bytes."""
     with replacing(path) as temporary:
-        numbers(found).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
+        numbers(slopes).to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")
 
 
 def _fitted(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Fitted, pd.DataFrame]:
     """A gap law at its optimum, and the rows that it is fitted on with the standard deviation of each."""
     law = named(law) if isinstance(law, str) else law
     if law.response == "loss":
-        raise InputError(f"{law.name}: a law of losses; slopes are told of a gap law")
+        raise InputError(f"{law.name}: a law of losses; slopes are those of a gap law")
     fitted = prepare(law, frame, Options(**{"bootstrap": 0} | options))
     sd = np.broadcast_to(fitted.problem.sd, len(fitted.frame))
     return fitted, fitted.frame.assign(**{SD: sd})
@@ -204,14 +202,14 @@ def _slopes(law: Law, rows: pd.DataFrame) -> Slopes:
     if not spread.any():
         raise InputError(f"{law.name}: no rows of one {', '.join(within)} differ in D; slopes need at least two D")
     y, sd = rows[law.response].to_numpy(float), rows[SD].to_numpy(float)
-    told = [v[spread] for v in (y, sd, group, chains.labels)]
+    informative = [v[spread] for v in (y, sd, group, chains.labels)]
     log, knots = np.log(tokens[spread]), _knots(tokens[spread])
     corners = np.log(knots)
     ramps = np.clip(log[:, None], corners[:-1], corners[1:]) - corners[:-1]
     middle = log - log.mean()
     ends = float(knots[0]), float(knots[-1])
-    (constant,) = _solve(middle[:, None], *told, [ends])
-    _, curvature = _solve(np.column_stack([middle, middle**2]), *told, [ends, ends], slopes=1)
+    (constant,) = _solve(middle[:, None], *informative, [ends])
+    _, curvature = _solve(np.column_stack([middle, middle**2]), *informative, [ends, ends], slopes=1)
     return Slopes(
         law=law.name,
         within=within,
@@ -219,7 +217,7 @@ def _slopes(law: Law, rows: pd.DataFrame) -> Slopes:
         single=int((~spread).sum()),
         units=chains.kind,
         trusted=chains.trusted,
-        local=_solve(ramps, *told, list(itertools.pairwise(map(float, knots)))),
+        local=_solve(ramps, *informative, list(itertools.pairwise(map(float, knots)))),
         constant=constant,
         curvature=curvature,
     )
@@ -259,8 +257,8 @@ def law_curvature(law: str | Law, frame: pd.DataFrame, **options) -> Slope:
     law = named(law) if isinstance(law, str) else law
     tokens = table.numbers(table.filtered(frame, options.get("filter")), "D", positive=True)
     made = fit(curved(law, D_0=float(np.exp(np.log(tokens).mean()))), frame, **options)
-    found = made.intervals.get(CURVATURE)
-    se = found.se if found else np.nan
+    interval = made.intervals.get(CURVATURE)
+    se = interval.se if interval else np.nan
     about = made.bootstrap
     return _estimate(made.params[CURVATURE], se, about.clusters, *made.ranges["D"], freedom=about.freedom)
 
@@ -272,25 +270,25 @@ def _groups(law: Law, rows: pd.DataFrame) -> tuple[tuple[str, ...], np.ndarray]:
     of its own.
     """
     names = [v for v in law.variables if v != "D"] + [c for c in SETTING if c in rows and c not in law.variables]
-    found = []
+    groupings = []
     for columns in ([*names, "cluster"], names):
         if set(columns) <= set(rows):
             group = rows.groupby(columns, dropna=False, sort=True).ngroup().to_numpy()
             alone = rows["D"].groupby(group).transform("nunique").to_numpy() < 2
-            found.append((tuple(columns), group))
+            groupings.append((tuple(columns), group))
             if alone.mean() < 0.5:
-                return found[-1]
-    return found[-1]
+                return groupings[-1]
+    return groupings[-1]
 
 
 def _knots(tokens: np.ndarray) -> np.ndarray:
-    """D between which slopes are told: all that occur, less those too near to the one before."""
+    """D between which slopes are estimated: all that occur, less those too near to the one before."""
     values = np.unique(tokens)
-    kept = [values[0]]
+    knots = [values[0]]
     for value in values[1:]:
-        if value >= kept[-1] * APART:
-            kept.append(value)
-    return np.array([*kept[: max(1, len(kept) - 1)], values[-1]])
+        if value >= knots[-1] * APART:
+            knots.append(value)
+    return np.array([*knots[: max(1, len(knots) - 1)], values[-1]])
 
 
 def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> list[Slope]:
@@ -307,36 +305,36 @@ def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> 
         shape = np.exp(points @ basis.T) / sd
         square = shape**2 @ member
         amplitude = np.maximum(((shape * (y / sd)) @ member) / square, 0.0)
-        told = amplitude[:, group] * shape
+        fitted = amplitude[:, group] * shape
         weighted = np.einsum("sn,nj,ng->sgj", shape**2, basis, member) / square[..., None]
-        return told - y / sd, told[..., None] * (basis - weighted[:, group])
+        return fitted - y / sd, fitted[..., None] * (basis - weighted[:, group])
 
     def evaluate(points, _) -> Local:
-        residual, turns = model(points)
-        normal = turns.transpose(0, 2, 1) @ turns
-        gradient = np.einsum("sn,snj->sj", residual, turns)
+        residual, jacobian = model(points)
+        normal = jacobian.transpose(0, 2, 1) @ jacobian
+        gradient = np.einsum("sn,snj->sj", residual, jacobian)
         value = 0.5 * np.sum(residual**2, axis=1)
         return Local(value=value, gradient=gradient, curvature=normal, majorant=normal)
 
-    starts = np.zeros((len(STARTS), size))
-    starts[:, :slopes] = np.array(STARTS)[:, None]
+    starts = np.zeros((len(SLOPE_STARTS), size))
+    starts[:, :slopes] = np.array(SLOPE_STARTS)[:, None]
     edge = np.full(size, STEEPEST)
     solution = minimise(evaluate, starts, -edge, edge, floats_each=len(y) * (size + member.shape[1]))
     point = solution.points[np.argmin(solution.values)]
-    residual, turns = (part[0] for part in model(point[None]))
+    residual, jacobian = (part[0] for part in model(point[None]))
     of_cluster = np.eye(cluster.max() + 1)[cluster]
-    curvatures = np.einsum("nk,ni,nj->kij", of_cluster, turns, turns)
-    covariance = one_step_jackknife(curvatures, of_cluster.T @ (turns * residual[:, None]))
+    curvatures = np.einsum("nk,ni,nj->kij", of_cluster, jacobian, jacobian)
+    covariance = one_step_jackknife(curvatures, of_cluster.T @ (jacobian * residual[:, None]))
     shares = np.einsum("kjj->kj", curvatures) > 1e-9 * np.einsum("kjj->j", curvatures)
-    telling = shares.sum(axis=0) * (_told_apart(basis, group) & (np.abs(point) < edge))
+    informing = shares.sum(axis=0) * (_identified(basis, group) & (np.abs(point) < edge))
     return [
-        _estimate(float(point[j]), float(np.sqrt(covariance[j, j])), int(telling[j]), *ends[j]) for j in range(size)
+        _estimate(float(point[j]), float(np.sqrt(covariance[j, j])), int(informing[j]), *ends[j]) for j in range(size)
     ]
 
 
-def _told_apart(basis: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Which coefficients (J,) the rows tell, beside an amplitude of each group: those in no combination that (nearly)
-    no group sees."""
+def _identified(basis: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Which coefficients (J,) the rows identify, beside an amplitude of each group: those in no combination that
+    (nearly) no group sees."""
     rows = pd.DataFrame(basis)
     centred = (rows - rows.groupby(group).transform("mean")).to_numpy()
     scale = np.sqrt(np.sum(centred**2, axis=0))

@@ -10,7 +10,7 @@ from analysis.errors import InputError
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import gap_errors
 from analysis.fitting.options import Options
-from analysis.fitting.selection import belonging, rows_of, ways_in_training
+from analysis.fitting.selection import applicable_rows, rows_of, ways_in_training
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
 from analysis.laws.registry import LAWS
@@ -32,7 +32,7 @@ def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
     Of each part's ways to be in low precision the most frequent is kept, unless `one_way` is off.
     """
     full = {part: FULL_BITS for part in PARTS if part not in frame}
-    rows = belonging(ANY["kumar_neff"], frame.assign(**full), one_way=one_way).frame
+    rows = applicable_rows(ANY["kumar_neff"], frame.assign(**full), one_way=one_way).frame
     numbers(rows, "loss", positive=True)
     return rows
 
@@ -84,7 +84,7 @@ def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     if isinstance(law, Fit):
         found = rows_of(law.law, law.filter, frame).frame
     else:
-        found = belonging(ANY.get(law, LAWS[law]), frame).frame
+        found = applicable_rows(ANY.get(law, LAWS[law]), frame).frame
     if found.empty:
         raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):

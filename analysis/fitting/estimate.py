@@ -31,8 +31,8 @@ class Fitted:
     """A law at its optimum for a table.
 
     `frame` holds the rows that were used, `left_out` says how many others were not and why, `warnings` what bears on
-    that choice. `problem`: the objective on these rows, of the law without what they do not tell; `solution`: from all
-    starts; `noise`: the error model of a gap law.
+    that choice. `problem`: the objective on these rows, of the law without what they do not identify; `solution`: from
+    all starts; `noise`: the error model of a gap law.
     """
 
     options: Options

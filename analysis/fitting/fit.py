@@ -98,7 +98,7 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
 
 
 def _above_zero(fitted: Fitted, symbol: str) -> Interval:
-    """The interval of a coefficient that is zero whatever is left out: refits do not tell how much it could be, the
+    """The interval of a coefficient that is zero whatever is left out: refits do not show how large it could be, the
     rise of the objective does."""
     low, high = ProfileLikelihood(fitted, symbol).interval()
     return Interval(value=fitted.params[symbol], low=low, high=high)

@@ -9,7 +9,7 @@ the truth; reweighting a group understates what it does to a fit that hangs on f
 What follows from several parameters together is computed for each of a number of draws: refits of copies in which
 chains are weighed by independent exponential variates (the Bayesian bootstrap; drawing whole chains with replacement
 would lose one of two sizes in every eighth draw of four chains, and with it the exponent of N). Draws keep parameters
-together that are barely told apart, but scatter too little. By how much, the jackknife says of the predictions for the
+together that are barely identified, but scatter too little. By how much, the jackknife says of the predictions for the
 table's own rows: that factor, their median, stretches whatever is computed from draws.
 
 Of more than thirty chains none weighs much, and a jackknife of an objective that is nearly a sum of absolute values
@@ -36,9 +36,9 @@ from analysis.laws.law import Parameter
 LEAST_CLUSTERS = 4
 LEAST_SIZES = 4
 MOST_GROUPS = 30  # that are left out in turn
-KEPT = 200  # draws that are kept with a fit
+STORED_DRAWS = 200  # stored with a fit
 LEVEL = 0.95
-REWEIGHTINGS = 2  # rounds in which a draw's own predictions set the standard deviations of gaps
+DRAW_REWEIGHTINGS = 2  # rounds in which a draw's own predictions set the standard deviations of gaps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,8 @@ class Uncertainty:
     bootstrap: Bootstrap
     intervals: dict[str, Interval]
     draws: np.ndarray | None
-    """(<= KEPT, P) refitted parameters in natural units, as they were found: not stretched. What follows from a fit is
-    computed for each of them: a covariance cannot say how parameters that are barely told apart go together."""
+    """(<= STORED_DRAWS, P) refitted parameters in natural units, not stretched. What follows from a fit is computed for
+    each of them: a covariance cannot say how parameters that are barely identified go together."""
     warnings: list[str]
 
 
@@ -190,7 +190,7 @@ def uncertainty(fitted: Fitted) -> Uncertainty:
             f"fewer than {LEAST_CLUSTERS} clusters: intervals take {chains.count} runs as independent, do not trust "
             "their width"
         )
-    return Uncertainty(bootstrap=made, intervals=intervals, draws=values[:KEPT], warnings=lines)
+    return Uncertainty(bootstrap=made, intervals=intervals, draws=values[:STORED_DRAWS], warnings=lines)
 
 
 def clusters(frame: pd.DataFrame) -> Groups:
@@ -316,7 +316,7 @@ def _refit(fitted: Fitted, weights: np.ndarray) -> np.ndarray:
     problem, noise = fitted.problem, fitted.noise
     lower, upper = problem.box()
     points = np.tile(fitted.best, (len(weights), 1))
-    for _ in range(1 if noise is None else REWEIGHTINGS):
+    for _ in range(1 if noise is None else DRAW_REWEIGHTINGS):
         sd = None if noise is None else noise.sd(problem.predict(points), gap_errors(fitted.frame, fitted.law.response))
         trial = dataclasses.replace(problem, sd=sd, weights=weights)
         points = minimise(

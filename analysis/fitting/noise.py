@@ -52,15 +52,15 @@ def estimate(gap: np.ndarray, prediction: np.ndarray, gap_se: np.ndarray, parame
     square = (gap - prediction) ** 2 * len(gap) / max(1, len(gap) - parameters)
     size = np.maximum(prediction, 0.0)
     known, parts = gap_se**2 + floor**2, np.column_stack([size, size**2])
-    found = np.array([0.0, np.mean(square) / np.mean(size**2)]) if size.any() else np.zeros(2)
+    coefficients = np.array([0.0, np.mean(square) / np.mean(size**2)]) if size.any() else np.zeros(2)
     for step in range(SCORINGS):
-        variance = known + parts @ found
-        before, found = found, nnls(parts / variance[:, None], (square - known) / variance)[0]
-        if np.allclose(before, found, rtol=1e-10, atol=0.0):
+        variance = known + parts @ coefficients
+        before, coefficients = coefficients, nnls(parts / variance[:, None], (square - known) / variance)[0]
+        if np.allclose(before, coefficients, rtol=1e-10, atol=0.0):
             break
         if step > SCORINGS // 2:  # two values in turn, then: meet between them
-            found = (before + found) / 2
-    return GapNoise(a=float(found[0]), tau=float(np.sqrt(found[1])), floor=floor)
+            coefficients = (before + coefficients) / 2
+    return GapNoise(a=float(coefficients[0]), tau=float(np.sqrt(coefficients[1])), floor=floor)
 
 
 def seed_sd(frame: pd.DataFrame) -> float | None:

@@ -30,7 +30,7 @@ def huber(residual: np.ndarray, delta: float) -> np.ndarray:
 
 
 def _middle(values: np.ndarray) -> np.ndarray:
-    """Geometric mean (1,): where coefficients are told. A variable that has zeros is zero there."""
+    """Geometric mean (1,): where coefficients are stated. A variable that has zeros is zero there."""
     with np.errstate(divide="ignore"):
         return np.exp(np.mean(np.log(values), keepdims=True))
 
@@ -108,16 +108,16 @@ class Problem:
         # An infeasible row stays infinite even under a zero coefficient.
         values = {k: np.where(np.isfinite(v), v, np.inf) for k, v in values.items()}
         with np.errstate(invalid="ignore"):
-            turns = {
+            log_slopes = {
                 (k, symbol): slope[:, :-1] - np.where(np.isfinite(columns.logs[k][:, -1:]), slope[:, -1:], 0.0)
                 for (k, symbol), slope in columns.slopes.items()
             }
-        return values, turns
+        return values, log_slopes
 
     def _model(self, points: np.ndarray, *, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         """Prediction (S, n) and, if asked for, its Jacobian (S, n, P)."""
         law, theta, q = self.law, self._theta(points), len(self.law.nonlinear)
-        columns, turns = self._columns(theta)
+        columns, log_slopes = self._columns(theta)
         shape = len(points), len(self.y)
         total, jacobian = np.zeros(shape), np.zeros((*shape, len(law.ordered))) if slopes else None
         with np.errstate(over="ignore", invalid="ignore"):
@@ -129,8 +129,8 @@ class Problem:
                     continue
                 jacobian[:, :, q + k] = column
                 for j, r in enumerate(law.nonlinear):
-                    if (p.symbol, r.symbol) in turns:
-                        jacobian[:, :, j] += term * turns[p.symbol, r.symbol] * r.slope(theta[r.symbol])
+                    if (p.symbol, r.symbol) in log_slopes:
+                        jacobian[:, :, j] += term * log_slopes[p.symbol, r.symbol] * r.slope(theta[r.symbol])
         return total, jacobian
 
     def residuals(self, points: np.ndarray, sd: np.ndarray | None = None) -> np.ndarray:
@@ -161,12 +161,12 @@ class Problem:
         inner = size <= self.delta
         with np.errstate(divide="ignore", invalid="ignore"):
             reweight = np.where(inner, 1.0, self.delta / size) * weights
-        turned = jacobian.transpose(0, 2, 1)
+        transposed = jacobian.transpose(0, 2, 1)
         return Local(
             value=value,
-            gradient=(turned @ (reweight * residual)[..., None])[..., 0],
-            curvature=turned @ (jacobian * (inner * weights)[..., None]),
-            majorant=turned @ (jacobian * reweight[..., None]),
+            gradient=(transposed @ (reweight * residual)[..., None])[..., 0],
+            curvature=transposed @ (jacobian * (inner * weights)[..., None]),
+            majorant=transposed @ (jacobian * reweight[..., None]),
         )
 
     # -- starts -----------------------------------------------------------------------------------------------------
@@ -175,19 +175,19 @@ class Problem:
         """Points (<= count, P): the law's grid of nonlinear parameters, each with its best non-negative coefficients.
 
         The coefficients are projected out by weighted least squares (residuals relative to y for log objectives); grid
-        points with an infeasible row are dropped and the `count` with the smallest sum of squares are kept.
+        points with an infeasible row are dropped and the `count` with the smallest sum of squares are used.
         """
         law = self.law
         grid = np.array(list(itertools.product(*(p.starts for p in law.nonlinear))), float)
         moved = np.column_stack([p.forward(grid[:, j]) for j, p in enumerate(law.nonlinear)])
         unit = self.y if self.scale == "log" else np.broadcast_to(self.sd, self.y.shape)
-        found = []
+        ranked = []
         for chunk in np.array_split(moved, 1 + len(moved) * len(self.y) // CHUNK):
             columns, _ = self._columns(self._theta(chunk))
             stacked = np.stack([columns[p.symbol] for p in law.linear], axis=2) / unit[:, None]
             for point, matrix in zip(chunk, stacked, strict=True):
                 if np.all(np.isfinite(matrix)):
                     coefficients, norm = nnls(matrix, self.y / unit)
-                    found.append((norm, np.append(point, coefficients)))
-        found.sort(key=lambda pair: pair[0])
-        return np.array([point for _, point in found[:count]]).reshape(-1, len(law.ordered))
+                    ranked.append((norm, np.append(point, coefficients)))
+        ranked.sort(key=lambda pair: pair[0])
+        return np.array([point for _, point in ranked[:count]]).reshape(-1, len(law.ordered))

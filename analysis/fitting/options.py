@@ -1,4 +1,4 @@
-"""The choices that a fit leaves to its user, and their defaults."""
+"""The options of a fit and their defaults."""
 
 import dataclasses
 from typing import Literal
@@ -13,7 +13,7 @@ class Options:
     objective: Literal["huber", "squares"] = "huber"
     """`huber`: sum of Huber's function of ln(prediction / loss). `squares`: the same with an infinite delta."""
     huber_delta: float | None = None
-    """In log loss. None: 1.345 times the scatter between seeds where the table tells it, else 1e-3."""
+    """In log loss. None: 1.345 times the scatter between seeds where the table has replicates, else 1e-3."""
     bootstrap: int = 1000
     """Draws; 0: no intervals."""
     seed: int = 0

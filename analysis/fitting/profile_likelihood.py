@@ -28,7 +28,7 @@ from analysis.fitting.objective import Problem
 from analysis.fitting.solver import Local, minimise
 
 STEPS = 4  # to where the rise is too much, if it were a parabola
-MOST = 30  # steps on one side, after which the side is open
+MOST_STEPS = 30  # steps on one side, after which the side is open
 STRIDE = 1.3  # growth of steps once there are more than STEPS
 SWEEPS = 20
 ROUNDS = 6  # of more values about the ends of intervals
@@ -51,14 +51,14 @@ class Pinned(Problem):
         return {k: np.zeros_like(log) if k == self.symbol else log for k, log in logs.items()}
 
     def _columns(self, theta):
-        values, turns = super()._columns(theta)
+        values, log_slopes = super()._columns(theta)
         if self.symbol not in values:
-            return values, turns
+            return values, log_slopes
         plain = self.law.columns(theta, self.x)
         with np.errstate(over="ignore", invalid="ignore"):
             column = np.exp(plain.logs[self.symbol])
         values[self.symbol] = np.where(np.isfinite(column), column, np.inf)
-        return values, turns | {pair: slope for pair, slope in plain.slopes.items() if pair[0] == self.symbol}
+        return values, log_slopes | {pair: slope for pair, slope in plain.slopes.items() if pair[0] == self.symbol}
 
     def evaluate(self, points: np.ndarray, rows: np.ndarray) -> Local:
         local, j = super().evaluate(points, rows), self.place
@@ -91,10 +91,10 @@ class ProfileLikelihood:
         unit = 1 / np.sqrt(np.maximum(np.diag(curvature), np.finfo(float).tiny))
         inverse = np.linalg.pinv(curvature * np.outer(unit, unit), rcond=1e-12, hermitian=True) * np.outer(unit, unit)
         self.variance = float(inverse[self.own, self.own])  # of the coordinate, were the objective a log likelihood
-        turn = float(p.slope(self.natural(self.start))) if p.linear and not self.plain else 1.0
+        slope = float(p.slope(self.natural(self.start))) if p.linear and not self.plain else 1.0
         self.direction = np.zeros(len(self.point))
-        self.direction[self.free] = inverse[:, self.own] / self.variance * turn if self.variance > 0 else 0.0
-        self.reach = np.sqrt(self.variance) / abs(turn) if self.variance > 0 else 0.05 * (1 + abs(self.start))
+        self.direction[self.free] = inverse[:, self.own] / self.variance * slope if self.variance > 0 else 0.0
+        self.reach = np.sqrt(self.variance) / abs(slope) if self.variance > 0 else 0.05 * (1 + abs(self.start))
         # Variance of residuals in the units of the objective.
         residual = self.pinned.residuals(self.point[None])[0]
         clipped = np.clip(residual, -problem.delta, problem.delta)
@@ -169,7 +169,7 @@ class ProfileLikelihood:
         """Positions and points on one side, outwards: those asked for, or until the rise is more than `reach`."""
         step = max(self.reach * np.sqrt(2 * reach) / STEPS, 1e-9 * (1 + abs(self.start)))
         edge, path = self.edges[(sign + 1) // 2], [(self.start, self.point)]
-        steps = sign * step * STRIDE ** np.maximum(0, np.arange(MOST) - STEPS)
+        steps = sign * step * STRIDE ** np.maximum(0, np.arange(MOST_STEPS) - STEPS)
         ahead = self.start + np.cumsum(steps) if asked is None else asked[sign * (asked - self.start) > 0][::sign]
         for at in ahead:
             last, point = path[-1]
@@ -227,7 +227,7 @@ class ProfileLikelihood:
         return np.setdiff1d([place for place, width in crossings if width > CLOSE], at)
 
     def ends(self, at: np.ndarray, rise: np.ndarray, limit: float, *, whole: bool) -> tuple[float, float]:
-        """The interval in the parameter's unit; an end is its bound if the walk was `whole` and found none."""
+        """The interval in the parameter's unit; an end is its bound if the walk was `whole` and met none."""
         if not limit > 0:
             return np.nan, np.nan
         ends = []

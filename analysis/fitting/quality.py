@@ -10,8 +10,8 @@ from analysis.fitting.objective import Problem
 from analysis.laws.law import Law
 
 AGREE = 1e-6  # starts whose objective is within this share of the best one have found the optimum
-ILL = 1e3  # condition number above which parameters are barely told apart
-LOST = 1e7  # ... and above which they are not told apart at all
+ILL = 1e3  # condition number above which parameters are barely identified
+LOST = 1e7  # ... and above which they are not identified at all
 THIN = 10.0  # least ratio between the largest and the smallest D/N
 FEW = 0.5  # share of starts below which the optimum was luck
 CONDITIONS = ("corpus", "dtype", "schedule", "decay_tokens", "lr_peak", "weight_decay", "batch_tokens")
@@ -90,12 +90,12 @@ def _within(problem: Problem, prediction: np.ndarray) -> dict[str, float]:
     if not columns:
         return {}
     lowest = np.minimum.reduce([problem.x[c] for c in columns])
-    found = {}
+    within = {}
     for bits in np.unique(lowest):
         rows = lowest == bits
         if rows.sum() > 2:
-            found[f"{bits:g}"] = r2(problem.y[rows], prediction[rows])
-    return found
+            within[f"{bits:g}"] = r2(problem.y[rows], prediction[rows])
+    return within
 
 
 def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
@@ -116,9 +116,9 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
         if ratio.max() < THIN * ratio.min():
             doubts.append(f"thin coverage: D/N only from {ratio.min():.3g} to {ratio.max():.3g}")
         for column in ("N", "D"):
-            found = len(np.unique(problem.x[column]))
-            if found < 3:
-                doubts.append(f"thin coverage: {column} has only {found} different values, its power law is untested")
+            count = len(np.unique(problem.x[column]))
+            if count < 3:
+                doubts.append(f"thin coverage: {column} has only {count} different values, its power law is untested")
     within = {b: r for b, r in made.r2_within.items() if r < 0.5}
     if within and problem.law.response == "gap":
         listed = ", ".join(f"{b} bits {r:.2f}" for b, r in within.items())
@@ -130,6 +130,6 @@ def _mixed(law: Law, frame: pd.DataFrame) -> list[str]:
     """A doubt about rows that the law takes for equals, and that were trained differently."""
     asked = [v for v in law.variables if v in frame]
     cells = frame.groupby(asked, dropna=False)
-    found = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in asked}
-    listed = ", ".join(f"{c} ({count} values)" for c, count in found.items() if count > 1)
+    counts = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in asked}
+    listed = ", ".join(f"{c} ({count} values)" for c, count in counts.items() if count > 1)
     return [f"rows of one {', '.join(asked)} differ in {listed}, which the law takes for scatter"] if listed else []

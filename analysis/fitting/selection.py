@@ -2,7 +2,7 @@
 
 Nothing is left out in silence: every reason is counted, and what a reader may not expect is a warning. A loss law takes
 the end of each run, without quantization after training; a gap law takes the quantized rows of one quantizer at one
-granularity, at 3 to 6 bits unless told otherwise (below that the gap saturates, above it drowns in noise).
+granularity, at 3 to 6 bits unless asked otherwise (below that the gap saturates, above it drowns in noise).
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ import pandas as pd
 
 from analysis import table
 from analysis.errors import InputError
+from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS, Law
 from analysis.laws.schemes import BASES
-from analysis.laws.variables import FORMATS, with_derived
+from analysis.laws.variables import FORMATS_IN_TRAINING, with_derived
 
-PARTS = ("P_w", "P_a", "P_kv")
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
 AFTER = ("ptq", "granularity_post", "scale_rule", "family")
 SWITCHES = ("act_order", "clip")
@@ -55,48 +55,48 @@ def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selec
     """The rows of `frame` that `law` is fitted on; a gap law takes widths from bits[0] to bits[1].
 
     Raises:
-        InputError: a needed column is missing or not finite, too few rows, or too few different values to tell the
-            law's parameters apart.
+        InputError: a needed column is missing or not finite, too few rows, or too few different values to
+            identify the law's parameters.
     """
-    found = belonging(law, frame)
-    sieve = _Sieve(found.frame)
+    applicable = applicable_rows(law, frame)
+    sieve = _Sieve(applicable.frame)
     if law.response == "gap" and law.quantized_training:
-        _more_bits_in_training(found.law, sieve)
+        _more_bits_in_training(applicable.law, sieve)
     if law.response == "gap" and len(sieve.frame):
         width = table.numbers(sieve.frame, "P_post", positive=True)
         sieve.keep((width >= bits[0]) & (width <= bits[1]), f"P_post outside {bits[0]:g} to {bits[1]:g} bits")
-    left_out = found.left_out | sieve.left_out
-    enough(found.law, sieve.frame, left_out=sum(left_out.values()))
-    warnings = list(found.warnings)
+    left_out = applicable.left_out | sieve.left_out
+    enough(applicable.law, sieve.frame, left_out=sum(left_out.values()))
+    warnings = list(applicable.warnings)
     varied = [c for c in RECIPE if c in sieve.frame and sieve.frame[c].nunique() > 1]
     if varied:
         warnings.append(f"runs differ in {', '.join(varied)}, which the law does not know; narrow with --filter")
-    return Selection(law=found.law, frame=sieve.frame, left_out=left_out, warnings=warnings)
+    return Selection(law=applicable.law, frame=sieve.frame, left_out=left_out, warnings=warnings)
 
 
-def belonging(law: Law, frame: pd.DataFrame, *, one_way: bool = True) -> Selection:
-    """All rows of `frame` that `law` speaks of, whether or not they are enough to fit it, and the law without what they
-    do not tell; with a part in training in more than one way (`ways_in_training`) unless `one_way`. For rows that a fit
-    is about there is `rows_of`.
+def applicable_rows(law: Law, frame: pd.DataFrame, *, one_way: bool = True) -> Selection:
+    """All rows of `frame` that `law` describes, whether or not they are enough to fit it, and the law without what they
+    do not identify; with a part in training in more than one way (`ways_in_training`) unless `one_way`. The rows that a
+    fit is about are `rows_of` it.
 
     Raises:
         InputError: N, D or a precision column is missing or not finite.
     """
-    return _belonging(law, frame, narrow=True, one_way=one_way)
+    return _applicable_rows(law, frame, narrow=True, one_way=one_way)
 
 
-def rows_of(law: Law, filter: str | None, frame: pd.DataFrame) -> Selection:
-    """All rows of `frame` that a fit speaks of, told by its law and its filter: they pass the filter, the law as it was
+def rows_of(law: Law, expression: str | None, frame: pd.DataFrame) -> Selection:
+    """All rows of `frame` that a fit describes, given its law and its filter: they pass the filter, the law as it was
     fitted describes them, and what that law has lost they have as all rows of the fit had it. Gap laws: at any bits
     after training, however large the gap.
 
     Raises:
-        InputError: as `belonging` and `table.filtered`.
+        InputError: as `applicable_rows` and `table.filtered`.
     """
-    return _belonging(law, table.filtered(frame, filter), narrow=False)
+    return _applicable_rows(law, table.filtered(frame, expression), narrow=False)
 
 
-def _belonging(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
+def _applicable_rows(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
     sieve = _Sieve(with_derived(frame, law.variables))
     sieve.keep(~table.flags(frame, "diverged"), "diverged")
     _no_other_part(sieve)
@@ -188,28 +188,28 @@ def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> 
     if formats and f"format_{letter}" in rows:
         words.append(family(rows[f"format_{letter}"]))
     grain, rest = f"granularity_{letter}", (f"scale_rule_{letter}", "estimator", "rounding")
-    told = [c for c in (grain, *rest) if c in rows and (c == grain or rows[c].nunique() > 1)]
-    words += [rows[c].fillna("").astype(str) for c in told]
+    columns = [c for c in (grain, *rest) if c in rows and (c == grain or rows[c].nunique() > 1)]
+    words += [rows[c].fillna("").astype(str) for c in columns]
     return _joined(words).where(table.numbers(rows, part, positive=True) < FULL_BITS)
 
 
 def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
-    """Drop what the table cannot tell: constant parts from the law, parts with too few widths from law and rows."""
+    """Drop what the table cannot identify: constant parts from the law, parts with too few widths from law and rows."""
     constant, asked = {}, [part for part in PARTS if part in law.variables]
     for part in asked:
         if part not in sieve.frame:
             constant[part] = FULL_BITS
             continue
         width = table.numbers(sieve.frame, part, positive=True)
-        found = len(np.unique(width))
-        if 1 < found < law.distinct[part]:
+        count = len(np.unique(width))
+        if 1 < count < law.distinct[part]:
             sieve.keep(width >= FULL_BITS, f"{part} below 16 bits")
             sieve.warnings.append(
-                f"{part} has only {found} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
+                f"{part} has only {count} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
                 "left out"
             )
-        if found < law.distinct[part]:
-            constant[part] = float(width[0]) if found == 1 else FULL_BITS
+        if count < law.distinct[part]:
+            constant[part] = float(width[0]) if count == 1 else FULL_BITS
     if asked and set(constant) == set(asked):
         raise InputError(
             f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
@@ -234,7 +234,7 @@ def _more_bits_in_training(law: Law, sieve: _Sieve) -> None:
 
 
 def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:
-    """The law for the schemes of a table, told from one another by name; efficiencies are relative to the first."""
+    """The law for the schemes of a table, distinguished by name; efficiencies are relative to the first."""
     if law.for_schemes is None or "scheme" not in frame or frame.empty:
         return law
     counts = frame["scheme"].astype(str).value_counts()
@@ -293,7 +293,7 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
     needed = {law.response: law.response == "loss"}
     needed |= {v: v not in MAY_BE_ZERO for v in law.variables if v != "scheme"}
     if "scheme" in law.variables and "scheme" not in frame:
-        raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS)}")
+        raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS_IN_TRAINING)}")
     values = {column: table.numbers(frame, column, positive=positive) for column, positive in needed.items()}
     least = len(law.parameters) + 1
     if len(frame) < least:
@@ -302,7 +302,7 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
             + (f" ({left_out} other rows do not belong to this law)" if left_out else "")
         )
     for variable, wanted in law.distinct.items():
-        found = frame[variable].nunique() if variable == "scheme" else len(np.unique(values[variable]))
-        if found < wanted:
-            plural = "s" if found > 1 else ""
-            raise InputError(f"{law.name}: {variable} has {found} different value{plural}, needs at least {wanted}")
+        count = frame[variable].nunique() if variable == "scheme" else len(np.unique(values[variable]))
+        if count < wanted:
+            plural = "s" if count > 1 else ""
+            raise InputError(f"{law.name}: {variable} has {count} different value{plural}, needs at least {wanted}")

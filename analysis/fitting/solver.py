@@ -103,7 +103,7 @@ def _minimise(evaluate, starts, rows, lower, upper, iterations, tolerance) -> So
         taken = live[better]
         points[taken] = moved[better]
         here.put(taken, there.take(better))
-        # Damping falls by how well the quadratic model foretold the gain, and grows faster at each refusal in a row.
+        # Damping falls by how well the quadratic model predicted the gain, and grows faster at each refusal in a row.
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             ratio = np.clip(np.where(promised > 0, gained / promised, 1.0), -1.0, 2.0)
         damping[live] *= np.where(better, np.clip(1 - (2 * ratio - 1) ** 3, 0.1, 2.0), growth[live])
@@ -129,7 +129,7 @@ def _step(local: Local, at, lower, upper, damping) -> np.ndarray:
     matrix = matrix / (scale[:, :, None] * scale[:, None, :])
     matrix = np.where(free[:, :, None] & free[:, None, :], matrix, 0.0)
     size = matrix.shape[-1]
-    # The ridge is beneath what a double can tell from one; without it an unidentified pair of parameters is singular.
+    # The ridge is below the resolution of a double at one; without it an unidentified pair of parameters is singular.
     matrix = matrix + np.eye(size) * np.where(frozen, 1.0, 1e-14)[:, :, None]
     right = np.where(free, -local.gradient / scale, 0.0)
     try:

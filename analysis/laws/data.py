@@ -64,7 +64,7 @@ def _muennighoff_columns(theta, x) -> Columns:
     size, tokens = np.log(x["N"] / N_0), np.log(unique / D_0)
     best = (np.log(alpha / (beta * rho)) + beta * tokens) / alpha  # ln U_N/N_0, if the model has as many
     excess = size > best
-    turn = {"alpha": (1 / alpha - best) / alpha, "beta": (tokens - 1 / beta) / alpha, "rho": -1 / (alpha * rho)}
+    best_slopes = {"alpha": (1 / alpha - best) / alpha, "beta": (tokens - 1 / beta) / alpha, "rho": -1 / (alpha * rho)}
     base = np.where(excess, best, size)
     times = np.expm1(np.minimum(size - base, 500.0))  # R_N; far beyond where more of it adds anything
     worth_n, by_times, by_r_n = _saturating(times, theta["R_N"])
@@ -74,7 +74,7 @@ def _muennighoff_columns(theta, x) -> Columns:
     of_n, of_d = -alpha * log_n, np.log(rho) - beta * log_d
     total = np.logaddexp(of_n, of_d)
     share = np.exp(of_n - total)
-    slopes = {symbol: -share * alpha * by_best * slope for symbol, slope in turn.items()}
+    slopes = {symbol: -share * alpha * by_best * slope for symbol, slope in best_slopes.items()}
     slopes["alpha"] = slopes["alpha"] - share * log_n
     slopes["beta"] = slopes["beta"] - (1 - share) * log_d
     slopes["rho"] = slopes["rho"] + (1 - share) / rho

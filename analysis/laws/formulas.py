@@ -1,11 +1,11 @@
 """The laws of Kumar et al. 2024 (arXiv 2411.04330) as formulas of their constants, without a table or a fit.
 
-Constants are told by symbol: A, B, E, alpha, beta (absent: tied to alpha); gamma_w, n_w, gamma_a, ... (a part without
+Constants are given by symbol: A, B, E, alpha, beta (absent: tied to alpha); gamma_w, n_w, gamma_a, ... (a part without
 gamma leaves N as it is); C_T, gamma_D, gamma_N, gamma_post, b; C_w, C_a, C_kv of the unified law. A shift that is
 absent is zero. Constants and variables broadcast together, so draws (S, 1) and a grid (n,) give (S, n). N counts
 parameters, D tokens, C operations (FLOP), P bits; losses are in nats a token.
 
-The laws have no value where some f(P) <= 0: answers there are NaN, never clipped. Training at 16 bits is no special
+The laws have no value where some f(P) <= 0: values there are NaN, never clipped. Training at 16 bits is no special
 case: f is evaluated there too, as in the laws.
 """
 
@@ -20,7 +20,7 @@ from analysis.laws.law import FULL_BITS
 
 Constants = Mapping[str, float | np.ndarray]
 Widths = float | np.ndarray | Mapping[str, float | np.ndarray]
-"""Bits of all parts alike, or by part (P_w, P_a, P_kv; those not told: 16)."""
+"""Bits of all parts alike, or by part (P_w, P_a, P_kv; those not given: 16)."""
 
 
 def paper_constants() -> dict[str, float]:

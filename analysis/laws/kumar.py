@@ -2,8 +2,8 @@
 
 `kumar_ptq` (Eq. 2) is the loss that quantization after training adds to a model trained in 16 bits. `kumar_neff`
 (Eqs. 3 and 4) is the loss of models trained in low precision: each low-precision part shrinks N by a factor f(P).
-`kumar_floating_point` (Appendix N) is the same for weights in float formats, whose bits are told apart no further; the
-paper fitted gamma_w and n_w to them with A, B, E and alpha as in Table 2, which a table of other runs cannot have.
+`kumar_floating_point` (Appendix N) is the same for weights in float formats, by the sum of all bits; the paper fitted
+gamma_w and n_w to them with A, B, E and alpha as in Table 2, which a table of other runs cannot have.
 `kumar_unified` (Eq. 9) is the gap of models that were trained in low precision, `kumar_unified_n` the same with N for
 N_eff, which the paper found to fit less well (Fig. 21).
 
@@ -113,7 +113,7 @@ def _unified_columns(theta, x) -> Columns:
 
 
 def shrinking(part: str, gamma: str, shift: str, published: Mapping[str, float] | None = None) -> tuple[Parameter, ...]:
-    """gamma and n of f(P), which belong to the precision column `part`."""
+    """gamma and n of f(P), of the precision column `part`."""
     known = published or {}
     return (
         Parameter(
@@ -166,7 +166,7 @@ def _unified(name: str, size: str, shrunk: tuple[Parameter, ...]) -> Law:
         response="gap",
         variables=("N", "D", *PARTS, "P_post"),
         parameters=(
-            *gap_parameters(GAP, starts=(0.1, 0.6)),
+            *gap_parameters(PUBLISHED_GAP, starts=(0.1, 0.6)),
             _post((0.4, 0.8)),
             *shrunk,
             *(_robustness(part, symbol) for part, symbol in ROBUST.items()),
@@ -216,7 +216,7 @@ def _robustness(part: str, symbol: str) -> Parameter:
     )
 
 
-GAP = TABLE_2 | {"C_T": TABLE_2["C_T"] * math.exp(TABLE_2["b"])}
+PUBLISHED_GAP = TABLE_2 | {"C_T": TABLE_2["C_T"] * math.exp(TABLE_2["b"])}
 
 LAWS = (
     Law(
@@ -225,7 +225,7 @@ LAWS = (
         source="Kumar et al. 2024, Eq. 2, Appendix K, Table 2 (arXiv 2411.04330)",
         response="gap",
         variables=("N", "D", "P_post"),
-        parameters=(*gap_parameters(GAP), _post((0.3, 0.6, 1.2, 3.0))),
+        parameters=(*gap_parameters(PUBLISHED_GAP), _post((0.3, 0.6, 1.2, 3.0))),
         columns=_gap_columns,
         distinct={"N": 2, "D": 2, "P_post": 2},
         constants={"b": 0.0},

@@ -92,18 +92,18 @@ class Law:
     parameters: tuple[Parameter, ...]
     columns: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], Columns]
     distinct: Mapping[str, int]
-    """How many different values of a column the parameters need to be told apart."""
+    """How many different values of a column the parameters need to be identified."""
     quantized_training: bool = False
-    """Whether runs trained in low precision belong to it."""
+    """Whether it describes runs trained in low precision."""
     accounts: tuple[str, ...] = ("P_w", "P_a", "P_kv")
-    """Of these, the parts whose low precision in training it describes; runs with others in low precision do not
-    belong to it."""
+    """Of these, the parts whose low precision in training it describes; it does not describe runs with
+    others in low precision."""
     held: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Precision columns that `without` has taken out, and the bits at which all runs of the law have them."""
     constants: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Parameters of the equation that are fixed, not fitted."""
     categories: tuple[str, ...] = ()
-    """Values of the variable `scheme`, which is told to `columns` as 1, 2, ... in this order."""
+    """Values of the variable `scheme`, which `columns` gets as 1, 2, ... in this order."""
     for_schemes: Callable[[tuple[str, ...]], "Law"] | None = None
     """Makes the law for other schemes, the unquantized one first. What is changed in a law afterwards, `with_schemes`
     carries over."""
@@ -131,8 +131,8 @@ class Law:
 
     def without(self, parts: Iterable[str] | Mapping[str, float]) -> "Law":
         """The law for a table in which these precision columns have one width throughout, 16 bits unless `parts` says
-        which: their factor is constant and cannot be told from the coefficient in front, so it is taken as one. Runs at
-        other widths do not belong to it (`held`)."""
+        which: their factor is constant and cannot be separated from the coefficient in front, so it is taken as one.
+        The law does not describe runs at other widths (`held`)."""
         bits = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, FULL_BITS)
         return dataclasses.replace(
             self,
@@ -158,11 +158,11 @@ class Law:
                 f"has {', '.join(schemes)}; make the change in what for_schemes returns, too"
             )
         mine, old = ({p.symbol: p for p in law.parameters} for law in (self, before))
-        kept = [mine.get(p.symbol, p) for p in made.parameters if p.symbol in mine or p.symbol not in old]
+        parameters = [mine.get(p.symbol, p) for p in made.parameters if p.symbol in mine or p.symbol not in old]
         added = [p for p in self.parameters if p.symbol not in old]
         return dataclasses.replace(
             self,
-            parameters=(*kept, *(p for p in added if p not in kept)),
+            parameters=(*parameters, *(p for p in added if p not in parameters)),
             columns=made.columns,
             categories=made.categories,
         )
@@ -196,14 +196,14 @@ class Law:
                 slopes[:, q + k] = column * p.slope(value)
                 for j, r in enumerate(self.nonlinear):
                     if (p.symbol, r.symbol) in columns.slopes:
-                        turn = float(r.slope(float(params[r.symbol])))
-                        slopes[:, j] += value * column * columns.slopes[p.symbol, r.symbol][0] * turn
+                        slope = float(r.slope(float(params[r.symbol])))
+                        slopes[:, j] += value * column * columns.slopes[p.symbol, r.symbol][0] * slope
         feasible = np.isfinite(total)
         return np.where(feasible, total, np.nan), np.where(feasible[:, None], slopes, np.nan)
 
 
 def _source(function: Callable) -> object:
-    """What tells functions apart that were made in different places, but not those made for other schemes."""
+    """What distinguishes functions that were made in different places, but not those made for other schemes."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__code__", function)

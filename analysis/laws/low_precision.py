@@ -8,7 +8,7 @@ The added loss shares its exponents of N and D with the terms of the loss withou
 
 `panferov`: each part shrinks N by a capacity that depends on its format only through its error on normal values
 (Panferov et al. 2025, arXiv 2506.01863), rho = tanh(F (log_(1/4) sigma2)^C) here; a constant in front of the tanh,
-which the paper has too, cannot be told from A where all runs share it.
+which the paper has too, cannot be separated from A where all runs share it.
 """
 
 import functools
@@ -88,10 +88,10 @@ def _panferov_columns(theta, x) -> Columns:
         digits = np.log(np.maximum(x[part], NEVER)) / np.log(0.25)
         inner = theta["F"] * digits ** theta["C"]
         rho = np.tanh(inner)
-        turn = (1 - rho**2) / rho  # d ln rho / d inner
+        d_log_rho = (1 - rho**2) / rho  # d ln rho / d inner
         size = size + np.log(rho)
-        by_f = by_f + turn * inner / theta["F"]
-        by_c = by_c + turn * inner * np.log(digits)
+        by_f = by_f + d_log_rho * inner / theta["F"]
+        by_c = by_c + d_log_rho * inner * np.log(digits)
     terms = loss_columns(theta, size, np.log(x["D"]), tied=False)
     slopes = {("A", "F"): -theta["alpha"] * by_f, ("A", "C"): -theta["alpha"] * by_c}
     return Columns(logs=terms.logs, slopes=terms.slopes | slopes)

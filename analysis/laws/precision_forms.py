@@ -13,7 +13,7 @@ from analysis.laws.kumar import log_capacity, shrinking
 from analysis.laws.law import Columns, Law, Parameter
 
 SOURCE = "Kumar et al. 2024, Appendix C, Table 1 (arXiv 2411.04330): {} (held-out R2 there: {})"
-DECAY = Parameter(symbol="alpha_w", unit="1", lower=0.05, upper=12.0, starts=(0.5, 1.5, 4.0))
+EXPONENT_OF_BITS = Parameter(symbol="alpha_w", unit="1", lower=0.05, upper=12.0, starts=(0.5, 1.5, 4.0))
 
 
 def _additive(theta, x) -> Columns:
@@ -79,7 +79,7 @@ LAWS = (
         0.71,
         _additive,
         (
-            DECAY,
+            EXPONENT_OF_BITS,
             Parameter(symbol="C_w", unit="nats * bits^alpha_w", linear=True, lower=0.0, upper=np.inf, transform="log"),
         ),
     ),
@@ -90,7 +90,7 @@ LAWS = (
         0.75,
         _multiplicative,
         (
-            DECAY,
+            EXPONENT_OF_BITS,
             Parameter(
                 symbol="C_w", unit="bits^alpha_w", lower=1e-3, upper=1e6, transform="log", starts=(1.0, 30.0, 1000.0)
             ),

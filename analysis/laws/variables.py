@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.errors import InputError
 
-FORMATS = ("format_w", "format_a", "format_kv")
+FORMATS_IN_TRAINING = ("format_w", "format_a", "format_kv")
 FLOAT = r"(?:mxfp\d_)?e(\d+)m(\d+)(?:-hadamard)?"
 NAMED = {"bf16": (8, 7), "nvfp4": (2, 1), "mxfp4": (2, 1), "mxfp6": (2, 3), "mxfp8": (4, 3)}
 
@@ -33,7 +33,7 @@ def column(frame: Mapping[str, np.ndarray], name: str, categories: Sequence[str]
 def with_derived(frame: pd.DataFrame, variables: Sequence[str]) -> pd.DataFrame:
     """`frame` with those of the derived variables as columns that its own columns give."""
     added = {}
-    if "scheme" in variables and "scheme" not in frame and set(FORMATS) <= set(frame):
+    if "scheme" in variables and "scheme" not in frame and set(FORMATS_IN_TRAINING) <= set(frame):
         added["scheme"] = schemes(frame)
     if "format_w" in frame:
         added |= {name: _bits(frame, name) for name in ("E_w", "M_w") if name in variables and name not in frame}
@@ -44,16 +44,16 @@ def schemes(frame: Mapping[str, np.ndarray]) -> np.ndarray:
     """How each row was trained, (n,) text."""
     if "scheme" in frame:
         return np.asarray(frame["scheme"]).astype(str)
-    parts = [np.asarray(frame[name]).astype(str) for name in FORMATS]
+    parts = [np.asarray(frame[name]).astype(str) for name in FORMATS_IN_TRAINING]
     return np.array(["/".join(row) for row in zip(*parts, strict=True)])
 
 
-def _codes(found: np.ndarray, categories: Sequence[str]) -> np.ndarray:
+def _codes(names: np.ndarray, categories: Sequence[str]) -> np.ndarray:
     number = {scheme: i for i, scheme in enumerate(categories, start=1)}
-    unknown = sorted(set(found) - set(number))
+    unknown = sorted(set(names) - set(number))
     if unknown:
         raise InputError(f"scheme={unknown[0]}: the law knows {', '.join(categories)}")
-    return np.array([number[scheme] for scheme in found], float)
+    return np.array([number[scheme] for scheme in names], float)
 
 
 def _bits(frame: Mapping[str, np.ndarray], name: str) -> np.ndarray:

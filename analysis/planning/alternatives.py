@@ -1,6 +1,6 @@
 """Ways to train and to serve a model, each with its best N and D under a budget, and how sure all of that is.
 
-Parameter vectors are the bootstrap draws that each fit keeps, so that parameters that are barely told apart stay
+Parameter vectors are the bootstrap draws that each fit keeps, so that parameters that are barely identified stay
 together; what follows from them is stretched afterwards, as far as intervals of the fit are, and what hangs on two fits
 as far as those of the one that is stretched more. Laws are drawn independently of each other. The first entry of every
 array of draws (S + 1,) is the estimate itself.
@@ -25,7 +25,7 @@ from analysis.planning.predict import bits_of
 from analysis.planning.request import Request
 
 BELOW = f"quantization after training below {FULL_BITS:g} bits"
-FORMATS = ("int3", "int4", "int5", "int6", "int8")
+SERVED_FORMATS = ("int3", "int4", "int5", "int6", "int8")
 LOWEST = 3  # fewest bits in training that are compared, where the fit does not say from where it was fitted
 TAILS = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
 
@@ -63,7 +63,7 @@ class Way:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choice:
+class Alternative:
     """One way to train and to serve, with the best N and D for it. Losses in nats a token.
 
     Intervals of N, D, bytes and flops are of the optimum recomputed for each draw; those of losses are of the model
@@ -83,12 +83,12 @@ class Choice:
     gap: Interval
     """The part of the loss that quantization after training adds."""
     excess: Interval
-    """Loss above the best choice's, paired by draw."""
+    """Loss above the best alternative's, paired by draw."""
     bytes: Interval
     flops: Interval
     """Operations of training and serving together."""
     best_in: float
-    """Share of draws in which this choice is the best, NaN without intervals."""
+    """Share of draws in which this alternative is the best, NaN without intervals."""
     eligible: bool
     """False where it is only there to be compared with."""
     critical: bool
@@ -130,7 +130,7 @@ def gap_laws(
     Raises:
         InputError: there is none although `post` asks for formats below 16 bits.
     """
-    asked = [name for name in (FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
+    asked = [name for name in (SERVED_FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
     if not asked:
         return {}, {}
     try:
@@ -152,7 +152,9 @@ def ways_of(law: Fit, parts: Sequence[str], request: Request, gaps: Mapping[bool
     as trained are always there to be compared with. Where nothing is named, what saves something is tried: formats
     where serving is limited, widths below 16 bits where they make training cheaper, or weights that must be small."""
     post, widths, group = request.post, request.widths, request.group
-    formats = {name: bits_of(name) for name in (post if post is not None else FORMATS if request.serving else ())}
+    formats = {
+        name: bits_of(name) for name in (post if post is not None else SERVED_FORMATS if request.serving else ())
+    }
     if widths is None:
         lowest = max((law.ranges[p][0] for p in parts if p in law.ranges), default=LOWEST)
         smaller = "P_w" in parts and min(formats.values(), default=FULL_BITS) < FULL_BITS
@@ -195,7 +197,7 @@ def drawn(fit: Fit, count: int, seed: int) -> Drawn:
 
 def compare(
     ways: Sequence[Way], budget: Budget, loss: Drawn, gaps: dict[bool, Drawn], parts: Sequence[str]
-) -> tuple[list[Choice], np.ndarray, dict[Way, str]]:
+) -> tuple[list[Alternative], np.ndarray, dict[Way, str]]:
     """All `ways` that are possible, smallest loss first and those not eligible last; which of them (S,) is the best in
     each draw; and why the others are not possible. `gaps` holds the gap law for models trained in low precision (True)
     and in 16 bits (False). Nothing is returned where nothing eligible is possible."""
@@ -214,7 +216,7 @@ def compare(
     losses = np.stack([_finite_or_inf(s.optimum.loss[1:]) for s in eligible])
     first = losses.argmin(axis=0)
     sure = all(s.sure for s in eligible) and len(first) > 0
-    return [_choice(s, i, solved[0], budget, first, sure) for i, s in enumerate(solved)], first, left_out
+    return [_alternative(s, i, solved[0], budget, first, sure) for i, s in enumerate(solved)], first, left_out
 
 
 def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequence[str]) -> _Solved | str:
@@ -254,11 +256,11 @@ def _finite_or_inf(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(values, nan=np.inf, posinf=np.inf)
 
 
-def _choice(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.ndarray, sure: bool) -> Choice:
+def _alternative(s: _Solved, place: int, best: _Solved, budget: Budget, first: np.ndarray, sure: bool) -> Alternative:
     N, D, way = s.optimum.N, s.optimum.D, s.way
     with np.errstate(invalid="ignore"):
         excess = s.loss - best.loss if place else np.zeros_like(s.loss)
-    return Choice(
+    return Alternative(
         trained=way.trained,
         post=way.post,
         served=way.served,

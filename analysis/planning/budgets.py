@@ -100,8 +100,7 @@ def best_model(
     N = np.exp(lowest(lambda x: loss(np.exp(x)), 0.0, np.log(room)))
     # exp(log(top)) may exceed top in the last digit, which must not break a ceiling.
     N = np.where(top >= 1, np.minimum(N, room), np.nan)
-    found = np.broadcast_arrays(N, tokens(N), np.where(np.isnan(N), np.nan, served), loss(N) + c["E"])
-    return Optimum(N=found[0], D=found[1], P=found[2], loss=found[3])
+    return Optimum.of(N, tokens(N), np.where(np.isnan(N), np.nan, served), loss(N) + c["E"])
 
 
 def serving_optimum(

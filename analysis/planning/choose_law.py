@@ -1,6 +1,6 @@
 """Which of several fitted laws answers a question, and whether the question lies outside the rows it was fitted on.
 
-`predict` and `plan` both ask here, so that one file of fits gives one answer. The loss of training is told by a law
+`predict` and `plan` both ask here, so that one file of fits gives one answer. The loss of training comes from a law
 with N_eff wherever one was fitted, of models in 16 bits too: then losses at different bits can be subtracted from each
 other, while two laws, fitted to different rows, differ by more than bits often do. Only without such a law does one
 answer that knows 16 bits alone.
@@ -34,9 +34,9 @@ def loss_law(fits: Mapping[str, Fit], low: Mapping[str, float] | None = None) ->
         InputError: there is none.
     """
     low = low or {}
-    found = [fits[name] for name in LOW_LAWS if name in fits and knows(fits[name], low)]
-    if found:
-        return max(found, key=lambda fit: len(parts_of(fit)))
+    low_laws = [fits[name] for name in LOW_LAWS if name in fits and knows(fits[name], low)]
+    if low_laws:
+        return max(low_laws, key=lambda fit: len(parts_of(fit)))
     wanted = LOW_LAWS if low else LOSS_LAWS
     if not low and (known := [fits[name] for name in FULL_LAWS if name in fits]):
         return known[0]
@@ -55,9 +55,9 @@ def gap_law(fits: Mapping[str, Fit], low: Mapping[str, float] | None = None) -> 
     if low:
         if UNIFIED in fits and knows(fits[UNIFIED], low):
             return fits[UNIFIED]
-        told = f"{GAP_LAW} holds for models trained in {FULL_BITS:g} bits" if GAP_LAW in fits else f"no {GAP_LAW}"
+        holds = f"{GAP_LAW} holds for models trained in {FULL_BITS:g} bits" if GAP_LAW in fits else f"no {GAP_LAW}"
         known = f"{UNIFIED} does not know {', '.join(low)}" if UNIFIED in fits else f"there is no {UNIFIED}"
-        raise InputError(f"{told}, and {known} among {', '.join(fits)}")
+        raise InputError(f"{holds}, and {known} among {', '.join(fits)}")
     for name in (GAP_LAW, UNIFIED):
         if name in fits:
             return fits[name]
@@ -65,7 +65,7 @@ def gap_law(fits: Mapping[str, Fit], low: Mapping[str, float] | None = None) -> 
 
 
 def knows(fit: Fit, low: Mapping[str, float]) -> bool:
-    """Whether a fitted law can tell what these parts at these bits do: as variables, or as what all of its rows had."""
+    """Whether a fitted law covers these parts at these bits: as variables, or as what all of its rows had."""
     return all(part in fit.law.variables or fit.law.held.get(part) == bits for part, bits in low.items())
 
 

@@ -1,13 +1,8 @@
 """What follows from the laws of Kumar et al. 2024 (arXiv 2411.04330) without another fit: critical tokens, best bits.
 
-Constants are told by symbol: A, B, E, alpha, beta (absent: tied to alpha); gamma_w, n_w, gamma_a, ... (a part without
-gamma leaves N as it is); C_T, gamma_D, gamma_N, gamma_post, b; C_w, C_a, C_kv of the unified law. A shift that is
-absent is zero. Constants and variables broadcast together, so draws (S, 1) and a grid (n,) give (S, n). N counts
-parameters, D tokens, C operations (FLOP), P bits; losses are in nats a token.
-
-The laws have no value where some f(P) <= 0: answers there are NaN, never clipped. Training at 16 bits is no special
-case: f is evaluated there too, as in the laws. Two printed equations are wrong and corrected here: D* of Eq. 6 lacks
-1/P, and Eq. 7 has an alpha too many; Eq. 12 lacks the factor beta that Eq. 13 has.
+Constants, variables and shapes are those of `laws.formulas`; answers are NaN where a law has no value. Two printed
+equations are wrong and corrected here: D* of Eq. 6 lacks 1/P, and Eq. 7 has an alpha too many; Eq. 12 lacks the factor
+beta that Eq. 13 has.
 """
 
 import dataclasses
@@ -33,6 +28,12 @@ class Optimum:
     P: np.ndarray
     loss: np.ndarray
 
+    @classmethod
+    def of(cls, N, D, P, loss) -> "Optimum":
+        """With all four broadcast to one shape."""
+        N, D, P, loss = np.broadcast_arrays(N, D, P, loss)
+        return cls(N=N, D=D, P=P, loss=loss)
+
 
 # ---- tokens ----
 
@@ -46,8 +47,8 @@ def critical_tokens(constants: Constants, N, P_post, P: Widths = FULL_BITS, *, g
     g = constants if gap is None else gap
     beta, gamma = beta_of(constants), np.asarray(g["gamma_D"], float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = (beta * constants["B"] / (gamma * gap_rate(g, N, P_post, P))) ** (1 / (gamma + beta))
-    return np.where(gamma > 0, found, np.inf)
+        critical = (beta * constants["B"] / (gamma * gap_rate(g, N, P_post, P))) ** (1 / (gamma + beta))
+    return np.where(gamma > 0, critical, np.inf)
 
 
 # ---- bits ----
@@ -113,7 +114,7 @@ def optimum_at_bits(constants: Constants, C, P) -> Optimum:
     front = alpha * c["A"] * effective_share(c, P) ** -alpha / (beta * c["B"])
     N = (front * product**beta) ** (1 / (alpha + beta))
     D = product / N
-    return _optimum(N, D, P, training_loss(c, N, D, P))
+    return Optimum.of(N, D, P, training_loss(c, N, D, P))
 
 
 def optimum(constants: Constants, C, *, low=LOWEST_BITS, high=FULL_BITS) -> Optimum:
@@ -133,7 +134,7 @@ def lowest(function: Callable[[np.ndarray], np.ndarray], low, high, *, scan: boo
     """Where `function` is smallest from `low` to `high`, elementwise, by golden section; NaN where it has no value.
 
     One minimum is taken for granted unless `scan` looks for the lowest of a grid first: then x arrives with one more
-    leading axis. Ends of the interval are answers too. Places are good to about 1e-7 of the interval.
+    leading axis. Ends of the interval count too. Places are good to about 1e-7 of the interval.
     """
 
     def at(x):
@@ -159,12 +160,7 @@ def lowest(function: Callable[[np.ndarray], np.ndarray], low, high, *, scan: boo
             inner = [np.where(lower, fresh, inner[1]), np.where(lower, inner[0], fresh)]
             values = [np.where(lower, new, values[1]), np.where(lower, values[0], new)]
         places = np.stack([(left + right) / 2, low, high])
-        found = np.stack([at(x) for x in places])
-    best = found.argmin(axis=0)[None]
-    place, value = np.take_along_axis(places, best, axis=0)[0], np.take_along_axis(found, best, axis=0)[0]
+        values = np.stack([at(x) for x in places])
+    best = values.argmin(axis=0)[None]
+    place, value = np.take_along_axis(places, best, axis=0)[0], np.take_along_axis(values, best, axis=0)[0]
     return np.where(np.isposinf(value), np.nan, place)
-
-
-def _optimum(N, D, P, loss) -> Optimum:
-    N, D, P, loss = np.broadcast_arrays(N, D, P, loss)
-    return Optimum(N=N, D=D, P=P, loss=loss)

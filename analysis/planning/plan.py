@@ -17,7 +17,7 @@ from analysis.fitting.intervals import Interval
 from analysis.fitting.options import Options
 from analysis.planning.alternatives import (
     BELOW,
-    Choice,
+    Alternative,
     Drawn,
     compare,
     drawn,
@@ -32,19 +32,19 @@ from analysis.planning.optima import best_bits
 from analysis.planning.request import FULL, Request
 
 SETTLED = 1e-9  # relative width of intervals of what does not hang on any law
-PARTS = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
+PART_NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The answer. `alternatives` are all other choices, smallest loss first."""
+    """The answer. `alternatives` are all others, smallest loss first."""
 
-    best: Choice
-    alternatives: list[Choice]
-    sixteen: Choice | None
+    best: Alternative
+    alternatives: list[Alternative]
+    sixteen: Alternative | None
     """Trained and served in 16 bits under the same budgets; None where they have no room for it."""
     trained: Interval
-    """Bits in training: those of the best choice, and the best ones over the draws."""
+    """Bits in training: those of the best alternative, and the best ones over the draws."""
     served: Interval
     """Bits of the served weights, likewise."""
     P_star: Interval | None
@@ -64,7 +64,7 @@ def plan(fits: Mapping[str, Fit], **budgets) -> Plan:
     """The best model under `budgets`, the fields of `Request`; `fits` by law name.
 
     Raises:
-        InputError: a value out of range, budgets that leave N or D without a limit, no law, or no room for any choice.
+        InputError: a value out of range, budgets that leave N or D without a limit, no law, or no room for one model.
     """
     request = Request(**budgets)
     limits, law = request.limits, loss_law(fits)
@@ -119,7 +119,7 @@ def plan(fits: Mapping[str, Fit], **budgets) -> Plan:
     return dataclasses.replace(answer, sentence=_sentence(answer))
 
 
-def _warnings(best: Choice, used: Sequence[Drawn], parts: Sequence[str]) -> list[str]:
+def _warnings(best: Alternative, used: Sequence[Drawn], parts: Sequence[str]) -> list[str]:
     lines = list(best.outside)
     if best.gap.value > Options.gap_below:
         lines.append(f"a gap of {best.gap.value:.2g} nats: gaps above {Options.gap_below:g} no longer follow their law")
@@ -132,7 +132,7 @@ def _warnings(best: Choice, used: Sequence[Drawn], parts: Sequence[str]) -> list
         if fit.params.get("E", 1.0) <= 0 or fit.at_bound.get("E"):
             lines.append(f"{name}: E is at zero, so losses beyond the rows fitted come out too low")
         elif "E" in fit.params and fit.interval("E")[0] <= 0:
-            lines.append(f"{name}: E is not told apart from zero")
+            lines.append(f"{name}: E is not distinguishable from zero")
         if edges:
             lines.append(f"{name}: at a bound: {', '.join(edges)}")
         if fit.status in ("unidentified", "not_converged"):
@@ -164,23 +164,23 @@ def _sentence(made: Plan) -> str:
     return text
 
 
-def _against(title: str, other: Choice) -> str:
-    doubt = ", not told apart" if other.excess.low <= 0 <= other.excess.high else ""
+def _against(title: str, other: Alternative) -> str:
+    doubt = ", not distinguishable" if other.excess.low <= 0 <= other.excess.high else ""
     excess, side = other.excess, "above"
     if excess.value < 0:
         excess, side = dataclasses.replace(excess, value=-excess.value, low=-excess.high, high=-excess.low), "below"
     return f" {title}: N = {with_interval(other.N)}, {with_interval(excess, 2)} nats {side} that{doubt}."
 
 
-def _training(choice: Choice, parts: Sequence[str]) -> str:
-    if choice.trained >= FULL:
+def _training(one: Alternative, parts: Sequence[str]) -> str:
+    if one.trained >= FULL:
         return f"{FULL} bits"
-    words = [PARTS[part] for part in parts]
-    return f"{choice.trained:g} bits ({' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))})"
+    words = [PART_NAMES[part] for part in parts]
+    return f"{one.trained:g} bits ({' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))})"
 
 
-def _serving(choice: Choice) -> str:
-    return "serve it as trained" if choice.post is None else f"quantize it to {choice.post} afterwards"
+def _serving(one: Alternative) -> str:
+    return "serve it as trained" if one.post is None else f"quantize it to {one.post} afterwards"
 
 
 def _title(way) -> str:

@@ -1,7 +1,8 @@
 """A prediction from fitted laws or published constants: N, D and formats in, loss with its interval out.
 
-The loss of training comes from a loss law, what quantization after training adds from a gap law (`answers` says which),
-and their errors are taken as independent. An interval of a gap is made on its logarithm, so that it stays above zero.
+The loss of training comes from a loss law, what quantization after training adds from a gap law (`choose_law` says
+which), and their errors are taken as independent. An interval of a gap is made on its logarithm, so that it stays above
+zero.
 """
 
 import dataclasses
@@ -54,10 +55,10 @@ def bits_of(text: str) -> float:
     """
     name = text.lower().removesuffix("-hadamard")
     bits = {"ternary": 2.0, "binary": 1.0}.get(name, 0.0)
-    if found := re.fullmatch(r"(?:u?int|bf|fp|nf|mxfp|mxint|nvfp)?(\d+(?:\.\d+)?)", name):
-        bits = float(found[1])
-    elif found := re.fullmatch(r"(?:mxfp\d_)?e(\d+)m(\d+)", name):
-        bits = 1.0 + int(found[1]) + int(found[2])
+    if match := re.fullmatch(r"(?:u?int|bf|fp|nf|mxfp|mxint|nvfp)?(\d+(?:\.\d+)?)", name):
+        bits = float(match[1])
+    elif match := re.fullmatch(r"(?:mxfp\d_)?e(\d+)m(\d+)", name):
+        bits = 1.0 + int(match[1]) + int(match[2])
     if not 1 <= bits <= 32:
         raise InputError(f"{text}: not a format; expected 1 to 32 bits or a name such as int4, e4m3 or bf16")
     return min(bits, FULL_BITS)
@@ -98,7 +99,9 @@ def predict(
     return Prediction(loss=loss, gap=gap, total=total, warnings=outside(fit, at) + outside(after, at))
 
 
-def foretell(fits: Mapping[str, Fit], cells: pd.DataFrame, posts: Sequence[float]) -> tuple[pd.DataFrame, list[str]]:
+def predict_cells(
+    fits: Mapping[str, Fit], cells: pd.DataFrame, posts: Sequence[float]
+) -> tuple[pd.DataFrame, list[str]]:
     """What `predict` says of each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
     quantized to each of `posts`: columns N, D, P_w, P_a, P_kv, P_post, loss, loss_low, loss_high, and gap, gap_low,
     gap_high where P_post is below 16. Also a line for each question that has no answer or lies outside the rows of the
@@ -124,7 +127,7 @@ def foretell(fits: Mapping[str, Fit], cells: pd.DataFrame, posts: Sequence[float
                 row |= {name: term.value, f"{name}_low": term.low, f"{name}_high": term.high}
             rows.append(row)
     if not rows:
-        raise InputError(f"nothing could be foretold: {'; '.join(lines)}")
+        raise InputError(f"nothing could be predicted: {'; '.join(lines)}")
     return pd.DataFrame(rows), list(lines)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from analysis.errors import InputError
 
-FEWEST, MOST = 100, 100_000  # draws
-LARGEST = 1e50  # of any budget: powers of larger numbers leave the range of floats
+FEWEST_DRAWS, MOST_DRAWS = 100, 100_000
+LARGEST_BUDGET = 1e50  # powers of larger numbers leave the range of floats
 FULL = 16
 
 
@@ -39,8 +39,8 @@ class Request:
 
     def __post_init__(self):
         for name, value in self.limits.items():
-            if not 0 < value <= LARGEST:
-                raise InputError(f"{name}={value:g}: expected a number above zero, at most {LARGEST:g}")
+            if not 0 < value <= LARGEST_BUDGET:
+                raise InputError(f"{name}={value:g}: expected a number above zero, at most {LARGEST_BUDGET:g}")
         if self.tokens is not None and self.tokens < 1:
             raise InputError(f"tokens={self.tokens:g}: expected at least one")
         if self.group is not None and not 1 <= self.group < float("inf"):
@@ -49,8 +49,8 @@ class Request:
             raise InputError(f"fixed_bytes={self.fixed_bytes:g}: expected bytes, at least zero")
         if self.bytes is not None and self.fixed_bytes >= self.bytes:
             raise InputError(f"fixed_bytes={self.fixed_bytes:g}: expected less than bytes={self.bytes:g}")
-        if self.draws and not FEWEST <= self.draws <= MOST:
-            raise InputError(f"draws={self.draws}: expected 0 (no intervals) or {FEWEST} to {MOST}")
+        if self.draws and not FEWEST_DRAWS <= self.draws <= MOST_DRAWS:
+            raise InputError(f"draws={self.draws}: expected 0 (no intervals) or {FEWEST_DRAWS} to {MOST_DRAWS}")
         if self.seed < 0:
             raise InputError(f"seed={self.seed}: expected a number of 0 or above")
         for name, values in (("widths", self.widths), ("formats", self.post)):

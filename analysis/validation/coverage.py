@@ -1,9 +1,9 @@
 """How often a 95% interval covers the truth: `python -m analysis coverage [--studies 400] [--seed 0] [--out FOLDER]`.
 
 Studies are simulated from planted laws (`simulator` says with what scatter), fitted as `analysis.fit` fits them, and
-each parameter's interval is asked whether it holds the planted value. Two designs: the ladder (five sizes) and a small
+each parameter's interval is compared with the planted value. Two designs: the ladder (five sizes) and a small
 one (three sizes), each with six D and two seeds, so 10 and 6 chains of runs that share (N, seed). A prediction beyond
-the table (twice the largest N, four times the largest D, 4 bits) is asked like a parameter.
+the table (twice the largest N, four times the largest D, 4 bits) counts like a parameter.
 
 Other intervals of the same fits stand beside the project's (`ours`): jackknives that leave out `chains`, `sizes`,
 `runs` or `rows` in turn, of which the first or the second are ours; and, from draws that weigh chains, the

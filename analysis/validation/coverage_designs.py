@@ -11,13 +11,13 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from analysis.validation.simulator import GAP, LOSS, Quantization, Run, Truth, rows
+from analysis.validation.simulator import PLANTED_GAP, PLANTED_LOSS, Quantization, Run, Truth, rows
 
-TRUTH = {"kumar_ptq": GAP, "chinchilla": LOSS}
+TRUTH = {"kumar_ptq": PLANTED_GAP, "chinchilla": PLANTED_LOSS}
 BITS = (3, 4, 5, 6)
 QUANTIZATIONS = tuple(Quantization(format=f"int{bits}", bits=bits) for bits in BITS)
 LACK_OF_GAP, LACK_OF_LOSS = 0.03, 0.01
-COLUMNS = ["run_id", "cluster", "seed_init", "N", "D", "loss", "P_post", "gap", "gap_se"]
+USED_COLUMNS = ["run_id", "cluster", "seed_init", "N", "D", "loss", "P_post", "gap", "gap_se"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,4 +80,4 @@ def simulated(design: Design, noise: Noise, draw: np.random.Generator) -> pd.Dat
                 )
                 drawn["run", run.run_id, tokens], drawn["loss", run.base_id, tokens] = draw.standard_normal(2)
                 table += rows(run, Truth(), luck, QUANTIZATIONS)
-    return pd.DataFrame(table)[COLUMNS]
+    return pd.DataFrame(table)[USED_COLUMNS]

@@ -16,7 +16,7 @@ from analysis.files import replacing
 from analysis.validation.public_tables import Row, Source, digest
 
 SECONDS = 30.0  # without a byte, before giving up
-LARGEST = 64 * 2**20  # bytes of a file, several times those of any table here
+LARGEST_FILE = 64 * 2**20  # bytes of a file, several times those of any table here
 
 
 def fetch(source: Source) -> tuple[list[Row], str]:
@@ -26,9 +26,9 @@ def fetch(source: Source) -> tuple[list[Row], str]:
         InputError: it cannot be reached, or is not what was expected.
     """
     content = _download(source.url)
-    found = hashlib.sha256(content).hexdigest()
-    if source.sha256 not in (None, found):
-        raise InputError(f"{source.url}: sha256 is {found}, expected {source.sha256}; nothing was written")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if source.sha256 not in (None, sha256):
+        raise InputError(f"{source.url}: sha256 is {sha256}, expected {source.sha256}; nothing was written")
     try:
         rows = source.convert(content)
         values = digest(rows)
@@ -39,13 +39,13 @@ def fetch(source: Source) -> tuple[list[Row], str]:
         raise InputError(f"{source.url}: holds {len(rows)} runs, expected {source.rows}; nothing was written")
     if source.values not in (None, values):
         raise InputError(f"{source.url}: its values are not those that fits were verified on; nothing was written")
-    return rows, found
+    return rows, sha256
 
 
 def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            content = answer.read(LARGEST + 1)
+            content = answer.read(LARGEST_FILE + 1)
             missing = answer.length  # bytes that were announced and did not come; None where no number was
     except urllib.error.HTTPError as fault:
         raise InputError(f"{url}: the host answers {fault.code} {fault.reason}; nothing was written") from None
@@ -57,8 +57,10 @@ def _download(url: str) -> bytes:
     except (OSError, http.client.HTTPException) as fault:  # an answer has begun, or was none
         reason = " ".join(str(fault).split()) or type(fault).__name__
         raise InputError(f"{url}: the download broke off ({reason}); nothing was written, try again") from None
-    if len(content) > LARGEST:
-        raise InputError(f"{url}: more than {LARGEST >> 20} MiB, which is no table known here; nothing was written")
+    if len(content) > LARGEST_FILE:
+        raise InputError(
+            f"{url}: more than {LARGEST_FILE >> 20} MiB, which is no table known here; nothing was written"
+        )
     if missing:
         raise InputError(f"{url}: the download broke off {missing} bytes too early; nothing was written, try again")
     return content

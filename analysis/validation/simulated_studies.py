@@ -17,8 +17,7 @@ import pandas as pd
 
 from analysis.validation.simulator import (
     BATCH,
-    DECAY,
-    FULL,
+    FULL_WIDTHS,
     INTS,
     L2,
     L3,
@@ -28,6 +27,7 @@ from analysis.validation.simulator import (
     RATE,
     SHAPES,
     USUAL,
+    WEIGHT_DECAY,
     M,
     Quantization,
     Run,
@@ -121,7 +121,7 @@ def _attention(study: Study) -> Iterator[list[dict]]:
 def _joint(study: Study) -> Iterator[list[dict]]:
     points = ((3, 5, 4), (4, 4, 6), (5, 8, 3), (6, 6, 6), (8, 4, 5), (4, 6, 4))
     points += ((3, 8, 8), (8, 5, 4), (5, 5, 5), (6, 4, 3), (4, 5, 8), (8, 6, 3))
-    for widths in (FULL, *points):
+    for widths in (FULL_WIDTHS, *points):
         yield study.rows(study.run(L3, 8 * M, 7800, widths=widths), ())
 
 
@@ -137,8 +137,8 @@ def _matched(study: Study) -> Iterator[list[dict]]:
 
 
 def _schedule(study: Study) -> Iterator[list[dict]]:
-    arms = [(L2, s, rate, DECAY) for s in (0, 1, 2) for rate in (RATE / 3, RATE, 2 * RATE)]
-    arms += [(L2, s, RATE, 0.0) for s in (0, 1)] + [(L3, s, RATE, DECAY) for s in (0, 1, 2)]
+    arms = [(L2, s, rate, WEIGHT_DECAY) for s in (0, 1, 2) for rate in (RATE / 3, RATE, 2 * RATE)]
+    arms += [(L2, s, RATE, 0.0) for s in (0, 1)] + [(L3, s, RATE, WEIGHT_DECAY) for s in (0, 1, 2)]
     for n, s, rate, decay in arms:
         yield from _trunk(study, n, s, {"lr": rate, "weight_decay": decay})
 

@@ -16,17 +16,17 @@ from analysis.laws.formulas import gap_rate, training_loss
 from analysis.laws.kumar import PARTS, TABLE_2
 from analysis.report.evidence.tables import COLUMNS
 
-GAP = {"C_T": 0.6, "gamma_D": 0.5, "gamma_N": 0.35, "gamma_post": 0.6}  # .34 nats at 3 bits, N = 24k, D = 8M
-LOSS = {"A": 17.0, "B": 575.0, "E": 0.8, "alpha": 0.35, "beta": 0.45}  # 1.75 nats there
+PLANTED_GAP = {"C_T": 0.6, "gamma_D": 0.5, "gamma_N": 0.35, "gamma_post": 0.6}  # .34 nats at 3 bits, N = 24k, D = 8M
+PLANTED_LOSS = {"A": 17.0, "B": 575.0, "E": 0.8, "alpha": 0.35, "beta": 0.45}  # 1.75 nats there
 RUN, BIT, WINDOW, CHAIN = 0.08, 0.04, 0.02, 0.10
 SEEDS_OF_LOSS = 0.005
 L2, L3, L4, L5, L6 = 23_552, 82_944, 200_704, 377_600, 663_552
 SHAPES = {L2: (32, 2), L3: (48, 3), L4: (64, 4), L5: (80, 5), L6: (96, 6)}  # width and layers
 M = 1e6
-RATE, DECAY, BATCH = 4e-3, 0.1, 2048
-TAU = BATCH / (RATE * DECAY)
+RATE, WEIGHT_DECAY, BATCH = 4e-3, 0.1, 2048
+TAU = BATCH / (RATE * WEIGHT_DECAY)
 USUAL = 8 * M  # tokens at which all slopes in ln D turn
-FULL = (16, 16, 16)
+FULL_WIDTHS = (16, 16, 16)
 SATURATION = 1.5  # ln of the largest gap
 
 Luck = Callable[..., float]
@@ -36,9 +36,9 @@ Luck = Callable[..., float]
 class Truth:
     """What is planted: constants of the laws, and effects that they do not have."""
 
-    gap: dict = dataclasses.field(default_factory=lambda: dict(GAP))
+    gap: dict = dataclasses.field(default_factory=lambda: dict(PLANTED_GAP))
     """Constants of `kumar_ptq`."""
-    loss: dict = dataclasses.field(default_factory=lambda: dict(LOSS))
+    loss: dict = dataclasses.field(default_factory=lambda: dict(PLANTED_LOSS))
     """Constants of `chinchilla`."""
     parts: dict = dataclasses.field(
         default_factory=lambda: {symbol: TABLE_2[symbol] for pair in PARTS.values() for symbol in pair}
@@ -107,13 +107,13 @@ class Run:
     """The horizon of its schedule in tokens."""
     tokens_seen: float
     seed: int
-    widths: tuple[float, float, float] = FULL
+    widths: tuple[float, float, float] = FULL_WIDTHS
     """Bits of weights, activations and KV cache in training."""
     granularity: str = "tensor"
     """Of activations and KV cache."""
     schedule: str = "cosine"
     lr: float = RATE
-    weight_decay: float = DECAY
+    weight_decay: float = WEIGHT_DECAY
     batch_tokens: int = BATCH
     decay_tokens: float | None = None
     corpus: str = "python"
@@ -139,7 +139,7 @@ class Run:
 
     @property
     def full(self) -> bool:
-        return tuple(self.widths) == FULL
+        return tuple(self.widths) == FULL_WIDTHS
 
     @property
     def run_id(self) -> str:

@@ -13,7 +13,7 @@ from analysis.errors import InputError
 from analysis.figures import style
 from analysis.figures.rows import LOWEST, was_fitted
 from analysis.fitting.fit import Fit
-from analysis.fitting.selection import belonging
+from analysis.fitting.selection import applicable_rows
 from analysis.laws.registry import LAWS
 from analysis.table import numbers
 
@@ -29,12 +29,12 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     Raises:
         InputError: the table has no model that was quantized after training, or a gap that is not a number.
     """
-    after = belonging(LAWS["kumar_ptq"], frame).frame
+    after = applicable_rows(LAWS["kumar_ptq"], frame).frame
     if after.empty:
         raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap", "loss"):
         numbers(after, column)
-    before = belonging(LAWS["chinchilla"], frame).frame
+    before = applicable_rows(LAWS["chinchilla"], frame).frame
     fit = fits.get("kumar_ptq")
     after = _with_law(after.reset_index(drop=True), fit)
     sizes, widths = sorted(after["N"].unique()), sorted(after["P_post"].unique())

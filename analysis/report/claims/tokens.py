@@ -16,7 +16,7 @@ from analysis.figures.registry import FIGURES
 from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
 from analysis.fitting.options import Options
-from analysis.fitting.selection import belonging
+from analysis.fitting.selection import applicable_rows
 from analysis.laws.registry import LAWS
 from analysis.planning.alternatives import drawn, from_draws
 from analysis.planning.optima import critical_tokens
@@ -84,7 +84,7 @@ def one_power(tables: Tables) -> Finding:
 def held_out(tables: Tables) -> Finding:
     """The law, fitted without the largest N or without the largest D, against what it did not see."""
     numbers, shown, panels, notes = {}, {}, {}, []
-    frame = belonging(LAWS[LAW], tables.rows(RTN)).frame
+    frame = applicable_rows(LAWS[LAW], tables.rows(RTN)).frame
     for symbol in ("N", "D"):
         top = frame[symbol].max()
         try:

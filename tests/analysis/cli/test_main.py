@@ -104,7 +104,7 @@ def test_predict_from_paper_and_from_a_file(capsys, study, tmp_path):
     assert out.count("[") == 3
 
 
-def test_a_plan_is_foretold_row_by_row(capsys, tmp_path):
+def test_a_plan_is_predicted_row_by_row(capsys, tmp_path):
     cells, out = tmp_path / "cells.csv", tmp_path / "predictions.csv"
     cells.write_text("N,D,P_a\n1e9,1e11,16\n1e9,1e11,4\n1e9,1e11,3\n")
     status, said, _ = run(capsys, "predict", "paper", "--cells", cells, "--post", "int3,6", "--out", out)

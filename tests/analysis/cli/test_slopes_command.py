@@ -75,7 +75,7 @@ def test_too_few_clusters_are_no_verdict_and_no_fault(capsys, table):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("chinchilla", "{table}"), "chinchilla: a law of losses; slopes are told of a gap law"),
+        (("chinchilla", "{table}"), "chinchilla: a law of losses; slopes are those of a gap law"),
         (("nope", "{table}"), "nope: no such law"),
         (("kumar_ptq", "none.csv"), "none.csv: no such table"),
         (("kumar_ptq", "{table}", "--only", "P_post == 9"), "filter 'P_post == 9': leaves none of"),

@@ -163,7 +163,7 @@ def test_verdicts(tables):
     few = local_slopes("kumar_ptq", tables.simulate(sizes=(23_600, 82_900), seeds=1))
     assert few.verdict == ("not decidable", "too few clusters: fewer than 4, and runs of one are not independent")
     fewer = tables.simulate(sizes=(23_600, 82_900), seeds=1).drop(columns="run_id")
-    assert local_slopes("kumar_ptq", fewer).verdict[1].startswith("too few clusters: 2 tell a bend")
+    assert local_slopes("kumar_ptq", fewer).verdict[1].startswith("too few clusters: 2 inform the curvature")
 
 
 def test_each_width_and_all_together(tables):
@@ -203,7 +203,7 @@ def test_bent_law_bends_its_columns():
 @pytest.mark.parametrize(
     ("law", "options", "line"),
     [
-        ("chinchilla", {}, "chinchilla: a law of losses; slopes are told of a gap law"),
+        ("chinchilla", {}, "chinchilla: a law of losses; slopes are those of a gap law"),
         ("kumar_ptq", {"only": "P_post == 9"}, "filter 'P_post == 9': leaves none of"),
         ("kumar_ptq", {"only": "D == 1e6"}, "kumar_ptq: no rows of one N, P_post"),
         ("kumar_ptq", {"bits": (6, 3)}, "bits=6 3: "),

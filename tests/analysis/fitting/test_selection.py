@@ -10,7 +10,7 @@ import pytest
 import analysis
 from analysis.diagnostics.slopes import CURVATURE, curved
 from analysis.errors import InputError
-from analysis.fitting.selection import belonging, rows_of, select
+from analysis.fitting.selection import applicable_rows, rows_of, select
 from analysis.laws.registry import LAWS
 
 SIZES = (23_600, 82_900, 201_000, 378_000)
@@ -90,14 +90,14 @@ def test_a_narrowed_law_leaves_out_what_its_fit_left_out(tables):
     frame = tables.simulate(noise=0, seeds=1, sizes=SIZES, post=(), trained=(*TRAINED, (16, 4, 16), (4, 4, 16)))
     found = analysis.fit("kumar_neff", frame, bootstrap=0)
     assert set(found.law.variables) == {"N", "D", "P_w"} and found.law.held == {"P_a": 16.0, "P_kv": 16.0}
-    again = belonging(found.law, frame)
+    again = applicable_rows(found.law, frame)
     assert len(again.frame) == found.rows == (frame["P_a"] == 16).sum()
     assert again.left_out == {"P_a not at 16 bits": (frame["P_a"] == 4).sum()}
     np.testing.assert_allclose(found.predict(again.frame), again.frame["loss"], rtol=1e-6)
     assert select(found.law, frame, bits=BITS).frame.equals(again.frame)
     # rows of another table, too, which may vary more
     other = tables.simulate(noise=0, seeds=1, sizes=SIZES, post=(), trained=(*TRAINED, (16, 16, 4), (16, 6, 16)))
-    assert (belonging(found.law, other).frame[["P_a", "P_kv"]] == 16).all(axis=None)
+    assert (applicable_rows(found.law, other).frame[["P_a", "P_kv"]] == 16).all(axis=None)
 
 
 def test_a_part_at_one_low_width_throughout_belongs_to_the_law(tables):
@@ -107,7 +107,7 @@ def test_a_part_at_one_low_width_throughout_belongs_to_the_law(tables):
     assert found.law.held == {"P_a": 16.0, "P_kv": 8.0}
     assert "P_kv is 8 bits in all rows: the law speaks of such models only" in found.warnings
     more = tables.simulate(noise=0, seeds=1, sizes=SIZES, post=(), trained=(*trained, *TRAINED))
-    rows = belonging(found.law, more)
+    rows = applicable_rows(found.law, more)
     assert len(rows.frame) == found.rows and rows.left_out == {"P_kv not at 8 bits": len(more) - found.rows}
 
 
@@ -120,7 +120,7 @@ def test_a_fit_keeps_its_law_whatever_the_table_varies(tables):
     assert len(rows_of(found.law, found.filter, few).frame) == len(few)
     assert len(rows_of(found.law, found.filter, few.drop(columns="P_a")).frame) == len(few)
     with pytest.raises(InputError, match="too few runs trained in low precision"):
-        belonging(found.law, few)
+        applicable_rows(found.law, few)
 
 
 def test_a_fit_of_schemes_leaves_out_those_that_it_does_not_know(schemes):

@@ -14,7 +14,7 @@ from analysis.laws.registry import LAWS
 from analysis.validation import coverage, simulator
 from analysis.validation.coverage import Asked, ask, tally
 from analysis.validation.coverage_designs import DESIGNS, NOISES, Design, Noise, simulated
-from analysis.validation.simulator import GAP, LOSS
+from analysis.validation.simulator import PLANTED_GAP, PLANTED_LOSS
 
 LADDER, SMALL = DESIGNS
 CHANCE = NOISES[0]
@@ -30,8 +30,8 @@ def residuals(noise, count=40, design=SMALL):
     for seed in range(count):
         frame = study(design, noise, seed)
         for rows, value, law, planted in (
-            (frame[frame["P_post"] == 3], "gap", "kumar_ptq", GAP),
-            (frame[frame["P_post"].isna()], "loss", "chinchilla", LOSS),
+            (frame[frame["P_post"] == 3], "gap", "kumar_ptq", PLANTED_GAP),
+            (frame[frame["P_post"].isna()], "loss", "chinchilla", PLANTED_LOSS),
         ):
             found.append(np.log(rows[value]) - np.log(LAWS[law].predict(planted, rows)))
     shape = count, 2, len(design.sizes), design.seeds, len(design.tokens)

@@ -218,7 +218,7 @@ class Broken(http.server.BaseHTTPRequestHandler):
 )
 def test_downloads_that_fail_leave_what_was_there(capsys, tmp_path, monkeypatch, way, line):
     monkeypatch.setattr(download, "SECONDS", 0.3)
-    monkeypatch.setattr(download, "LARGEST", 100 if way == "long" else download.LARGEST)
+    monkeypatch.setattr(download, "LARGEST_FILE", 100 if way == "long" else download.LARGEST_FILE)
     (tmp_path / "chinchilla.csv").write_text("from an earlier time")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Way", (Broken,), {"way": way})) as server:
         server.hold = threading.Event()
