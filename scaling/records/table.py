@@ -73,7 +73,7 @@ def _provenance(frame: pd.DataFrame, versions: Mapping[str, dict[str, str]]) -> 
 
 
 def planned(runs: Sequence[Run], out: Path) -> int:
-    """Write N, D and the bits in training of so many runs to the CSV `out`, each once: what can be foretold before
+    """Write N, D and the bits in training of so many runs to the CSV `out`, each once: what can be predicted before
     anything is trained. Returns the number of rows."""
     parts = {"P_w": "weights", "P_a": "activations", "P_kv": "kv"}
     rows = [
