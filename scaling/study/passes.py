@@ -19,6 +19,7 @@ from scaling.config.run import Run
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import EAGER, Program, in_chunks, recomputing
 from scaling.quantization.autocast import autocast
+from scaling.quantization.rounding import family
 from scaling.study.live_memory import LiveBytes
 
 FLOAT, HALF = 4, 2
@@ -75,15 +76,21 @@ class Shapes:
         return FLOAT * sum(self.matrices.values())
 
 
+_likes: dict[tuple, str] = {}
+"""What of a format memory depends on -> the name of one such format: stacks that differ in bits alone are measured
+once."""
+
+
 def _most_quantized(precisions: Sequence[Precision]) -> Precision:
     """A part is computed as quantized for all members where it is for one, and on a grid with a spacing of its own for
     each value where one member's format has such a grid."""
     quantized = {}
     for part in PARTS:
-        formats = [(precision.format(part), getattr(precision, part)) for precision in precisions]
-        found = [(fmt.is_integer, name) for fmt, name in formats if fmt.quantizes]
-        if found:
-            quantized[part] = min(found)[1]
+        formats = [fmt for fmt in (precision.format(part) for precision in precisions) if fmt.quantizes]
+        if formats:
+            fmt = min(formats, key=lambda fmt: fmt.is_integer)
+            traits = (family(fmt), fmt.is_integer, fmt.block, fmt.scale_rule, fmt.hadamard)
+            quantized[part] = _likes.setdefault(traits, fmt.name)
     return dataclasses.replace(precisions[0], **quantized)
 
 
