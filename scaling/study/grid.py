@@ -80,7 +80,7 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
 
 
 def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
-    """The runs of at most so many parameters: larger ones can be foretold from these before they are trained.
+    """The runs of at most so many parameters: larger ones can be predicted from these before they are trained.
 
     Raises:
         InputError: there is none.

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from scaling.config.from_dict import plain
 from scaling.config.run import Run, build_run
-from scaling.config.runtime import resolve_device
 from scaling.errors import InputError
 from scaling.model.stack_size import best_size
 from scaling.records.files import write_text
@@ -18,7 +17,7 @@ from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.study.cost import cost, work
 from scaling.study.launcher import cores
 from scaling.study.machine import room
-from scaling.study.memory import most_models
+from scaling.study.memory import device_of, most_models
 from scaling.training.families import at_once, busy, families
 
 SLACK = 1.1
@@ -75,7 +74,9 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
     found: list[list[Bundle]] = []
     for _, group in groupby(sorted(runs, key=lambda run: run.stack_key), key=lambda run: run.stack_key):
         members = list(group)
-        largest = members[0].runtime.max_members or _best_size(members[0], max(1, cores() // workers))
+        largest = members[0].runtime.max_members or best_size(
+            members[0], device_of(members[0]), max(1, cores() // workers)
+        )
         fitting = _fitting(members, workers)
         largest = min(largest, fitting or largest)
         bundles = bundled(members, largest if _is_hard(members[0]) else fitting)
@@ -135,13 +136,7 @@ def _times(stack: Sequence[Bundle]) -> list[range]:
 
 def _is_hard(run: Run) -> bool:
     """Whether the largest size of a stack may stand for memory."""
-    device = run.runtime.device
-    return run.runtime.max_members is not None or (resolve_device(device) if device == "auto" else device) != "cpu"
-
-
-def _best_size(run: Run, threads: int) -> int:
-    device = run.runtime.device
-    return best_size(run, resolve_device(device) if device == "auto" else device, threads)
+    return run.runtime.max_members is not None or device_of(run) != "cpu"
 
 
 def _fitting(members: Sequence[Run], workers: int) -> int | None:

@@ -1,4 +1,5 @@
-"""The runs of a stack on their way: where each starts, and which of them one model still serves."""
+"""The runs of a stack on their way: where each starts, what is counted of it, and which of them one model still
+serves."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,12 +7,10 @@ from functools import cached_property
 
 import torch
 
-from scaling.config.ptq import PTQConfig
 from scaling.config.run import Run
 from scaling.data.batches import Ahead, Batches
 from scaling.data.corpus import Corpus
 from scaling.errors import InputError
-from scaling.ptq.measure import Measurement
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.training.distributed import Processes
@@ -21,6 +20,9 @@ from scaling.training.weight_average import WeightMean
 
 # Batches of this many tokens are worth a thread that fetches the next one.
 AHEAD_TOKENS = 2**16
+
+# A model whose updates were skipped this often in a row, for gradients that were not finite, has diverged.
+SKIPS = 100
 
 
 class Member:
@@ -49,6 +51,10 @@ class Member:
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
         self.shared_steps += shared
 
+    @property
+    def diverged(self) -> bool:
+        return self.skipped_in_a_row >= SKIPS
+
     @cached_property
     def batches(self) -> Batches | Ahead:
         run = self.run
@@ -69,12 +75,10 @@ class Member:
 
 
 @dataclasses.dataclass(eq=False)
-class Slot:
-    """One model of a stack, and the members that it serves: one, or several of a family that are one copy so far."""
+class SharedModel:
+    """The members that one model of a stack serves: one, or several of a family that are one copy so far."""
 
     members: list[Member]
-    measured: tuple[int, PTQConfig, Measurement] | None = None
-    """What was measured last of the model, behind how many steps and with which settings: it is true of each member."""
 
     @property
     def farthest(self) -> Member:
@@ -86,34 +90,34 @@ class Slot:
         """What the model is trained by: any member's run says the same until they part."""
         return self.farthest.run
 
-    def parted(self, step: int) -> list["Slot"]:
-        """A slot for each learning rate that members have in update `step`; itself where that is one."""
+    def parted(self, step: int) -> list["SharedModel"]:
+        """A model for each learning rate that members have in update `step`; itself where that is one."""
         if len(self.members) == 1:
             return [self]
         by_rate: dict[float, list[Member]] = {}
         for member in self.members:
             by_rate.setdefault(learning_rate(member.run, step), []).append(member)
-        return [self] if len(by_rate) == 1 else [Slot(members) for members in by_rate.values()]
+        return [self] if len(by_rate) == 1 else [SharedModel(members) for members in by_rate.values()]
 
 
-def joined(members: Sequence[Member]) -> list[list[int]]:
-    """Which members are one copy where they start: the places of those of each slot.
+def grouped(members: Sequence[Member]) -> list[list[int]]:
+    """Which members are one copy where they start: the places of those that one model serves.
 
     Members of a family are, if all are fresh, or if their checkpoints are of one step and equal bit for bit. Others are
     not: one was added to its family later, or a kill came between the writing of two checkpoints.
     """
-    found: list[list[int]] = []
-    slots_of: dict[str, list[list[int]]] = {}
+    groups: list[list[int]] = []
+    groups_of: dict[str, list[list[int]]] = {}
     for i, member in enumerate(members):
         key = family(member.run)
-        known = slots_of.setdefault(key, []) if key else []
-        slot = next((slot for slot in known if _same(members[slot[0]].start, member.start)), None)
-        if slot is None:
-            slot = []
-            known.append(slot)
-            found.append(slot)
-        slot.append(i)
-    return found
+        known = groups_of.setdefault(key, []) if key else []
+        group = next((group for group in known if _same(members[group[0]].start, member.start)), None)
+        if group is None:
+            group = []
+            known.append(group)
+            groups.append(group)
+        group.append(i)
+    return groups
 
 
 def _same(a: Checkpoint | None, b: Checkpoint | None) -> bool:

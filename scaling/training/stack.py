@@ -57,6 +57,10 @@ class Stack:
             optimizer.second[name] = self.optimizer.second[name][members].clone()
         return Stack(runs, weights, optimizer, StackPrecision.of([r.precision for r in runs], device))._trainable()
 
+    def tokens(self, m: int) -> int:
+        """How many model m has seen."""
+        return self.optimizer.steps[m] * self.runs[m].data.batch_tokens
+
     def member(self, m: int) -> Weights:
         """Detached weights (1, out, in) of one model."""
         return {name: w.detach()[m : m + 1] for name, w in self.weights.items()}

@@ -12,7 +12,7 @@ import torch
 
 from scaling.config.data import vocab_size
 from scaling.study.memory import in_a_step, memory, moments
-from scaling.study.saved_tensors import Sizes
+from scaling.study.passes import Shapes
 from scaling.training.distributed import ALONE
 from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
@@ -48,9 +48,9 @@ def test_a_step_takes_what_was_predicted(card, card_run, report, models, size, t
     data = (f"data.batch_tokens={tokens}", f"data.tokens={4 * tokens}", "schedule.warmup_tokens=0")
     run = card_run(f"model={size}", *DATA, *data, *overrides, "ptq=none")
     runs = [dataclasses.replace(run, seed_init=seed, seed_data=seed) for seed in range(models)]
-    sizes = Sizes(runs, card.type)
-    names = {moment.name for moment in in_a_step(sizes)} | {"update"}
-    predicted = max(moment.of(models) for moment in moments(runs, sizes) if moment.name in names)
+    shapes = Shapes.of(runs, card.type)
+    names = {moment.name for moment in in_a_step(run, shapes)} | {"update"}
+    predicted = max(moment.of(models) for moment in moments(runs, shapes) if moment.name in names)
     assert predicted <= memory(runs).tensors  # the plan counts more moments than those of a step
     if card.type == "cpu":
         return steps(runs, card, 2)

@@ -161,7 +161,7 @@ def test_a_family_is_split_only_where_it_alone_exceeds_the_limit(make_run, limit
 
 
 def test_speed_alone_does_not_split_a_family(horizons, monkeypatch):
-    monkeypatch.setattr("scaling.study.jobs._best_size", lambda run, threads: 1)
+    monkeypatch.setattr("scaling.study.jobs.best_size", lambda run, device, threads: 1)
     assert [len(stack) for stack in stacks(horizons(2), 1)] == [4, 4]
     on_gpu = [dataclasses.replace(r, runtime=dataclasses.replace(r.runtime, device="cuda")) for r in horizons(1)]
     assert [len(stack) for stack in stacks(on_gpu, 1)] == [1, 1, 1, 1]

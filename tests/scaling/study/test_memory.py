@@ -14,16 +14,17 @@ from scaling.data.shards import prepare
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import losses
 from scaling.ptq.measure import measure
-from scaling.study import machine, saved_tensors
+from scaling.study import machine
 from scaling.study.jobs import stacks
 from scaling.study.machine import available, room
 from scaling.study.memory import HEAP, in_a_step, memory, moments, most_models, when_measured
-from scaling.study.saved_tensors import Sizes
+from scaling.study.passes import Shapes, block_pass, head_pass
 from scaling.training.distributed import ALONE
 from scaling.training.families import at_once, busy
 from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
 from scaling.training.weight_average import WeightMean
+from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
 SIZES = (
@@ -99,6 +100,7 @@ def peak_of_steps(runs):
         (1, ("model=100k", "model.extra_norm=false", "precision=w4")),
         (1, ("model=100k", "runtime.micro_batch_tokens=512")),
         (1, ("model=201k", "runtime.checkpoint_activations=true")),
+        (1, ("model=201k", "precision=w4a4kv4", "runtime.checkpoint_activations=true", "runtime.dtype=bfloat16")),
         (1, ("model=100k", "model.tied_head=false", "runtime.loss_tokens=256")),
         (1, ("model=100k", "data.sequence_length=1024")),
         (1, ("model=664k", "data.batch_tokens=128", "data.tokens=512")),  # the weights are most of it
@@ -117,18 +119,16 @@ def peak_of_steps(runs):
 )
 def test_a_step_takes_what_was_predicted(runs_of, members, overrides):
     runs = runs_of(members, *overrides)
-    predicted = [moment for moment in moments(runs, Sizes(runs, "cpu")) if moment.name in TRAINING]
-    assert max(moment.of(members) for moment in predicted) == pytest.approx(peak_of_steps(runs), rel=0.05)
+    predicted = [moment for moment in moments(runs, Shapes.of(runs, "cpu")) if moment.name in TRAINING]
+    print(
+        "XX",
+        max(moment.of(members) for moment in predicted) / peak_of_steps(runs),
+        max(predicted, key=lambda m: m.each).name,
+    )
+    assert max(moment.of(members) for moment in predicted) == pytest.approx(peak_of_steps(runs), rel=0.01)
 
 
-TRAINING = {
-    "loss",
-    "feed-forward layer",
-    "attention",
-    "forward pass",
-    "rounding of gradients",
-    "update",
-}
+TRAINING = {"loss", "forward pass", "backward pass", "update"}
 
 
 @pytest.mark.parametrize("ptq", ["none", "rtn", "gptq", "awq"])
@@ -139,7 +139,7 @@ def test_measuring_takes_what_was_predicted(runs_of, ptq):
     with Alive() as alive:
         stack = Stack.start([run], corpus.vocab_size, [None], CPU)
         measure(run, stack.member(0), corpus, windows, 4096)
-    predicted = max(moment.of(1) for moment in when_measured(Sizes([run], "cpu")))
+    predicted = max(moment.of(1) for moment in when_measured(run, Shapes.of([run], "cpu")))
     assert predicted == pytest.approx(alive.peak, rel=0.12)
 
 
@@ -154,12 +154,15 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
             ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1]))
             return out
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, is_causal: Fused.apply(q, k, v))
     runs = runs_of(2, "precision=w4a4kv4")
-    run, sizes = runs[0], Sizes(runs, "cuda")
-    shapes = run.model.shapes(sizes.vocabulary)
-    weights = {n: torch.empty(2, *shape, device="meta", requires_grad=True) for n, shape in shapes.items()}
-    tokens = torch.empty(2, run.batch_size, run.data.sequence_length + 1, device="meta", dtype=torch.int64)
+    run, shapes = runs[0], Shapes.of(runs, "cuda")
+    tokens = run.tokens_at_once
+    block, head = block_pass(shapes, tokens, False), head_pass(shapes, tokens)
+    predicted = run.model.n_layers * block.kept + head.kept + 16 * tokens
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, is_causal: Fused.apply(q, k, v))
+    parameters = run.model.shapes(shapes.vocabulary)
+    weights = {n: torch.empty(2, *shape, device="meta", requires_grad=True) for n, shape in parameters.items()}
+    batch = torch.empty(2, run.batch_size, run.data.sequence_length + 1, device="meta", dtype=torch.int64)
     found = {}
 
     def pack(tensor):
@@ -168,14 +171,22 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses(weights, tokens[..., :-1], tokens[..., 1:], run.model, StackPrecision.of([run.precision] * 2, "meta"))
+        losses(weights, batch[..., :-1], batch[..., 1:], run.model, StackPrecision.of([run.precision] * 2, "meta"))
     own = {w.untyped_storage()._cdata for w in weights.values()}
     measured = sum(size for key, (size, _) in found.items() if key not in own) / 2
-    block = sum(saved_tensors.by_attention(sizes).values()) + sum(saved_tensors.by_feed_forward(sizes).values())
-    head = saved_tensors.by_head(sizes) + 4 * sizes.vocabulary
-    predicted = run.tokens_at_once * (run.model.n_layers * block + head + 16)
-    predicted += run.model.n_layers * saved_tensors.by_weights(sizes, "weights", sizes.block_weights)
     assert predicted == pytest.approx(measured, rel=0.01)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "configs" / "precision").glob("*.yaml")))
+def test_every_precision_is_counted(runs_of, preset, device):
+    """However it is computed; a GPU is not needed to count what one takes, and its bfloat16 neither."""
+    common = (f"precision={preset}", "ptq=none", f"runtime.device={device}", "runtime.dtype=bfloat16")
+    kept, again = (
+        memory(runs_of(1, "model=100k", *common, *more)).tensors
+        for more in ((), ("runtime.checkpoint_activations=true", "runtime.loss_tokens=256"))
+    )
+    assert again < kept
 
 
 def test_memory_is_proportional_to_the_models(runs_of):
@@ -275,4 +286,5 @@ def test_the_least_of_system_and_container_is_available(tmp_path, monkeypatch):
 
 
 def test_moments_of_a_step_have_nothing_that_does_not_grow(runs_of):
-    assert all(moment.once == 0 for moment in in_a_step(Sizes(runs_of(2), "cpu")))
+    runs = runs_of(2)
+    assert all(moment.once == 0 for moment in in_a_step(runs[0], Shapes.of(runs, "cpu")))

@@ -17,7 +17,7 @@ from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.records.table import collect
 from scaling.study.jobs import write_stack
-from scaling.training import loop
+from scaling.training import evaluation, loop
 from scaling.training.families import model_steps
 from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY
@@ -132,8 +132,10 @@ def test_a_run_that_cannot_start_leaves_the_rest_sharing(make_run, grid, compute
 
 def test_what_members_ask_of_one_model_is_measured_once(make_run, monkeypatch):
     asked = []
-    measure = loop.measure
-    monkeypatch.setattr(loop, "measure", lambda run, *rest: asked.append((run.ptq, rest[-1])) or measure(run, *rest))
+    measure = evaluation.measure
+    monkeypatch.setattr(
+        evaluation, "measure", lambda run, *rest: asked.append((run.ptq, rest[-1])) or measure(run, *rest)
+    )
     runs = [
         make_run("schedule=constant", "data.tokens=2560"),
         make_run("schedule=constant", "data.tokens=3840", "snapshots=[2560,3840]"),

@@ -7,7 +7,6 @@ these that is gone.
 
 import dataclasses
 import itertools
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -20,10 +19,13 @@ from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import EAGER, losses
 from scaling.ptq.rtn import rtn
 from scaling.quantization.fake_quantize import fake_quantize
+from scaling.training.checkpoints import restored
 from scaling.training.distributed import ALONE
+from scaling.training.evaluation import Evaluator
 from scaling.training.gradients import Gradients
-from scaling.training.loop import _Training
-from scaling.training.members import Member, Slot
+from scaling.training.loop import Loop
+from scaling.training.members import Member, SharedModel
+from scaling.training.record import Recorder
 from scaling.training.stack import Stack
 from tests.conftest import REPOSITORY
 from tests.scaling.device_modes import Refused, Watch, dispatched
@@ -33,10 +35,10 @@ PRESETS = sorted(path.stem for path in (REPOSITORY / "configs" / "precision").gl
 
 STEP = {"torch.tensor in scaling.training.adamw.AdamW._column": 3}  # the rate and two corrections, from Python lists
 LOOP = {
-    "torch.from_numpy in scaling.training.loop._Training._step",  # the batch
-    "copy to the device in scaling.training.loop._Training._step",
-    "Tensor.tolist in scaling.training.loop._Training._step",  # which updates were made
-    "Tensor.item in scaling.training.loop._Training._log",  # at points of the curve
+    "torch.from_numpy in scaling.training.loop.Loop._update",  # the batch
+    "copy to the device in scaling.training.loop.Loop._update",
+    "Tensor.tolist in scaling.training.loop.Loop._count",  # which updates were made
+    "Tensor.item in scaling.training.record.Recorder.point",  # at points of the curve
     *STEP,
 }
 LEAVING = {
@@ -164,14 +166,24 @@ def test_a_step_of_the_loop(make_run, corpus_cache):
     members = [Member(run, corpus, ALONE) for run in runs]
     for member in members:
         member.open(corpus.data_sha, windows.sha)
-    training = _Training([Slot([member]) for member in members], corpus, windows, META, ALONE)
-    training.done_tokens, training.saved_at = 0, time.monotonic()
-    training.trackers = SimpleNamespace(log=lambda *_: None)
-    with Progress("meta", 1) as training.progress:
+    models = [SharedModel([member]) for member in members]
+    stack = restored(models, corpus.vocab_size, META, ALONE)
+    gradients = Gradients(runs, META, ALONE)
+    trackers = SimpleNamespace(log=lambda *_: None)
+    with Progress("meta", 1) as progress:
+        loop = Loop(
+            stack=stack,
+            models=models,
+            gradients=gradients,
+            evaluator=Evaluator(corpus, windows),
+            recorder=Recorder(corpus, windows, gradients, trackers),
+            progress=progress,
+            processes=ALONE,
+        )
         with Watch(META, known=None):
-            training._step()
+            loop.step()
         with Watch(META, known=LOOP) as watch:
-            training._step()
+            loop.step()
     assert set(watch.offences) == LOOP
 
 

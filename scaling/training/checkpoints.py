@@ -1,0 +1,83 @@
+"""What the members of a stack go on from: restored into the stack when it starts, and saved while it is trained.
+
+Checkpoints lie in run folders, which the first process alone reads and writes.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import torch
+
+from scaling.model.transformer import Weights
+from scaling.records.checkpoint import Checkpoint
+from scaling.records.run_folder import snapshot_path
+from scaling.training.distributed import Processes
+from scaling.training.members import Member, SharedModel
+from scaling.training.stack import Stack
+
+
+def restored(models: Sequence[SharedModel], vocab_size: int, device: torch.device, processes: Processes) -> Stack:
+    """The stack at the start of its models; their members' metrics and means are then of that step too, and their
+    checkpoints are let go of."""
+    # Only the first process has read checkpoints; those of one model's members are equal.
+    starts = [model.farthest.start for model in models]
+    stack = Stack.start([model.run for model in models], vocab_size, starts, device)
+    optimizer = stack.optimizer
+    optimizer.steps = processes.from_first(lambda: optimizer.steps)
+    for group in (stack.weights, optimizer.first, optimizer.second):
+        processes.copy_from_first_(group.values())
+    for model, step in zip(models, optimizer.steps, strict=True):
+        for member in model.members:
+            if processes.first:
+                member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
+            if member.mean and member.start:
+                member.mean.weights = {name: w[None].to(device) for name, w in member.start.mean.items()}
+            member.start = None
+    return stack
+
+
+class Checkpointer:
+    """Saves, every so often, what members go on from."""
+
+    def __init__(self):
+        self.saved_at = time.monotonic()
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether more than so many seconds have passed since all were saved."""
+        return time.monotonic() - self.saved_at > seconds
+
+    def save_all(self, stack: Stack, models: Sequence[SharedModel]) -> None:
+        for m, model in enumerate(models):
+            for member in model.members:
+                save(resumable(stack, m, member), member)
+        self.saved_at = time.monotonic()
+
+
+def save(state: Checkpoint, member: Member) -> None:
+    state.save(member.folder.checkpoint_path)
+
+
+def save_snapshot(stack: Stack, m: int, member: Member, tokens: int) -> None:
+    """What branches of the member start from: its model behind so many tokens."""
+    state = stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
+    state.save(snapshot_path(member.folder.path, tokens))
+
+
+def resumable(stack: Stack, m: int, member: Member) -> Checkpoint:
+    """What a member of model m goes on from."""
+    state = stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
+    return dataclasses.replace(state, mean=_one(member.mean.weights)) if member.mean else state
+
+
+def final(stack: Stack, m: int, member: Member) -> Checkpoint:
+    """The trained model of a member: the mean of its weights where it averages them. A member that is killed behind
+    this checkpoint comes back with the mean as its weights, and without a mean."""
+    state = stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped, moments=False)
+    mean = member.mean.weights if member.mean else {}
+    return dataclasses.replace(state, weights=_one(mean) or state.weights)
+
+
+def _one(weights: Weights) -> Weights:
+    """Those of one model, (1, out, in), as a checkpoint has them, (out, in)."""
+    return {name: w[0] for name, w in weights.items()}

@@ -1,0 +1,34 @@
+"""The models of a stack measured, as they are and in every quantization, for the runs that they serve."""
+
+from weakref import WeakKeyDictionary
+
+from scaling.config.ptq import PTQConfig
+from scaling.data.corpus import Corpus, Windows
+from scaling.ptq.measure import Measurement, measure
+from scaling.training.members import Member, SharedModel
+from scaling.training.stack import Stack
+
+
+class Evaluator:
+    """Measures on the held-out windows of the stack's corpus."""
+
+    def __init__(self, corpus: Corpus, windows: Windows):
+        self.corpus, self.windows = corpus, windows
+        self.latest: WeakKeyDictionary[SharedModel, tuple[int, PTQConfig, Measurement]] = WeakKeyDictionary()
+        """What was measured last of a model, behind how many tokens and with which settings."""
+
+    def of_model(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:
+        """Of model m for one of its members: measured once for all that ask the same."""
+        tokens = stack.tokens(m)
+        asked = (tokens, member.run.ptq)
+        known = self.latest.get(model)
+        if known is None or known[:2] != asked:
+            found = measure(member.run, stack.member(m), self.corpus, self.windows, tokens)
+            self.latest[model] = known = (*asked, found)
+        return known[2]
+
+    def at_end(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:
+        """Of what the member ends with: model m, or the mean of its weights where the member averages them."""
+        if not (member.mean and member.mean.weights):
+            return self.of_model(stack, m, model, member)
+        return measure(member.run, member.mean.weights, self.corpus, self.windows, stack.tokens(m))

@@ -1,0 +1,124 @@
+"""What a run leaves behind while it is trained: points of its curve, measurements and its result, in its folder and in
+W&B. (What it goes on from is in `scaling.training.checkpoints`.)"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from scaling.console.wandb_runs import Trackers
+from scaling.data.corpus import Corpus, Windows
+from scaling.ptq.measure import Measurement
+from scaling.records import provenance
+from scaling.records.columns import declared
+from scaling.records.files import SCHEMA
+from scaling.records.run_folder import trunk_of
+from scaling.records.window_losses import clustered_mean
+from scaling.training.gradients import Gradients
+from scaling.training.members import Member
+
+
+class Recorder:
+    """Writes what the members of one stack leave behind. Of several processes the first one alone calls it."""
+
+    def __init__(self, corpus: Corpus, windows: Windows, gradients: Gradients, trackers: Trackers):
+        self.corpus, self.windows, self.gradients, self.trackers = corpus, windows, gradients, trackers
+
+    def point(self, member: Member, step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
+        """One point of the training curve: loss and gradient norm, each (), and learning rate of the update that makes
+        `step` of them."""
+        tokens = step * member.run.data.batch_tokens
+        values = {"loss_train": loss.item(), "grad_norm": norm.item(), "lr": rate}
+        member.folder.log({"tokens": tokens, **values})
+        self.trackers.log(member.run.run_id, tokens, values)
+
+    def measurement(self, member: Member, tokens: int, found: Measurement) -> None:
+        """What was measured of the member's model behind so many tokens."""
+        member.folder.add_windows(found.windows)
+        member.folder.add_ptq(found.rows)
+        self.trackers.log(member.run.run_id, tokens, {"loss": found.loss})
+
+    def end(self, member: Member) -> None:
+        """The result, behind which a run counts as done."""
+        result = self.result(member)
+        member.folder.write_result(result)
+        last = result["evaluations"][-1] if result["evaluations"] else {}
+        summary = {"N": result["N"], "D": result["D"], **last}
+        self.trackers.finish(member.run.run_id, summary, member.folder.ptq(), failed=member.diverged)
+
+    def result(self, member: Member) -> dict[str, Any]:
+        """The content of `result.json`."""
+        return {
+            "schema": SCHEMA,
+            **_identity(member),
+            **_size(member, self.corpus),
+            "evaluations": evaluations(member, self.windows),
+            **_data(member, self.corpus, self.windows),
+            **_training(member),
+            **_computation(member, self.gradients),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+        }
+
+
+def _identity(member: Member) -> dict[str, Any]:
+    run = member.run
+    return {
+        "run_id": run.run_id,
+        "base_run_id": run.base_run_id,
+        "parent_id": run.branch.parent,
+        "trunk_id": trunk_of(member.folder.path),
+    }
+
+
+def _size(member: Member, corpus: Corpus) -> dict[str, Any]:
+    run = member.run
+    return {"parameters": run.model.count(corpus.vocab_size), "N": run.N, "D": run.D}
+
+
+def evaluations(member: Member, windows: Windows) -> list[dict[str, float]]:
+    """The loss at every token count that was evaluated, from the stored losses of the windows: an earlier attempt's
+    count too."""
+    losses = {int(name): values for name, values in member.folder.windows().items() if name.isdigit()}
+    found = []
+    for tokens in sorted(losses):
+        loss, loss_se = clustered_mean(losses[tokens], windows.documents)
+        found.append(declared("evaluation", {"tokens_seen": tokens, "loss": loss, "loss_se": loss_se}))
+    return found
+
+
+def _data(member: Member, corpus: Corpus, windows: Windows) -> dict[str, Any]:
+    return {
+        "n_windows": len(windows.tokens),
+        "n_docs": len(np.unique(windows.documents)),
+        "unique_tokens": corpus.unique_tokens(member.run.data.sequence_length),
+        "corpus": corpus.name,
+        "vocab_size": corpus.vocab_size,
+        "data_sha": corpus.data_sha,
+        "eval_sha": windows.sha,
+    }
+
+
+def _training(member: Member) -> dict[str, Any]:
+    run = member.run
+    trained = (run.steps - run.first_step) * run.data.batch_tokens
+    return {
+        "diverged": member.diverged,
+        "skipped_updates": member.skipped,
+        "shared_steps": member.shared_steps,
+        "seconds": member.seconds,
+        "tokens_per_second": trained / member.seconds,
+    }
+
+
+def _computation(member: Member, gradients: Gradients) -> dict[str, Any]:
+    """How the updates were computed; of this only the dtype is part of the run's identity."""
+    runtime = member.run.runtime
+    return {
+        "compiled": gradients.compiled,
+        "processes": gradients.processes.size,
+        "micro_batch_tokens": runtime.micro_batch_tokens,
+        "device": provenance.device_name(gradients.device),
+        "dtype": runtime.dtype,
+        "threads": torch.get_num_threads(),
+    }
