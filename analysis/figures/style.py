@@ -59,6 +59,11 @@ class Drawn:
     figure: Figure
     numbers: pd.DataFrame
 
+    @classmethod
+    def of(cls, draw: Callable[[pd.DataFrame], Figure], numbers: pd.DataFrame) -> "Drawn":
+        """Drawn in this style."""
+        return cls(figure=styled(draw)(numbers), numbers=numbers)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
@@ -74,8 +79,7 @@ class Plot:
         Raises:
             InputError: the table has nothing for it to show.
         """
-        numbers = self.data(frame, fits)
-        return Drawn(figure=styled(self.draw)(numbers), numbers=numbers)
+        return Drawn.of(self.draw, self.data(frame, fits))
 
 
 def styled(draw: Callable) -> Callable:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import style
-from analysis.figures.after_training.predicted_gap import side_by_side
+from analysis.figures.after_training import predicted_gap
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
@@ -107,7 +106,7 @@ def held_out(tables: Tables) -> Finding:
     def figure() -> Drawn:
         if not panels:
             raise InputError("no part of the table can be held out")
-        return style.styled(side_by_side)(panels, titles)
+        return Drawn.of(predicted_gap.draw, predicted_gap.side_by_side(panels, titles))
 
     return Finding(
         numbers=numbers,
