@@ -15,7 +15,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws.law import FULL_BITS
 from analysis.report.evidence.contrasts import Trunk
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.tables import TELLING, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision
 from analysis.report.evidence.turning_points import Lowest
 
 GREY = "0.45"
@@ -23,10 +23,8 @@ LOOKS = ("-", style.DASHES, ":", "-.")
 
 
 @style.styled
-def forest(
-    panels: Mapping[str, Mapping[str, Number]], *, references: Mapping[str, Mapping[str, float | None]] | None = None
-) -> style.Drawn:
-    """Numbers with their intervals, a line each, by panel; vertical lines at `references` by panel and name.
+def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, float | None]) -> style.Drawn:
+    """Numbers with their intervals, a line each, by panel; vertical lines at `references` by name.
 
     Raises:
         InputError: not one number is known.
@@ -41,7 +39,7 @@ def forest(
     figure, axes = style.canvas(1, columns, width=min(style.PAGE, width), height=1.0 + 0.27 * most)
     plotted = []
     for panel, (title, numbers) in zip(axes[0], known.items(), strict=True):
-        for i, (name, value) in enumerate((references or {}).get(title, {}).items()):
+        for i, (name, value) in enumerate(references.items()):
             if value is not None and np.isfinite(value):
                 panel.axvline(value, color=GREY, linestyle=LOOKS[(i + 1) % 4], linewidth=0.9, label=name, zorder=2)
         for place, (name, n) in enumerate(reversed(numbers.items())):
@@ -163,7 +161,7 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
 @style.styled
 def branches(trunks: Sequence[Trunk]) -> style.Drawn:
     """ln delta_PTQ of trunks and of the ends of their decayed branches, a panel an N."""
-    bits = TELLING[0]
+    bits = CLEAR_WIDTHS[0]
     sizes = sorted({t.N for t in trunks})
     figure, axes = style.canvas(1, len(sizes), width=style.COLUMN + 2.4 * (len(sizes) - 1), height=3.0, sharey=True)
     lengths = sorted({d for t in trunks for d in t.decayed["D_d"]})
