@@ -73,6 +73,10 @@ def qat_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     return found[np.isfinite(found["gap_qat"])]
 
 
+class NoRowsError(InputError):
+    """A table without rows of the kind that is asked for."""
+
+
 def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     """Rows that a gap law or a fit of one speaks of, with gap_se (0 where unknown): one quantizer at one setting.
 
@@ -86,7 +90,7 @@ def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     else:
         found = belonging(ANY.get(law, LAWS[law]), frame).frame
     if found.empty:
-        raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
+        raise NoRowsError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):
         numbers(found, column)
     return found.assign(gap_se=gap_errors(found)).reset_index(drop=True)

@@ -185,14 +185,14 @@ def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, marker="o", edge=None, **look):
+def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):
     """Points with their standard errors, which do not reach zero; triangles at the lower edge (`edge`: their look)
     where a value is `low` or less, which a logarithmic axis has no place for."""
     inside = value > low
     shown, error = value[inside], se[inside].fillna(0.0)
-    look = {"elinewidth": 0.7, **WHITE_EDGE, "zorder": 4} | look
+    look = {"fmt": look.pop("marker", "o"), "elinewidth": 0.7, **WHITE_EDGE, "zorder": 4} | look
     reach = [np.minimum(error, 0.9 * shown), error]
-    axes.errorbar(x[inside], shown, yerr=reach, fmt=marker, color=colour, **look)
+    axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
     at_lower_edge(axes, x[~inside], colour, **(edge or {}))
 
 

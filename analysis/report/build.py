@@ -121,9 +121,9 @@ def _short(outcome: Outcome) -> str:
 
 def _summary(outcomes: list[Outcome]) -> str:
     counts = Counter(o.verdict for o in outcomes if not o.claim.follows)
-    told = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE, NOT_RUN) if counts[v]]
+    parts = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE, NOT_RUN) if counts[v]]
     again = sum(bool(o.claim.follows) for o in outcomes)
-    return f"Of {counts.total()} claims: {', '.join(told)}. {again} more repeat one of them in the words of the press."
+    return f"Of {counts.total()} claims: {', '.join(parts)}. {again} more repeat one of them in the words of the press."
 
 
 def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:

@@ -68,10 +68,8 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     for (method, kind, granularity), group in sorted(quantized.groupby(SETTING), key=plain_first):
         try:
             rows = shared.quantized(group, "kumar_ptq")
-        except InputError as fault:
-            if str(fault).startswith("no row"):  # all of this setting belong elsewhere, say to low-precision training
-                continue
-            raise
+        except shared.NoRowsError:  # all of this setting belong elsewhere, say to low-precision training
+            continue
         formats = "" if kind == "int" or "format_post" not in rows else "/".join(sorted(set(rows["format_post"])))
         name = " ".join(filter(None, (NAMES.get(method, method), formats)))
         name = f"{name}, {granularity}" if granularity else name

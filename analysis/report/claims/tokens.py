@@ -49,8 +49,8 @@ def growth(tables: Tables) -> Finding:
     for bits in WIDTHS:
         within_width = found.widths.get(float(bits))
         reason = found.skipped.get(float(bits), "no gaps at this width were fitted")
-        told = Number.none(reason) if within_width is None else of_slope(within_width.constant, within_width.units)
-        numbers[f"slope_{bits}"] = dataclasses.replace(told, paper=fit.law.published["gamma_D"])
+        slope = Number.none(reason) if within_width is None else of_slope(within_width.constant, within_width.units)
+        numbers[f"slope_{bits}"] = dataclasses.replace(slope, paper=fit.law.published["gamma_D"])
     return Finding(
         numbers=numbers,
         shown={"C_T (with b = 0)": of_fit(fit, "C_T")},
@@ -165,8 +165,8 @@ def law_critical(tables: Tables, N: float, bits: float) -> Number:
     values = critical_tokens(made[0].constants, N, bits, gap=made[1].constants)
     if not np.isfinite(values[0]):
         raise InputError("the fitted gap does not grow with D: more tokens never hurt")
-    told = Estimate.of(values, all(m.sure for m in made), max(m.reach for m in made))
-    return Number(value=told.value, low=told.low, high=told.high, note="draws of both laws")
+    estimate = Estimate.of(values, all(m.sure for m in made), max(m.reach for m in made))
+    return Number(value=estimate.value, low=estimate.low, high=estimate.high, note="draws of both laws")
 
 
 def turning(tables: Tables) -> Finding:
@@ -201,7 +201,7 @@ def turning(tables: Tables) -> Finding:
 def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
     scatter = tables.scatter()
     law = attempt(law_critical, tables, low.N, low.bits)
-    told = f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]" if law.sure else law.text
+    critical = f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]" if law.sure else law.text
     edge = "" if low.inside else " (the last)"
     tried = f"{magnitude(low.tried[0])} to {magnitude(low.tried[-1])}"
     rise = scatter.around(low.rise, low.sd).text
@@ -212,7 +212,7 @@ def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
         f"{magnitude(low.least)}{edge}",
         digits(low.least / low.N),
         rise,
-        told,
+        critical,
     )
 
 
@@ -220,14 +220,14 @@ def law_agrees(tables: Tables) -> Finding:
     most = asked_of(lowest(tables, RTN))
     law = attempt(law_critical, tables, most.N, most.bits)
     if not law.known:
-        told = law
+        octaves = law
     elif not most.inside:
-        told = Number.none(f"the loss at {most.bits:g} bits is still lowest at the last D")
+        octaves = Number.none(f"the loss at {most.bits:g} bits is still lowest at the last D")
     else:
-        octaves = [math.log2(v / most.least) if v > 0 else math.nan for v in (law.value, law.low, law.high)]
-        told = Number(value=octaves[0], low=octaves[1], high=octaves[2], unit="octaves", note=law.note)
+        logs = [math.log2(v / most.least) if v > 0 else math.nan for v in (law.value, law.low, law.high)]
+        octaves = Number(value=logs[0], low=logs[1], high=logs[2], unit="octaves", note=law.note)
     name = f"D_crit of the law at N = {magnitude(most.N)}, {most.bits:g} bits, in millions of tokens"
-    return Finding(numbers={"octaves": told}, shown={name: law.scaled(1e-6)})
+    return Finding(numbers={"octaves": octaves}, shown={name: law.scaled(1e-6)})
 
 
 def fit_notes(fit: Fit) -> tuple[str, ...]:
