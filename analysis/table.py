@@ -106,7 +106,9 @@ def numbers(frame: pd.DataFrame, column: str, *, positive: bool = False) -> np.n
         InputError: it is missing, or holds something that is not a finite (positive) number; names the first such row.
     """
     if column not in frame:
-        raise InputError(f"{column}: the table has no such column; it has {', '.join(map(str, frame.columns))}")
+        raise InputError(
+            f"{column}: the table has no such column", detail=f"it has {', '.join(map(str, frame.columns))}"
+        )
     values = pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
     bad = ~np.isfinite(values) | ((values <= 0) if positive else False)
     _refuse(frame[column], bad, "a finite number above zero" if positive else "a finite number")

@@ -1,4 +1,3 @@
-"""One module a figure, named by what it shows. Each has `draw(frame, fits) -> Drawn`; `registry` lists them.
-
-`draw` raises InputError with one line when the table has nothing for it to show.
+"""One module a figure, named by what it shows: `data(frame, fits)` makes its numbers, which raises InputError with one
+line when the table has nothing for it to show, and `draw(data)` shows them. `registry` lists them.
 """

@@ -1,7 +1,5 @@
 """All figures of a study, in the order in which they are drawn."""
 
-from collections.abc import Callable
-
 from analysis.figures.after_training import (
     degradation,
     during_and_after,
@@ -23,27 +21,12 @@ from analysis.figures.in_training import (
     predicted_loss,
     weight_precision,
 )
-from analysis.figures.style import Drawn
+from analysis.figures.style import Plot
 
-FIGURES: dict[str, Callable[..., Drawn]] = {
-    "degradation": degradation.draw,
-    "weight_precision": weight_precision.draw,
-    "capacity": capacity.draw,
-    "isoloss": isoloss.draw,
-    "predicted_loss": predicted_loss.draw,
-    "predicted_gap": predicted_gap.draw,
-    "local_slopes": local_slopes.draw,
-    "gap_heatmap": gap_heatmap.draw,
-    "effective_size": effective_size.draw,
-    "quantizers": quantizers.draw,
-    "schedules": schedules.draw,
-    "learning_rates": learning_rates.draw,
-    "memory": memory.draw,
-    "granularity": granularity.draw,
-    "part_sweeps": part_sweeps.draw,
-    "during_and_after": during_and_after.draw,
-    "matched": matched.draw,
-    "optimal_precision": optimal_precision.draw,
-    "inference_optimum": inference_optimum.draw,
-    "float_formats": float_formats.draw,
-}
+IN_ORDER = (
+    *(degradation, weight_precision, capacity, isoloss, predicted_loss, predicted_gap, local_slopes, gap_heatmap),
+    *(effective_size, quantizers, schedules, learning_rates, memory, granularity, part_sweeps, during_and_after),
+    *(matched, optimal_precision, inference_optimum, float_formats),
+)
+FIGURES = {m.__name__.rpartition(".")[2]: Plot(m.data, m.draw) for m in IN_ORDER}
+"""By name: that of its module."""

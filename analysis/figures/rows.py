@@ -1,7 +1,7 @@
 """Rows and curves that several figures share: runs in low precision, what that cost each, laws with their bands."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 SYMBOLS = {"P_w": "$P_w$", "P_a": "$P_a$", "P_kv": r"$P_\mathrm{kv}$"}
 LOWEST = 1e-4  # nats; gaps below are noise, and would take half of a logarithmic axis
 TAILS = (2.5, 97.5)
-CELL = ("N", "D", "seed_init", "seed_data", "corpus", "schedule", "lr_peak", "lr_end", "batch_tokens", "weight_decay")
+TWIN = ("N", "D", "seed_init", "seed_data", "corpus", "schedule", "lr_peak", "lr_end", "batch_tokens", "weight_decay")
 ANY = {
     name: dataclasses.replace(LAWS[name], distinct=dict.fromkeys(PARTS, 1)) for name in ("kumar_neff", "kumar_unified")
 }
@@ -64,13 +64,17 @@ def qat_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     recipe; rows without either are left out.
     """
     below = low(rows)
-    cell = [c for c in CELL if c in rows]
+    cell = [c for c in TWIN if c in rows]
     base = rows[~below].groupby(cell, dropna=False)["loss"].mean().rename("base").reset_index()
     found = rows[below].merge(base, on=cell, how="left")
     own = found["gap_qat"] if "gap_qat" in found else pd.Series(np.nan, index=found.index)
     error = found["gap_qat_se"] if "gap_qat_se" in found else pd.Series(np.nan, index=found.index)
     found = found.assign(gap_qat=own.fillna(found["loss"] - found["base"]), gap_qat_se=error)
     return found[np.isfinite(found["gap_qat"])]
+
+
+class NoRowsError(InputError):
+    """A table without rows of the kind that is asked for."""
 
 
 def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
@@ -86,7 +90,7 @@ def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     else:
         found = applicable_rows(ANY.get(law, LAWS[law]), frame).frame
     if found.empty:
-        raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
+        raise NoRowsError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):
         numbers(found, column)
     return found.assign(gap_se=gap_errors(found)).reset_index(drop=True)
@@ -115,8 +119,36 @@ def band(fit: Fit, curve: Callable[[Mapping], np.ndarray]) -> tuple[np.ndarray, 
     return low, high
 
 
-def first_of(fits: Mapping[str, Fit], names: tuple[str, ...]) -> Fit | None:
-    return next((fits[name] for name in names if name in fits), None)
+def first_of(fits: Mapping[str, Fit], names: Sequence[str], parts: Iterable[str] = ()) -> Fit | None:
+    """The first of these laws that was fitted and knows these parts."""
+    known = (fits[name] for name in names if name in fits)
+    return next((fit for fit in known if {*parts} <= {*fit.law.variables}), None)
+
+
+def at(frame: pd.DataFrame, **values) -> pd.DataFrame:
+    """The rows that have these values in the columns of these names."""
+    keep = np.ones(len(frame), bool)
+    for column, value in values.items():
+        keep &= (frame[column] == value).to_numpy()
+    return frame[keep]
+
+
+def curve(fit: Fit, response: str, **variables) -> pd.DataFrame:
+    """What the law says (NaN: nothing) of these variables, all parts that are not among them being at 16 bits."""
+    grid = pd.DataFrame(variables).assign(**{part: FULL_BITS for part in PARTS if part not in variables})
+    return grid.assign(**{response: fit.predict(grid)}, kind="law")
+
+
+def above_zero(rows: pd.DataFrame, column: str, reason: str) -> pd.Series:
+    """Values that a logarithmic axis has room for.
+
+    Raises:
+        InputError: there is none, for this `reason`.
+    """
+    found = rows.loc[rows[column] > LOWEST, column]
+    if found.empty:
+        raise InputError(reason)
+    return found
 
 
 def own_fit(frame: pd.DataFrame, fits: Mapping[str, Fit], name: str, **options) -> Fit | None:

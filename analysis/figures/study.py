@@ -52,9 +52,9 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     slopes, verdict = folder / "slopes.csv", ""
     progress(f"slopes of the gap: {SLOPES_OF}")
     try:
-        told = slopes_by_width(SLOPES_OF, frame)
-        write(slopes, told)
-        verdict = told.sentence
+        by_width = slopes_by_width(SLOPES_OF, frame)
+        write(slopes, by_width)
+        verdict = by_width.sentence
     except InputError as fault:
         slopes.unlink(missing_ok=True)  # one of an earlier table
         slopes, skipped["slopes"] = None, str(fault)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from analysis.files import replacing
 
@@ -47,6 +48,10 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", 
 """Colours without an order (Okabe and Ito), told apart by colour-blind readers."""
 
 
+BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
+WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
     """A figure and the numbers in it."""
@@ -54,12 +59,34 @@ class Drawn:
     figure: Figure
     numbers: pd.DataFrame
 
+    @classmethod
+    def of(cls, draw: Callable[[pd.DataFrame], Figure], numbers: pd.DataFrame) -> "Drawn":
+        """Drawn in this style."""
+        return cls(figure=styled(draw)(numbers), numbers=numbers)
 
-def styled(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
-    """Decorates a figure's `draw`: what it draws gets this style, and nothing global stays changed."""
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A kind of figure: `data` makes its numbers from a table and the fits to it, by name; `draw` shows them and knows
+    nothing else. What the figure says in words stands in the `attrs` of the numbers."""
+
+    data: Callable[[pd.DataFrame, Mapping], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+
+    def __call__(self, frame: pd.DataFrame, fits: Mapping) -> Drawn:
+        """The figure of a tidy table.
+
+        Raises:
+            InputError: the table has nothing for it to show.
+        """
+        return Drawn.of(self.draw, self.data(frame, fits))
+
+
+def styled(draw: Callable) -> Callable:
+    """Decorates a function that draws: what it draws gets this style, and nothing global stays changed."""
 
     @functools.wraps(draw)
-    def wrapped(*args, **kwargs) -> Drawn:
+    def wrapped(*args, **kwargs):
         with matplotlib.rc_context(RC):
             return draw(*args, **kwargs)
 
@@ -72,6 +99,20 @@ def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> t
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
 
 
+def lanes(
+    panels: int, columns: int, *, base: tuple[float, float], each: tuple[float, float], lone: float | None = None
+):
+    """A figure with so many axes (n,) in lanes of at most `columns`, which share both scales: `base` inches and `each`
+    more by column and by lane, one column alone `lone` inches wide."""
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    width = lone if lone and columns == 1 else min(PAGE, base[0] + each[0] * columns)
+    figure, axes = canvas(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
+    for spare in axes.flat[panels:]:
+        spare.remove()
+    return figure, axes.flat[:panels]
+
+
 def shades(count: int) -> list:
     """`count` colours in order, dark to light, told apart in greyscale and by colour-blind readers."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.86, count)] if count > 1 else ["#31688e"]
@@ -81,6 +122,54 @@ def looks(values: Sequence) -> dict:
     """A colour and a marker for each value, in order."""
     colours = shades(len(values))
     return {v: (colours[i], MARKERS[i % len(MARKERS)]) for i, v in enumerate(values)}
+
+
+def colours(values: Sequence) -> dict:
+    """A colour for each value, in order."""
+    return dict(zip(values, shades(len(values)), strict=True))
+
+
+def categories(values: Sequence) -> dict:
+    """A colour and a marker for each of values without an order."""
+    return {v: (CATEGORIES[i % len(CATEGORIES)], MARKERS[i % len(MARKERS)]) for i, v in enumerate(values)}
+
+
+def key(label: str, **look) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def keys(looks: Mapping, text: Callable[..., str], **more) -> list[Line2D]:
+    """An entry for each value with its colour, or its colour and marker; `text` is its label."""
+    found = []
+    for value, look in looks.items():
+        colour, marker = look if isinstance(look, tuple) and isinstance(look[-1], str) else (look, None)
+        found.append(key(text(value), color=colour, **({"marker": marker} if marker else {}), **more))
+    return found
+
+
+def size_label(size: float) -> str:
+    return f"N = {magnitude(size)}"
+
+
+def cell_label(rows: pd.DataFrame) -> str:
+    """N and D of rows that have one of each."""
+    return f"N = {magnitude(rows['N'].iloc[0])}, D = {magnitude(rows['D'].iloc[0])} tokens"
+
+
+def bits_label(bits: float) -> str:
+    return f"{bits:g} bits"
+
+
+def legend(figure: Figure, handles: Sequence, most: int, **more) -> None:
+    """Above all panels, at most so many entries beside each other."""
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(most, len(handles)), **more)
+
+
+def log_axis(axes, which: str, low: float, high: float, **ticks) -> None:
+    """Makes the axis `x` or `y` logarithmic, from low to high, with labelled ticks."""
+    axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
+    log_ticks(getattr(axes, f"{which}axis"), low, high, **ticks)
 
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
@@ -96,16 +185,15 @@ def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def points_above(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, marker: str = "o") -> None:
-    """Points with their standard errors, which do not reach zero; triangles at the lower edge where a value is `low` or
-    less, which a logarithmic axis has no place for."""
+def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):
+    """Points with their standard errors, which do not reach zero; triangles at the lower edge (`edge`: their look)
+    where a value is `low` or less, which a logarithmic axis has no place for."""
     inside = value > low
     shown, error = value[inside], se[inside].fillna(0.0)
-    axes.errorbar(
-        x[inside], shown, yerr=[np.minimum(error, 0.9 * shown), error], fmt=marker, color=colour, elinewidth=0.7,
-        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-    )  # fmt: skip
-    at_lower_edge(axes, x[~inside], colour)
+    look = {"fmt": look.pop("marker", "o"), "elinewidth": 0.7, **WHITE_EDGE, "zorder": 4} | look
+    reach = [np.minimum(error, 0.9 * shown), error]
+    axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
+    at_lower_edge(axes, x[~inside], colour, **(edge or {}))
 
 
 def at_lower_edge(axes, x, colour, **look) -> None:

@@ -16,16 +16,13 @@ FLOOR = 1e-3  # least standard deviation of a gap over the root mean square of a
 SCORINGS = 100
 HUBER_OF_SD = 1.345  # 95% efficient when the scatter is normal
 LEAST_REPLICATES = 3  # degrees of freedom below which the scatter between seeds is not believed
-CELL = ("N", "D", "P_w", "P_a", "P_kv", "corpus", "schedule", "lr_peak", "lr_end", "warmup_tokens", "decay_tokens")
-CELL += ("batch_tokens", "weight_decay", "granularity_w", "granularity_a", "granularity_kv", "format_w", "format_a")
-CELL += ("format_kv", "format_q", "format_emb", "format_head", "backward", "scale_rule_w", "scale_rule_a")
-CELL += (
-    "scheme",
-    "scale_rule_kv",
-    "estimator",
-    "rounding",
-    "rounding_backward",
-)  # rows alike in all of these are replicates
+CELL = (
+    *("N", "D", "P_w", "P_a", "P_kv", "corpus", "schedule", "lr_peak", "lr_end", "warmup_tokens", "decay_tokens"),
+    *("batch_tokens", "weight_decay", "granularity_w", "granularity_a", "granularity_kv", "format_w", "format_a"),
+    *("format_kv", "format_q", "format_emb", "format_head", "backward", "scale_rule_w", "scale_rule_a", "scheme"),
+    *("scale_rule_kv", "estimator", "rounding", "rounding_backward"),
+)
+"""Rows alike in all of these are replicates."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from analysis.files import replacing
 from analysis.report import comparison, limits
 from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
 from analysis.report.claims.claim import Claim, Outcome, judge
-from analysis.report.document import html as html_file
-from analysis.report.document import markdown as markdown_file
+from analysis.report.document import render
 from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
 from analysis.report.evidence import studies
 from analysis.report.evidence.numbers import digits
@@ -56,10 +55,10 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
     outcomes = judged(tables)
     document = Document(title=TITLE, blocks=tuple(_blocks(tables, outcomes)))
     paths = out / "report.md", out / "report.html"
-    for path, text in zip(paths, (markdown_file.render(document, PICTURES), html_file.render(document)), strict=True):
+    for path, text in zip(paths, (render.markdown(document, PICTURES), render.html(document)), strict=True):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    markdown_file.write_pictures(document, out / PICTURES)
+    render.write_pictures(document, out / PICTURES)
     return Made(markdown=paths[0], html=paths[1], outcomes=outcomes)
 
 
@@ -122,9 +121,9 @@ def _short(outcome: Outcome) -> str:
 
 def _summary(outcomes: list[Outcome]) -> str:
     counts = Counter(o.verdict for o in outcomes if not o.claim.follows)
-    told = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE, NOT_RUN) if counts[v]]
+    parts = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE, NOT_RUN) if counts[v]]
     again = sum(bool(o.claim.follows) for o in outcomes)
-    return f"Of {counts.total()} claims: {', '.join(told)}. {again} more repeat one of them in the words of the press."
+    return f"Of {counts.total()} claims: {', '.join(parts)}. {again} more repeat one of them in the words of the press."
 
 
 def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:

@@ -11,7 +11,7 @@ from analysis.laws.registry import LAWS
 from analysis.report.claims.tokens import RTN
 from analysis.report.claims.training import TENSOR
 from analysis.report.document.blocks import Block, Grid, Heading, Paragraph
-from analysis.report.evidence.numbers import brief, digits
+from analysis.report.evidence.numbers import digits
 from analysis.report.evidence.studies import grid_of
 from analysis.report.evidence.tables import Rows, Tables
 
@@ -82,7 +82,7 @@ def _answers(question: Question, tables: Tables) -> Iterator[Block]:
         try:
             made = compare(rows, holdout=holdout, laws=question.laws, response=question.response, seed=tables.seed)
         except InputError as fault:
-            yield Paragraph(text=f"{HELD_OUT[holdout]}: {brief(fault)}.")
+            yield Paragraph(text=f"{HELD_OUT[holdout]}: {fault.brief}.")
             continue
         # Rankings come with those of most laws first. Costs are of weights, of activations, of both: none compares.
         several = [r for r in made.rankings if len(r.scores) > 1 or r.response == "gap_qat"] or made.rankings[:1]

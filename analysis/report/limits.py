@@ -52,11 +52,11 @@ def _identified(tables: Tables) -> Iterator[str]:
         fit = loss_fit(tables)
     except InputError:
         return
-    told = ", ".join(f"{s} = {of_fit(fit, s).text}" for s in ("E", "alpha", "beta") if s in fit.params)
+    constants = ", ".join(f"{s} = {of_fit(fit, s).text}" for s in ("E", "alpha", "beta") if s in fit.params)
     low, high = fit.interval("E")
     room = "" if math.isnan(low) else f" The interval of E spans {high - low:.2f} nats."
     yield (
-        f"**E and alpha.** On our losses in 16 bits {told} (the paper: E = {KUMAR['E']:.2f}, alpha = beta = "
+        f"**E and alpha.** On our losses in 16 bits {constants} (the paper: E = {KUMAR['E']:.2f}, alpha = beta = "
         f"{KUMAR['alpha']:.2f}, on another text and tokenizer).{room} Grids of models this small trade E off against "
         "the exponents, so gaps are reported before anything that leans on them: N_eff, D_crit and the best plan."
     )

@@ -7,24 +7,23 @@ a predicted gap where the law no longer holds); a triangle at the lower edge is 
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.figures import style
-from analysis.figures.rows import LOWEST, was_fitted
 from analysis.fitting.fit import Fit
 from analysis.fitting.selection import applicable_rows
+from analysis.laws.law import FULL_BITS
 from analysis.laws.registry import LAWS
 from analysis.table import numbers
 
-UNQUANTIZED = (0, (4, 2))  # dashes
 SYMBOLS = {"gamma_D": r"$\gamma_D$", "gamma_N": r"$\gamma_N$", "gamma_post": r"$\gamma_\mathrm{post}$"}
 HIGHEST = 1.15  # top panels end this far above the 3-bit losses: 2 bits would press all others into one line
+COLUMNS = ["panel", "kind", "N", "D", "P_post", "value", "se", "fitted"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `frame` is a tidy table, `fits` may hold kumar_ptq.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` may hold kumar_ptq.
 
     Raises:
         InputError: the table has no model that was quantized after training, or a gap that is not a number.
@@ -34,133 +33,79 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap", "loss"):
         numbers(after, column)
-    before = applicable_rows(LAWS["chinchilla"], frame).frame
+    before = applicable_rows(LAWS["chinchilla"], frame).frame.assign(P_post=np.nan)
     fit = fits.get("kumar_ptq")
-    after = _with_law(after.reset_index(drop=True), fit)
-    sizes, widths = sorted(after["N"].unique()), sorted(after["P_post"].unique())
-    colours = dict(zip(widths, style.shades(len(widths)), strict=True))
+    after = after.assign(fitted=True if fit is None else shared.was_fitted(after, fit.predict(after)))
+    widths, parts = sorted(after["P_post"].unique()), []
+    for size, rows in after.groupby("N"):
+        for group in (*(shared.at(rows, P_post=bits) for bits in widths), shared.at(before, N=size)):
+            means = group.groupby("D", as_index=False)[["N", "P_post", "loss"]].mean()
+            each = group.drop(columns="fitted", errors="ignore").assign(kind="point"), means.assign(kind="mean")
+            parts += [part.assign(panel="loss", value=part["loss"]) for part in each]
+        for bits in widths:
+            group = shared.at(rows, P_post=bits)
+            parts.append(group.assign(panel="gap", kind="point", value=group["gap"], se=group.get("gap_se", np.nan)))
+            if fit is not None:
+                tokens = np.geomspace(*style.span(rows["D"]), 40)
+                parts.append(shared.curve(fit, "value", N=size, D=tokens, P_post=bits).assign(panel="gap"))
+    found = pd.concat([part for part in parts if len(part)], ignore_index=True)[COLUMNS]
+    if fit is not None:
+        found.attrs["law"] = ",  ".join(style.stated(t, fit.params[s], *fit.interval(s)) for s, t in SYMBOLS.items())
+    return found
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A column for each N: losses above, gaps below."""
+    losses, gaps = shared.at(data, panel="loss").fillna({"P_post": FULL_BITS}), shared.at(data, panel="gap")
+    gap_points, loss_points = shared.at(gaps, kind="point"), shared.at(losses, kind="point")
+    sizes, colours = sorted(gap_points["N"].unique()), style.colours(sorted(gap_points["P_post"].unique()))
     columns = len(sizes)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.2 + 1.75 * columns)
     figure, axes = style.canvas(2, columns, width=width, height=4.0, sharex="col", sharey="row")
-    plotted = []
-    for column, size in enumerate(sizes):
-        top, bottom = axes[:, column]
-        rows, base = after[after["N"] == size], before[before["N"] == size]
-        plotted += _losses(top, base, rows, colours)
-        plotted += _gaps(bottom, rows, colours, fit)
-        top.set_title(f"N = {style.magnitude(size)}")
-        ratio = rows["D"] / rows["N"]
-        bottom.set_xscale("log")
-        low, high = style.span(ratio)
-        bottom.set_xlim(low, high)
-        style.log_ticks(bottom.xaxis, low, high, most=5 if columns < 4 else 4, text=style.magnitude)
+    for (top, bottom), size in zip(axes.T, sizes, strict=True):
+        top.set_title(style.size_label(size))
+        _losses(top, shared.at(losses, N=size), colours)
+        _gaps(bottom, shared.at(gaps, N=size), colours)
+        ends = style.span(shared.at(gap_points, N=size)["D"] / size)
+        style.log_axis(bottom, "x", *ends, most=5 if columns < 4 else 4, text=style.magnitude)
     axes[0, 0].set_ylabel("loss after quantization\n(nats per token)")
     axes[1, 0].set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
-    _limits(axes, before, after)
-    figure.supxlabel("D/N (tokens per parameter)" + _caption(fit), fontsize=8)
-    unfitted, lost = not after["fitted"].all(), bool((after["gap"] <= LOWEST).any())
-    _legend(figure, colours, columns, base=len(before) > 0, unfitted=unfitted, lost=lost)
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+    base = shared.at(loss_points, P_post=FULL_BITS)
+    shown = loss_points[loss_points["P_post"].between(min(3, max(colours)), max(colours))]["value"]
+    low, high = np.nanmin([shown.min(), base["value"].min()]), shown.max()
+    axes[0, 0].set_ylim(low - 0.06 * (high - low), low + HIGHEST * (high - low))
+    positive = gap_points.loc[gap_points["value"] > shared.LOWEST, "value"]
+    if len(positive):
+        style.log_axis(axes[1, 0], "y", *style.span(positive))
+    stated = "\n" + data.attrs["law"] if "law" in data.attrs else ""
+    figure.supxlabel("D/N (tokens per parameter)" + stated, fontsize=8)
+    handles = style.keys(colours, style.bits_label, marker="o")
+    if len(base):
+        look = {"color": "black", "linestyle": style.DASHES, "marker": "o", "markersize": 2.4}
+        handles.append(style.key("unquantized", **look))
+    if not gap_points["fitted"].all():
+        handles.append(style.key("not fitted", color="0.4", linestyle="none", marker="o", markerfacecolor="white"))
+    handles += [style.key(**style.BELOW)] * bool((gap_points["value"] <= shared.LOWEST).any())
+    style.legend(figure, handles, {1: 3, 2: 4}.get(columns, 6))
+    return figure
 
 
-def _with_law(after: pd.DataFrame, fit: Fit | None) -> pd.DataFrame:
-    return after.assign(fitted=True if fit is None else was_fitted(after, fit.predict(after)))
+def _losses(axes, rows: pd.DataFrame, colours: dict) -> None:
+    for bits, colour in (colours | {FULL_BITS: "black"}).items():
+        points, means = (shared.at(rows, P_post=bits, kind=kind) for kind in ("point", "mean"))
+        dashes = style.DASHES if bits == FULL_BITS else "-"
+        axes.plot(means["D"] / means["N"], means["value"], color=colour, linestyle=dashes, zorder=3)
+        axes.plot(points["D"] / points["N"], points["value"], "o", markersize=2.4, color=colour, zorder=3)
 
 
-def _losses(axes, base: pd.DataFrame, rows: pd.DataFrame, colours: dict) -> list[dict]:
-    plotted = []
-    groups = [(bits, rows[rows["P_post"] == bits]) for bits in colours] + [(np.nan, base)]
-    for bits, group in groups:
-        quantized = np.isfinite(bits)
-        look = {"color": colours[bits]} if quantized else {"color": "black", "linestyle": UNQUANTIZED}
-        means = group.groupby("D")["loss"].mean()
-        if means.empty:
-            continue
-        size = group["N"].iloc[0]
-        axes.plot(means.index / size, means.to_numpy(), zorder=3, **look)
-        axes.plot(group["D"] / size, group["loss"], "o", markersize=2.4, zorder=3, color=look["color"], clip_on=True)
-        plotted += [
-            {"panel": "loss", "kind": "point", "N": r.N, "D": r.D, "P_post": bits, "value": r.loss}
-            for r in group.itertuples()
-        ]
-        plotted += [
-            {"panel": "loss", "kind": "mean", "N": size, "D": d, "P_post": bits, "value": v} for d, v in means.items()
-        ]
-    return plotted
-
-
-def _gaps(axes, rows: pd.DataFrame, colours: dict, fit: Fit | None) -> list[dict]:
-    plotted = []
+def _gaps(axes, rows: pd.DataFrame, colours: dict) -> None:
+    """Points, and the law: whole where rows of that width were fitted, dotted where it is only continued."""
     axes.set_yscale("log")
     for bits, colour in colours.items():
-        group = rows[(rows["P_post"] == bits) & (rows["gap"] > LOWEST)]
-        error = group["gap_se"].fillna(0.0) if "gap_se" in group else pd.Series(0.0, index=group.index)
-        for fitted, part in group.groupby("fitted"):
-            se = error[part.index]
-            axes.errorbar(
-                part["D"] / part["N"],
-                part["gap"],
-                yerr=[np.minimum(se, 0.9 * part["gap"]), se],
-                fmt="o",
-                color=colour,
-                markerfacecolor=colour if fitted else "white",
-                markersize=3.2,
-                markeredgewidth=0.8,
-                elinewidth=0.7,
-                zorder=4,
-            )
-        lost = rows[(rows["P_post"] == bits) & (rows["gap"] <= LOWEST)]
-        style.at_lower_edge(axes, lost["D"] / lost["N"], colour)
-        for r in rows[rows["P_post"] == bits].itertuples():
-            plotted.append(
-                {
-                    "panel": "gap", "kind": "point", "N": r.N, "D": r.D, "P_post": bits, "value": r.gap,
-                    "se": getattr(r, "gap_se", np.nan), "fitted": r.fitted,
-                }
-            )  # fmt: skip
-        if fit:
-            plotted += _line(axes, rows, bits, colour, fit)
-    return plotted
-
-
-def _line(axes, rows: pd.DataFrame, bits: float, colour, fit: Fit) -> list[dict]:
-    """The law: whole where rows of that width were fitted, dotted where it is only continued."""
-    size, ends = rows["N"].iloc[0], style.span(rows["D"])
-    grid = pd.DataFrame({"D": np.geomspace(*ends, 40)}).assign(N=size, P_post=bits)
-    value = fit.predict(grid)
-    inside = rows.loc[rows["P_post"] == bits, "fitted"].any()
-    axes.plot(grid["D"] / size, value, color=colour, linestyle="-" if inside else ":", linewidth=1.0, zorder=3)
-    return [
-        {"panel": "gap", "kind": "law", "N": size, "D": d, "P_post": bits, "value": v}
-        for d, v in zip(grid["D"], value, strict=True)
-    ]
-
-
-def _limits(axes, before: pd.DataFrame, after: pd.DataFrame) -> None:
-    shown = after[after["P_post"] >= min(3, after["P_post"].max())]["loss"]
-    low, high = min(shown.min(), before["loss"].min() if len(before) else np.inf), shown.max()
-    axes[0, 0].set_ylim(low - 0.06 * (high - low), low + HIGHEST * (high - low))
-    gaps = after.loc[after["gap"] > LOWEST, "gap"]
-    if len(gaps):
-        low, high = style.span(gaps)
-        axes[1, 0].set_ylim(low, high)
-        style.log_ticks(axes[1, 0].yaxis, low, high)
-
-
-def _legend(figure, colours: dict, columns: int, *, base: bool, unfitted: bool, lost: bool) -> None:
-    handles = [Line2D([], [], color=c, marker="o", label=f"{b:g} bits") for b, c in colours.items()]
-    if base:
-        dots = {"marker": "o", "markersize": 2.4}
-        handles.append(Line2D([], [], color="black", linestyle=UNQUANTIZED, label="unquantized", **dots))
-    plain = {"color": "0.4", "linestyle": "none"}
-    if unfitted:
-        handles.append(Line2D([], [], marker="o", markerfacecolor="white", label="not fitted", **plain))
-    if lost:
-        handles.append(Line2D([], [], marker="v", label="below the axis", **plain))
-    figure.legend(handles=handles, loc="outside upper center", ncols={1: 3, 2: 4}.get(columns, 6))
-
-
-def _caption(fit: Fit | None) -> str:
-    if fit is None:
-        return ""
-    return "\n" + ",  ".join(style.stated(text, fit.params[s], *fit.interval(s)) for s, text in SYMBOLS.items())
+        points, law = (shared.at(rows, P_post=bits, kind=kind) for kind in ("point", "law"))
+        for fitted, part in points.groupby("fitted"):
+            edge = {"markeredgecolor": colour, "markerfacecolor": colour if fitted else "white", "markeredgewidth": 0.8}
+            place = part["D"] / part["N"], part["value"], part["se"]
+            style.points_above(axes, *place, shared.LOWEST, colour=colour, markersize=3.2, **edge)
+        dashes = "-" if points["fitted"].any() else ":"
+        axes.plot(law["D"] / law["N"], law["value"], color=colour, linestyle=dashes, linewidth=1.0, zorder=3)

@@ -7,9 +7,10 @@ width of the weights that this table quantized further: points are means over se
 (most of which they share, for all runs see the same documents), lines its fitted laws, on grey beyond its tokens.
 """
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.errors import InputError
@@ -18,54 +19,46 @@ from analysis.figures import style
 from analysis.fitting.fit import Fit
 from analysis.laws.formulas import gap, paper_constants, training_loss
 from analysis.laws.law import FULL_BITS
-from analysis.planning.choose_law import LOW_LAWS, UNIFIED
+from analysis.planning.choose_law import GAP_LAW, LOW_LAWS, UNIFIED
 
 PAPER_SIZE, PAPER_TOKENS, PAPER_BITS = 30e6, (1e9, 3e11), (3.0, 4.0, 5.0)
 BITS = (3.0, 4.0, 5.0, 6.0)
 MOST = 2  # training widths below 16 bits with a panel of their own
 BEYOND = 4.0  # how far past the table's tokens its laws are followed
 POINTS = 81
+COLUMNS = ["kind", "N", "D", "P_w", "P_post", "loss", "loss_se", "panel"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` may hold an N_eff law, kumar_ptq and kumar_unified for the lines.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` may hold an N_eff law, kumar_ptq and kumar_unified for the lines. `attrs`: the `widths` that have a
+    colour, the most `tokens` of a run, and the limits of the `losses`.
 
     Raises:
         InputError: no N at which weights were trained in a width to which models trained in 16 bits were quantized.
     """
     trained, after = _rows(frame)
-    size = trained["N"].iloc[0]
-    posts = sorted(after["P_post"].unique())
+    size, most = trained["N"].iloc[0], trained["D"].max()
     further = after[after["P_w"] < FULL_BITS].groupby("P_w").size().sort_values(ascending=False, kind="stable")
-    panels = [FULL_BITS, *sorted(further.index[:MOST], reverse=True)]
-    widths = sorted({*PAPER_BITS, *posts, *(b for b in trained["P_w"] if b < FULL_BITS)})
-    colours = dict(zip(widths, style.shades(len(widths)), strict=True)) | {FULL_BITS: "black"}
-    columns = 1 + len(panels)
-    figure, axes = style.canvas(1, columns, width=min(style.PAGE, 1.0 + 2.0 * columns), height=2.9)
-    plotted = _paper(axes[0, 0], colours)
-    shared_y = (axes[0, 1], _limits(trained, after))
-    for panel, bits in zip(axes[0, 1:], panels, strict=True):
-        name = "16-bit training" if bits == FULL_BITS else f"{bits:g}-bit weights in training"
-        panel.set_title(f"{name},\nN = {style.magnitude(size)}")
-        tokens = style.span(np.append(trained["D"], BEYOND * trained["D"].max()))
-        plotted += _measured(panel, bits, trained, after, colours)
-        plotted += _fitted(panel, bits, size, tokens, trained, after, fits, colours)
-        panel.axvspan(trained["D"].max(), tokens[1], color="0.95", linewidth=0, zorder=0.5)
-        _axes(panel, tokens)
-        panel.set_ylim(*shared_y[1])
-        panel.tick_params(labelleft=panel is shared_y[0])
-    axes[0, 0].set_ylabel("loss (nats per token)")
-    figure.supxlabel("D (tokens)", fontsize=8)
-    handles = [Line2D([], [], color=c, label=f"{b:g} bits") for b, c in colours.items()]
-    handles += [
-        Patch(color="0.95", label="beyond the table"),
-        Line2D([], [], color="0.45", linestyle=style.DASHES, marker="s", markersize=3, label="in training"),
-        Line2D([], [], color="0.45", marker="o", label="after training"),
-    ]
-    most = 6 if columns < 4 else 9
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), most), columnspacing=1.2)
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+    paper = paper_constants()
+    pairs = [(FULL_BITS, np.nan), *(pair for b in PAPER_BITS for pair in ((b, np.nan), (FULL_BITS, b)))]
+    parts = [_curves("paper", PAPER_SIZE, PAPER_TOKENS, pairs, paper, paper)]
+    source, tokens = shared.first_of(fits, LOW_LAWS, ["P_w"]), style.span(np.append(trained["D"], BEYOND * most))
+    for panel in [FULL_BITS, *sorted(further.index[:MOST], reverse=True)]:
+        own = shared.at(after, P_w=panel)
+        known = trained[trained["P_w"].isin(_trained_in(panel, trained["P_w"]))].assign(P_post=np.nan)
+        both = pd.concat([known, own]).assign(loss_se=lambda r: r.get("loss_se", np.nan))
+        means = both.groupby(["P_w", "P_post", "D"], dropna=False, as_index=False)[["loss", "loss_se"]].mean()
+        parts.append(means.assign(kind="point", panel=panel, N=size))
+        law = fits.get(GAP_LAW, fits.get(UNIFIED)) if panel == FULL_BITS else fits.get(UNIFIED)
+        if source is not None:
+            pairs = [(w, np.nan) for w in sorted(known["P_w"].unique() if panel == FULL_BITS else (panel, FULL_BITS))]
+            pairs += [(panel, post) for post in sorted(own["P_post"].unique()) if law is not None]
+            after_law = law and shared.constants(law)
+            parts.append(_curves("law", size, tokens, pairs, shared.constants(source), after_law))
+    found, losses = pd.concat(parts, ignore_index=True)[COLUMNS], pd.concat([trained["loss"], after["loss"]])
+    below = {b for b in (*after["P_post"], *trained["P_w"]) if b < FULL_BITS}
+    found.attrs |= {"widths": sorted({*PAPER_BITS, *below}), "tokens": most, "losses": (losses.min(), losses.max())}
+    return found
 
 
 def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -74,83 +67,73 @@ def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     trained = shared.alone(shared.trained(frame), "P_w")
     after = shared.alone(shared.quantized(frame, UNIFIED), "P_w")
     after = after[after["P_post"].isin(BITS) & (after["P_post"] < after["P_w"])]
-    best = None
-    for size, group in after[after["P_w"] >= FULL_BITS].groupby("N"):
-        common = set(group["P_post"]) & set(trained.loc[trained["N"] == size, "P_w"])
-        if common:
-            best = max([best, (len(common), group["D"].nunique(), size)], key=lambda found: found or ())
-    if best is None:
+    sizes = [
+        (len(common), group["D"].nunique(), size)
+        for size, group in after[after["P_w"] >= FULL_BITS].groupby("N")
+        if (common := {*group["P_post"]} & {*shared.at(trained, N=size)["P_w"]})
+    ]
+    if not sizes:
         raise InputError("no N has weights trained in a width to which models trained in 16 bits were quantized")
-    return trained[trained["N"] == best[2]], after[after["N"] == best[2]]
+    return shared.at(trained, N=max(sizes)[2]), shared.at(after, N=max(sizes)[2])
 
 
-def _paper(axes, colours: dict) -> list[dict]:
-    constants, grid = paper_constants(), np.geomspace(*PAPER_TOKENS, POINTS)
-    axes.set_title(f"constants of Kumar et al.,\nN = {style.magnitude(PAPER_SIZE)}")
-    plain = training_loss(constants, PAPER_SIZE, grid)
-    lines = [(FULL_BITS, np.nan, plain)]
-    for bits in PAPER_BITS:
-        lines += [
-            (bits, np.nan, training_loss(constants, PAPER_SIZE, grid, {"P_w": bits})),
-            (FULL_BITS, bits, plain + gap(constants, PAPER_SIZE, grid, bits)),
-        ]
-    _axes(axes, PAPER_TOKENS)
-    return _curves(axes, "paper", PAPER_SIZE, grid, lines, colours)
+def _trained_in(panel: float, widths: Iterable[float]) -> list[float]:
+    """Training widths in a panel: all that can be compared with 16 bits there, else its own and 16."""
+    return [w for w in {*widths} if w in (*BITS, FULL_BITS)] if panel == FULL_BITS else [panel, FULL_BITS]
 
 
-def _fitted(axes, bits, size, tokens, trained, after, fits: dict[str, Fit], colours: dict) -> list[dict]:
-    """Lines of this table's laws, as far as `fits` has them, to the same combinations as the points."""
-    grid = np.geomspace(*tokens, POINTS)
-    source = next((fits[n] for n in LOW_LAWS if n in fits and "P_w" in fits[n].law.variables), None)
-    if source is None:
-        return []
-    loss = shared.constants(source)
-    lines = [(w, np.nan, training_loss(loss, size, grid, {"P_w": w})) for w in _trained_in(bits, trained)]
-    law = fits.get("kumar_ptq", fits.get(UNIFIED)) if bits == FULL_BITS else fits.get(UNIFIED)
-    if law is not None:
-        base = training_loss(loss, size, grid, {"P_w": bits})
-        for post in sorted(after.loc[after["P_w"] == bits, "P_post"].unique()):
-            lines.append((bits, post, base + gap(shared.constants(law), size, grid, post, {"P_w": bits})))
-    return _curves(axes, "law", size, grid, lines, colours)
+def _curves(kind: str, N: float, tokens: tuple, pairs: list[tuple], of_loss: Mapping, of_gap: Mapping) -> pd.DataFrame:
+    """Losses by two laws, of each (P_w, P_post); NaN: served as trained."""
+    D, parts = np.geomspace(*tokens, POINTS), []
+    for width, post in pairs:
+        loss = training_loss(of_loss, N, D, {"P_w": width})
+        loss = loss if np.isnan(post) else loss + gap(of_gap, N, D, post, {"P_w": width})
+        parts.append(pd.DataFrame({"kind": kind, "N": N, "D": D, "P_w": width, "P_post": post, "loss": loss}))
+    return pd.concat(parts)
 
 
-def _trained_in(bits: float, trained: pd.DataFrame) -> list[float]:
-    """Training widths in the panel of `bits`: all that can be compared with 16 bits there, else itself and 16."""
-    found = sorted(trained["P_w"].unique())
-    return [w for w in found if w in (*BITS, FULL_BITS)] if bits == FULL_BITS else [bits, FULL_BITS]
+def draw(data: pd.DataFrame) -> style.Figure:
+    """The paper's constants, then a panel for each training width."""
+    colours = style.colours(data.attrs["widths"]) | {FULL_BITS: "black"}
+    points, paper, law = (shared.at(data, kind=kind) for kind in ("point", "paper", "law"))
+    law = law.drop_duplicates().sort_values(["P_post", "P_w", "D"], na_position="first")
+    panels = list(dict.fromkeys(points["panel"]))
+    columns = 1 + len(panels)
+    figure, axes = style.canvas(1, columns, width=min(style.PAGE, 1.0 + 2.0 * columns), height=2.9)
+    axes[0, 0].set_title(f"constants of Kumar et al.,\n{style.size_label(PAPER_SIZE)}")
+    style.log_axis(axes[0, 0], "x", *PAPER_TOKENS, most=4, text=style.magnitude)
+    _lines(axes[0, 0], paper, colours)
+    most, (low, high) = data.attrs["tokens"], data.attrs["losses"]
+    ends, room = style.span([points["D"].min(), BEYOND * most]), 0.08 * (high - low)
+    for panel, bits in zip(axes[0, 1:], panels, strict=True):
+        own = shared.at(points, panel=bits)
+        name = "16-bit training" if bits == FULL_BITS else f"{bits:g}-bit weights in training"
+        panel.set_title(f"{name},\n{style.size_label(own['N'].iloc[0])}")
+        for row in own.itertuples():
+            served = np.isfinite(row.P_post)
+            look = {"color": colours[row.P_post if served else row.P_w], "fmt": "o" if served else "s"}
+            look |= {"markersize": 3.2, "elinewidth": 0.6, "zorder": 4} | style.WHITE_EDGE
+            panel.errorbar(row.D, row.loss, yerr=row.loss_se, **look)
+        trained = law["P_post"].isna() & law["P_w"].isin(_trained_in(bits, law["P_w"]))
+        _lines(panel, law[trained | (law["P_post"].notna() & (law["P_w"] == bits))], colours)
+        panel.axvspan(most, ends[1], color="0.95", linewidth=0, zorder=0.5)
+        style.log_axis(panel, "x", *ends, most=4, text=style.magnitude)
+        panel.set_ylim(low - room, high + room)
+        panel.tick_params(labelleft=panel is axes[0, 1])
+    axes[0, 0].set_ylabel("loss (nats per token)")
+    figure.supxlabel("D (tokens)", fontsize=8)
+    handles = style.keys(colours, style.bits_label)
+    handles += [
+        Patch(color="0.95", label="beyond the table"),
+        style.key("in training", color="0.45", linestyle=style.DASHES, marker="s", markersize=3),
+        style.key("after training", color="0.45", marker="o"),
+    ]
+    style.legend(figure, handles, 6 if columns < 4 else 9, columnspacing=1.2)
+    return figure
 
 
-def _curves(axes, kind: str, size: float, grid, lines: list[tuple], colours: dict) -> list[dict]:
-    plotted = []
-    for width, post, value in lines:
-        quantized = np.isfinite(post)
-        look = {"linestyle": "-" if quantized or width == FULL_BITS else style.DASHES}
-        axes.plot(grid, value, color=colours[post if quantized else width], zorder=3, **look)
-        columns = {"kind": kind, "N": size, "D": grid, "P_w": width, "P_post": post, "loss": value}
-        plotted += pd.DataFrame(columns).to_dict("records")
-    return plotted
-
-
-def _measured(axes, bits: float, trained, after, colours: dict) -> list[dict]:
-    shown = trained[trained["P_w"].isin(_trained_in(bits, trained))].assign(P_post=np.nan)
-    means = pd.concat([shown, after[after["P_w"] == bits]])
-    means = means.assign(loss_se=means.get("loss_se", np.nan))
-    means = means.groupby(["P_w", "P_post", "D"], dropna=False, as_index=False)[["loss", "loss_se"]].mean()
-    for row in means.itertuples():
-        quantized = np.isfinite(row.P_post)
-        colour = colours[row.P_post if quantized else row.P_w]
-        look = {"fmt": "o" if quantized else "s", "markersize": 3.2, "markeredgecolor": "white", "elinewidth": 0.6}
-        axes.errorbar(row.D, row.loss, yerr=row.loss_se, color=colour, markeredgewidth=0.4, zorder=4, **look)
-    return means.assign(kind="point", panel=bits, N=trained["N"].iloc[0]).to_dict("records")
-
-
-def _limits(trained: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float]:
-    losses = pd.concat([trained["loss"], after["loss"]])
-    room = 0.08 * (losses.max() - losses.min())
-    return losses.min() - room, losses.max() + room
-
-
-def _axes(axes, tokens: tuple[float, float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(*tokens)
-    style.log_ticks(axes.xaxis, *tokens, most=4, text=style.magnitude)
+def _lines(axes, rows: pd.DataFrame, colours: dict) -> None:
+    for (width, post), line in rows.groupby(["P_w", "P_post"], sort=False, dropna=False):
+        served = np.isfinite(post)
+        dashes = "-" if served or width == FULL_BITS else style.DASHES
+        axes.plot(line["D"], line["loss"], color=colours[post if served else width], zorder=3, linestyle=dashes)

@@ -8,21 +8,21 @@ parameters, as many as the title says. The paper gives no constants for either.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import pandas as pd
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
-from analysis.figures import style
-from analysis.figures.after_training.predicted_gap import side_by_side, usable
+from analysis.figures.after_training.predicted_gap import draw, side_by_side, usable
 from analysis.fitting.fit import Fit
 
 TITLES = {"kumar_unified_n": "with $N$", "kumar_unified": r"with $N_\mathrm{eff}$"}
+__all__ = ["data", "draw", "same_rows"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. What `fits` lacks of kumar_unified and kumar_unified_n is fitted here.
+def data(frame: pd.DataFrame, fits: Mapping[str, Fit]) -> pd.DataFrame:
+    """What `fits` lacks of kumar_unified and kumar_unified_n is fitted here.
 
     Raises:
         InputError: too few rows of models trained in low precision and quantized further.
@@ -30,21 +30,18 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     known = shared.first_of(fits, tuple(TITLES))
     options = {} if known is None else dataclasses.asdict(known.options) | {"bootstrap": 0}
     found = {name: shared.own_fit(frame, fits, name, **options) for name in TITLES}
-    found = {name: fit for name, fit in found.items() if fit is not None}
-    if len(found) < len(TITLES):
+    if None in found.values():
         raise InputError("too few models were trained in low precision and quantized further for the unified gap law")
-    rows = same_rows({name: usable(frame, fit) for name, fit in found.items()})
-    titles = {}
+    rows, titles = same_rows({name: usable(frame, fit) for name, fit in found.items()}), {}
     for name, fit in found.items():
         low = rows[name][rows[name]["fitted"] & shared.low(rows[name])]
         r2 = shared.r2(low["gap"], low["predicted"])
-        told = f"{len(fit.law.parameters)} parameters"
-        told += f"\ntrained in low precision: $R^2$ = {r2:.3f}" if r2 == r2 else ""
-        titles[name] = f"{TITLES[name]}: {told}"
+        stated = f"\ntrained in low precision: $R^2$ = {r2:.3f}" if r2 == r2 else ""
+        titles[name] = f"{TITLES[name]}: {len(fit.law.parameters)} parameters{stated}"
     return side_by_side(rows, titles)
 
 
-def same_rows(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+def same_rows(rows: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Those of which both laws have a value; `fitted` are those that both were fitted on."""
     one, two = rows.values()
     shown = one.index.intersection(two.index)

@@ -14,66 +14,63 @@ from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.fit import Fit
-from analysis.laws.kumar import PARTS
-from analysis.laws.law import FULL_BITS
 
-LOWEST = 1e-3  # nats; the least gap with a colour of its own
+LEAST = 1e-3  # nats; the least gap with a colour of its own
 PALE = "0.93"
 DARK = 0.45  # of the colours' range: above it, numbers are white
 LAW = "kumar_unified"
+TITLES = {"gap": "measured", "predicted": "fitted law"}
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` may hold kumar_unified; without it there is no right panel.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """Mean gap by P_w and P_post, at the N and D with the most combinations (of several, the largest D and N); what
+    the law says of them if `fits` hold kumar_unified.
 
     Raises:
         InputError: no N and D at which models with weights in two widths were quantized to two widths.
     """
-    cells, size, tokens = _cells(frame)
-    fit = fits.get(LAW)
-    if fit is not None and "P_w" in fit.law.variables:
-        full = {part: FULL_BITS for part in PARTS if part != "P_w"}
-        cells = cells.assign(predicted=fit.predict(cells.assign(N=size, D=tokens, **full)))
-    shown = [c for c in ("gap", "predicted") if c in cells]
-    high = max(cells[shown].max().max(), 2 * LOWEST)
-    norm, colours = colors.LogNorm(LOWEST, high), matplotlib.colormaps["viridis_r"].with_extremes(under=PALE)
-    widths, posts = sorted(cells["P_w"].unique()), sorted(cells["P_post"].unique())
-    width = 1.1 + len(shown) * (0.3 + 0.33 * len(widths))
-    lone = style.COLUMN if len(shown) == 1 else 4.4
-    figure, axes = style.canvas(
-        1, len(shown), width=min(style.PAGE, max(lone, width)), height=1.3 + 0.22 * len(posts), sharex=True, sharey=True
-    )
+    rows = shared.alone(shared.quantized(frame, LAW), "P_w")
+    means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
+    cells = [
+        (len(group), *cell)
+        for cell, group in means.groupby(["D", "N"])
+        if group["P_w"].nunique() > 1 and group["P_post"].nunique() > 1
+    ]
+    if not cells:
+        raise InputError("no N and D at which models with weights in two widths were quantized to two widths")
+    _, tokens, size = max(cells)
+    found = shared.at(means, D=tokens, N=size)[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True)
+    fit = shared.first_of(fits, [LAW], ["P_w"])
+    if fit is not None:
+        law = shared.curve(fit, "predicted", P_w=found["P_w"], P_post=found["P_post"], N=size, D=tokens)
+        found = found.assign(predicted=law["predicted"])
+    return found.assign(N=size, D=tokens)
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for what was measured and one for the law."""
+    shown = [column for column in TITLES if column in data]
+    high = max(data[shown].max().max(), 2 * LEAST)
+    norm, colours = colors.LogNorm(LEAST, high), matplotlib.colormaps["viridis_r"].with_extremes(under=PALE)
+    widths, posts = sorted(data["P_w"].unique()), sorted(data["P_post"].unique())
+    width = max(1.1 + len(shown) * (0.3 + 0.33 * len(widths)), style.COLUMN if len(shown) == 1 else 4.4)
+    size = {"width": min(style.PAGE, width), "height": 1.3 + 0.22 * len(posts)}
+    figure, axes = style.canvas(1, len(shown), **size, sharex=True, sharey=True)
     for panel, column in zip(axes[0], shown, strict=True):
-        square = cells.pivot(index="P_post", columns="P_w", values=column).reindex(index=posts, columns=widths)
+        square = data.pivot(index="P_post", columns="P_w", values=column).reindex(index=posts, columns=widths)
         mesh = _heat(panel, square.to_numpy(float), norm, colours)
-        panel.set_title({"gap": "measured", "predicted": "fitted law"}[column])
+        panel.set_title(TITLES[column])
     first = axes[0, 0]
     first.set_xticks(np.arange(len(widths)), [f"{b:g}" for b in widths])
     first.set_yticks(np.arange(len(posts)), [f"{b:g}" for b in posts])
     first.set_ylabel("after training, $P_\\mathrm{post}$ (bits)")
     figure.supxlabel("weight precision in training, $P_w$ (bits)", fontsize=8)
-    figure.suptitle(f"N = {style.magnitude(size)}, D = {style.magnitude(tokens)} tokens", fontsize=8)
+    figure.suptitle(style.cell_label(data), fontsize=8)
     bar = figure.colorbar(mesh, ax=axes, pad=0.02, extend="min")
     bar.set_label(r"$\delta_\mathrm{PTQ}$ (nats per token)")
-    style.log_ticks(bar.ax.yaxis, LOWEST, high)
+    style.log_ticks(bar.ax.yaxis, LEAST, high)
     bar.outline.set_visible(False)
-    return style.Drawn(figure=figure, numbers=cells.assign(N=size, D=tokens))
-
-
-def _cells(frame: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
-    """Mean gap by P_w and P_post, at the N and D with the most combinations (of several, the largest D and N)."""
-    rows = shared.alone(shared.quantized(frame, LAW), "P_w")
-    means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
-    best = None
-    for cell, group in means.groupby(["D", "N"]):
-        if group["P_w"].nunique() > 1 and group["P_post"].nunique() > 1:
-            best = max([best, (len(group), *cell)], key=lambda found: found or ())
-    if best is None:
-        raise InputError("no N and D at which models with weights in two widths were quantized to two widths")
-    _, tokens, size = best
-    chosen = means[(means["D"] == tokens) & (means["N"] == size)]
-    return chosen[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True), size, tokens
+    return figure
 
 
 def _heat(axes, values: np.ndarray, norm: colors.Normalize, colours: colors.Colormap):
@@ -83,14 +80,12 @@ def _heat(axes, values: np.ndarray, norm: colors.Normalize, colours: colors.Colo
     axes.spines[:].set_visible(False)
     axes.patch.set(hatch="////", edgecolor="0.75", facecolor="white")
     edges = [np.arange(n + 1) - 0.5 for n in values.shape]
-    shown = np.ma.masked_invalid(np.where(values > 0, values, np.where(np.isnan(values), np.nan, LOWEST / 10)))
+    shown = np.ma.masked_invalid(np.where(values > 0, values, np.where(np.isnan(values), np.nan, LEAST / 10)))
     mesh = axes.pcolormesh(edges[1], edges[0], shown, norm=norm, cmap=colours, edgecolor="white", linewidth=1.0)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            dark = norm(max(value, LOWEST)) > DARK
-            axes.text(
-                column, row, _millinats(value), ha="center", va="center", fontsize=6, color="white" if dark else "black"
-            )
+            colour = "white" if norm(max(value, LEAST)) > DARK else "black"
+            axes.text(column, row, _millinats(value), ha="center", va="center", fontsize=6, color=colour)
     return mesh
 
 

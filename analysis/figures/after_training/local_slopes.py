@@ -7,84 +7,78 @@ the one slope that fits all D best, its band the interval of that; the dotted li
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
-from analysis.diagnostics.slopes import Slopes, numbers, slopes_by_width
+from analysis.diagnostics.slopes import numbers, slopes_by_width
 from analysis.figures import style
-from analysis.figures.rows import first_of
 from analysis.fitting.fit import Fit
 
 LAW = "kumar_ptq"
 ROOM = 0.75  # how far panels reach beyond the steepest and the flattest slope
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `frame` is a tidy table, `fits` may hold kumar_ptq.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` may hold kumar_ptq, whose gamma_D is among the `attrs`.
 
     Raises:
         InputError: kumar_ptq cannot be fitted to the table, or no rows of one model and width differ in D.
     """
-    found = slopes_by_width(LAW, frame)
-    panels = {f"{bits:g} bits": slopes for bits, slopes in found.widths.items()} | {"all together": found.together}
-    colours = [*style.shades(len(found.widths)), "black"]
-    rows = int(np.ceil(len(panels) / 5))
-    columns = int(np.ceil(len(panels) / rows))
-    width = min(style.PAGE, 1.0 + 1.25 * columns)
-    figure, axes = style.canvas(rows, columns, width=width, height=0.7 + 1.9 * rows, sharex=True, sharey=True)
-    fit = first_of(fits, (LAW,))
-    for panel, (title, slopes), colour in zip(axes.flat, panels.items(), colours, strict=False):
-        panel.set_title(title)
-        _panel(panel, slopes, colour)
-        if fit is not None:
-            panel.axhline(fit.params["gamma_D"], color="0.35", linestyle=":", linewidth=0.9, zorder=2)
-    for spare in axes.flat[len(panels) :]:
-        spare.set_axis_off()
-    _limits(axes, [e for slopes in panels.values() for e in (*slopes.local, slopes.constant)])
+    found = numbers(slopes_by_width(LAW, frame))
+    if LAW in fits:
+        found.attrs["gamma_D"] = fits[LAW].params["gamma_D"]
+    return found
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each width, and one for all."""
+    shown = data[data["kind"] != "curvature"]
+    groups = list(shown.groupby("P_post", dropna=False))
+    lanes = -(-len(groups) // 5)
+    figure, axes = style.lanes(len(groups), -(-len(groups) // lanes), base=(1.0, 0.7), each=(1.25, 1.9))
+    colours = [*style.shades(len(groups) - 1), "black"]
+    exponent = data.attrs.get("gamma_D")
+    for panel, (bits, rows), colour in zip(axes, groups, colours, strict=True):
+        panel.set_title("all together" if np.isnan(bits) else f"{bits:g} bits")
+        _panel(panel, rows, colour)
+        if exponent is not None:
+            panel.axhline(exponent, color="0.35", linestyle=":", linewidth=0.9, zorder=2)
+    _limits(axes, shown)
     figure.supxlabel("D (tokens)", fontsize=8)
     figure.supylabel(r"$d\,\ln\,\delta_\mathrm{PTQ}\;/\;d\,\ln D$", fontsize=8)
-    few = any(e.low != e.low for slopes in panels.values() for e in slopes.local)
-    _legend(figure, fit, few=few, narrow=columns < 3)
-    return style.Drawn(figure=figure, numbers=numbers(found))
+    grey = {"color": "0.35"}
+    handles = [style.key("from one D to the next", marker="o", **grey)]
+    if shown.loc[shown["kind"] == "local", "low"].isna().any():
+        few = {"marker": "o", "markerfacecolor": "white"}
+        handles.append(style.key("too few clusters for an interval", **few, **grey))
+    handles.append(style.key("one slope for all D", linestyle=style.DASHES, **grey))
+    if exponent is not None:
+        handles.append(style.key(r"$\gamma_D$ of the law", linestyle=":", **grey))
+    style.legend(figure, handles, 1 if len(groups) < 3 else len(handles))
+    return figure
 
 
-def _panel(axes, slopes: Slopes, colour) -> None:
+def _panel(axes, rows: pd.DataFrame, colour) -> None:
     axes.set_xscale("log")
-    for e in (e for e in slopes.local if e.clusters):
-        known = e.low == e.low
-        middle = np.sqrt(e.low_D * e.high_D)
+    for e in rows[(rows["kind"] == "local") & (rows["clusters"] > 0)].itertuples():
+        known, middle = e.low == e.low, np.sqrt(e.low_D * e.high_D)
         axes.plot([e.low_D, e.high_D], [e.value, e.value], color=colour, zorder=4)
         if known:
             axes.plot([middle, middle], [e.low, e.high], color=colour, linewidth=0.9, zorder=4)
         axes.plot(middle, e.value, "o", color=colour, markerfacecolor=colour if known else "white", zorder=5)
-    constant = slopes.constant
-    axes.plot([constant.low_D, constant.high_D], [constant.value] * 2, color=colour, linestyle=style.DASHES, zorder=3)
+    (constant,) = rows[rows["kind"] == "constant"].itertuples()
+    ends = [constant.low_D, constant.high_D]
+    axes.plot(ends, [constant.value] * 2, color=colour, linestyle=style.DASHES, zorder=3)
     if constant.low == constant.low:
-        ends = constant.low_D, constant.high_D
         axes.fill_between(ends, constant.low, constant.high, color=colour, alpha=0.12, linewidth=0, zorder=1)
 
 
-def _limits(axes, estimates: list) -> None:
-    values = np.array([e.value for e in estimates if e.clusters])
-    ends = np.array([end for e in estimates for end in (e.low, e.high) if end == end] or values)
+def _limits(axes, estimates: pd.DataFrame) -> None:
+    values = estimates.loc[estimates["clusters"] > 0, "value"].to_numpy()
+    ends = estimates[["low", "high"]].to_numpy()
+    ends = ends[~np.isnan(ends)] if (~np.isnan(ends)).any() else values
     low = max(min(values.min(), ends.min()), values.min() - ROOM)
     high = min(max(values.max(), ends.max()), values.max() + ROOM)
     room = 0.05 * (high - low) or 0.1
-    axes[0, 0].set_ylim(low - room, high + room)
-    left, right = style.span([e.low_D for e in estimates] + [e.high_D for e in estimates])
-    axes[0, 0].set_xlim(left, right)
-    for panel in axes.flat:
-        style.log_ticks(panel.xaxis, left, right, most=3, text=style.magnitude)
-
-
-def _legend(figure, fit: Fit | None, *, few: bool, narrow: bool) -> None:
-    grey = {"color": "0.35"}
-    handles = [Line2D([], [], marker="o", label="from one D to the next", **grey)]
-    if few:
-        handles.append(
-            Line2D([], [], marker="o", markerfacecolor="white", label="too few clusters for an interval", **grey)
-        )
-    handles.append(Line2D([], [], linestyle=style.DASHES, label="one slope for all D", **grey))
-    if fit is not None:
-        handles.append(Line2D([], [], linestyle=":", label=r"$\gamma_D$ of the law", **grey))
-    figure.legend(handles=handles, loc="outside upper center", ncols=1 if narrow else len(handles))
+    axes[0].set_ylim(low - room, high + room)
+    left, right = style.span(estimates[["low_D", "high_D"]])
+    for panel in axes:
+        style.log_axis(panel, "x", left, right, most=3, text=style.magnitude)

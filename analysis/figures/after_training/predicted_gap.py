@@ -5,9 +5,10 @@ Triangles at an edge are gaps below the axis, zero or less. Bits alone explain m
 width as well, of the fitted points, in linear space as it was fitted; the grey line is equality.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -16,49 +17,20 @@ from analysis.fitting.fit import Fit
 from analysis.laws.kumar import PARTS
 
 LAWS_SHOWN = {"kumar_ptq": "trained in 16 bits", "kumar_unified": "trained in any precision"}
+COLUMNS = ["N", "D", *PARTS, "P_post", "gap", "gap_se", "predicted", "fitted", "law"]
 LEAST_ROWS = 3
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` must hold kumar_ptq or kumar_unified.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` must hold kumar_ptq or kumar_unified.
 
     Raises:
         InputError: neither law was fitted, or the table has no usable gap.
     """
-    found = {name: fits[name] for name in LAWS_SHOWN if name in fits}
+    found = {name: usable(frame, fits[name]) for name in LAWS_SHOWN if name in fits}
     if not found:
         raise InputError(f"no gap law was fitted; expected one of {', '.join(LAWS_SHOWN)}")
-    return side_by_side({name: usable(frame, fit) for name, fit in found.items()}, LAWS_SHOWN)
-
-
-def side_by_side(rows: dict[str, pd.DataFrame], titles: dict[str, str]) -> style.Drawn:
-    """A panel a law with the `usable` rows of its fit, both by the law's name; a title where there are several."""
-    both = pd.concat(rows.values())
-    widths = sorted(both["P_post"].unique())
-    colours = dict(zip(widths, style.shades(len(widths)), strict=True))
-    shown = both[["gap", "predicted"]].to_numpy()
-    low, high = style.span(shown[shown > shared.LOWEST])
-    columns = len(rows)
-    size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
-    figure, axes = style.canvas(1, columns, **size, sharex=True, sharey=True)
-    plotted = []
-    for panel, (name, group) in zip(axes[0], rows.items(), strict=True):
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        panel.set_box_aspect(1)
-        if columns > 1:
-            panel.set_title(titles[name])
-        plotted += _points(panel, name, group, colours, low)
-        _state(panel, group)
-    first = axes[0, 0]
-    for axis, limit in ((first.xaxis, first.set_xlim), (first.yaxis, first.set_ylim)):
-        limit(low, high)
-        style.log_ticks(axis, low, high, most=5)
-    figure.supxlabel(r"measured $\delta_\mathrm{PTQ}$ (nats per token)", fontsize=8)
-    first.set_ylabel(r"predicted $\delta_\mathrm{PTQ}$ (nats per token)")
-    _legend(figure, colours, both, low, columns)
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+    return side_by_side(found, LAWS_SHOWN)
 
 
 def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
@@ -70,46 +42,66 @@ def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
     return rows.assign(fitted=shared.was_fitted(rows, rows["predicted"].to_numpy()))
 
 
-def _points(axes, law: str, rows: pd.DataFrame, colours: dict, low: float) -> list[dict]:
+def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> pd.DataFrame:
+    """The `usable` rows of each law or fit, to be drawn in a panel each, with its title where there are several."""
+    both = pd.concat([group.assign(law=name) for name, group in rows.items()], ignore_index=True)
+    found = both[[c for c in COLUMNS if c in both]]
+    found.attrs["titles"] = dict(titles)
+    return found
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each law."""
+    colours, laws = style.colours(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
+    shown, columns = data[["gap", "predicted"]].to_numpy(), len(laws)
+    low, high = style.span(shown[shown > shared.LOWEST])
+    size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
+    figure, axes = style.canvas(1, columns, **size, sharex=True, sharey=True)
+    for panel, law in zip(axes[0], laws, strict=True):
+        panel.set(xscale="log", yscale="log", box_aspect=1)
+        if columns > 1:
+            panel.set_title(data.attrs["titles"][law])
+        group = shared.at(data, law=law)
+        _points(panel, group, colours, low)
+        _state(panel, group[group["fitted"]])
+    for which in "xy":
+        style.log_axis(axes[0, 0], which, low, high, most=5)
+    figure.supxlabel(r"measured $\delta_\mathrm{PTQ}$ (nats per token)", fontsize=8)
+    axes[0, 0].set_ylabel(r"predicted $\delta_\mathrm{PTQ}$ (nats per token)")
+    plain = {"linestyle": "none", "markersize": 3.5}
+    handles = style.keys(colours, style.bits_label, marker="o", **plain)
+    if not data["fitted"].all():
+        handles.append(style.key("not fitted", color="0.4", marker="o", markerfacecolor="white", **plain))
+    handles += [style.key(**style.BELOW | plain)] * bool((shown < low).any())
+    style.legend(figure, handles, 4 if columns == 1 else 5, columnspacing=1.0, handletextpad=0.2)
+    return figure
+
+
+def _points(axes, rows: pd.DataFrame, colours: dict, low: float) -> None:
     axes.axline((low, low), (1, 1), color="0.6", linewidth=0.8, zorder=2)
     for (bits, fitted), group in rows.groupby(["P_post", "fitted"]):
         colour = colours[bits]
         face = {"markerfacecolor": colour if fitted else "white", "markeredgewidth": 0.7, "markersize": 3}
-        inside = group[(group["gap"] >= low) & (group["predicted"] >= low)]
-        error = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
-        axes.errorbar(
-            inside["gap"], inside["predicted"], xerr=error, fmt="o", color=colour, elinewidth=0.6, zorder=4, **face
-        )
         left, under = group[group["gap"] < low], group[(group["gap"] >= low) & (group["predicted"] < low)]
+        inside = group[(group["gap"] >= low) & (group["predicted"] >= low)]
+        reach = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
+        place = inside["gap"], inside["predicted"]
+        axes.errorbar(*place, xerr=reach, fmt="o", color=colour, elinewidth=0.6, zorder=4, **face)
         if len(left):
             height = np.maximum(left["predicted"], low * 1.1)
             where = {"transform": axes.get_yaxis_transform(), "clip_on": False}
             axes.plot(np.full(len(left), style.EDGE), height, "<", color=colour, zorder=5, **face, **where)
         style.at_lower_edge(axes, under["gap"], colour, **face)
-    columns = [c for c in ("N", "D", *PARTS, "P_post", "gap", "gap_se", "predicted", "fitted") if c in rows]
-    return rows[columns].assign(law=law).to_dict("records")
 
 
 def within(rows: pd.DataFrame) -> dict[float, float]:
-    """R2 of the fitted rows by P_post, of widths with three of them or more."""
-    groups = rows[rows["fitted"]].groupby("P_post")
+    """R2 of fitted rows by P_post, of widths with three of them or more."""
+    groups = rows.groupby("P_post")
     return {bits: shared.r2(g["gap"], g["predicted"]) for bits, g in groups if len(g) >= LEAST_ROWS}
 
 
-def _state(axes, rows: pd.DataFrame) -> None:
-    fitted = rows[rows["fitted"]]
-    told = f"$R^2$ = {shared.r2(fitted['gap'], fitted['predicted']):.2f}, n = {len(fitted)}\n$R^2$ within"
-    told += "".join(f"\n  {bits:g} bits  {value:.2f}" for bits, value in within(rows).items())
+def _state(axes, fitted: pd.DataFrame) -> None:
+    stated = f"$R^2$ = {shared.r2(fitted['gap'], fitted['predicted']):.2f}, n = {len(fitted)}\n$R^2$ within"
+    stated += "".join(f"\n  {bits:g} bits  {value:.2f}" for bits, value in within(fitted).items())
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
-    axes.text(0.05, 0.97, told, transform=axes.transAxes, va="top", fontsize=6.5, zorder=6, bbox=box)
-
-
-def _legend(figure, colours: dict, rows: pd.DataFrame, low: float, columns: int) -> None:
-    plain = {"linestyle": "none", "markersize": 3.5}
-    handles = [Line2D([], [], color=c, marker="o", label=f"{b:g} bits", **plain) for b, c in colours.items()]
-    if not rows["fitted"].all():
-        handles.append(Line2D([], [], color="0.4", marker="o", markerfacecolor="white", label="not fitted", **plain))
-    if (rows[["gap", "predicted"]] < low).any().any():
-        handles.append(Line2D([], [], color="0.4", marker="v", label="below the axis", **plain))
-    ncols = min(len(handles), 4 if columns == 1 else 5)
-    figure.legend(handles=handles, loc="outside upper center", ncols=ncols, columnspacing=1.0, handletextpad=0.2)
+    axes.text(0.05, 0.97, stated, transform=axes.transAxes, va="top", fontsize=6.5, zorder=6, bbox=box)

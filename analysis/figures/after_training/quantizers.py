@@ -7,7 +7,6 @@ others are counted, and in the CSV with `shown` false.
 """
 
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -19,13 +18,12 @@ BITS = (3.0, 4.0)
 NAMES = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 MOST = 8  # settings that can still be told apart
-COLUMNS = ["setting", "ptq", "granularity_post", "N", "D", "P_post", "gap", "gap_se"]
+COLUMNS = ["setting", "ptq", "granularity_post", "N", "D", "P_post", "gap", "gap_se", "shown"]
 SETTING = ["ptq", "family", "granularity_post"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict) -> style.Drawn:
-    """The figure and its numbers. `fits` is not used.
+def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
+    """Gaps at one N; `attrs`: the (ptq, family) of each setting, in order. `fits` are not used.
 
     Raises:
         InputError: nothing was quantized to 3 or 4 bits, or all of it in one way.
@@ -34,42 +32,18 @@ def draw(frame: pd.DataFrame, fits: dict) -> style.Drawn:
     counts = rows.groupby("N")["setting"].nunique()
     if counts.empty or counts.max() < 2:
         raise InputError("no N was quantized to 3 or 4 bits by two methods or at two granularities")
-    size = max(counts.index[counts == counts.max()], key=lambda n: ((rows["N"] == n).sum(), n))
-    rows = rows[rows["N"] == size]
-    rows, hidden = _most_seen(rows)
-    widths = sorted(rows["P_post"].unique())
-    looks = _looks(rows)
-    panels = len(widths)
-    figure, axes = style.canvas(
-        1, panels, width=style.COLUMN + 2.0 * (panels - 1), height=2.9, sharex=True, sharey=True
-    )
-    positive = rows.loc[rows["gap"] > shared.LOWEST, "gap"]
-    if positive.empty:
-        raise InputError(f"N={size:g}: all gaps at 3 and 4 bits are zero or less")
-    plotted = []
-    for panel, bits in zip(axes[0], widths, strict=True):
-        panel.set_title(f"{bits:g} bits")
-        panel.set_yscale("log")
-        panel.set_xscale("log")
-        for setting, look in looks.items():
-            group = rows[(rows["P_post"] == bits) & (rows["setting"] == setting)]
-            plotted += _series(panel, group, look, float(style.span(positive)[0]))
-    first, ratio = axes[0, 0], rows["D"] / rows["N"]
-    low, high = style.span(ratio)
-    first.set_xlim(low, high)
-    style.log_ticks(first.xaxis, low, high, most=5, text=style.magnitude)
-    low, high = style.span(positive)
-    first.set_ylim(low, high)
-    style.log_ticks(first.yaxis, low, high)
-    first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
-    left = f"\nnot shown: {hidden['setting'].nunique()} settings at fewer token counts" if len(hidden) else ""
-    figure.supxlabel(f"D/N (tokens per parameter), N = {style.magnitude(size)}{left}", fontsize=8)
-    handles = [Line2D([], [], label=setting, **look) for setting, look in looks.items()]
-    if (rows["gap"] <= low).any():
-        handles.append(Line2D([], [], color="0.4", marker="v", linestyle="none", label="below the axis"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), panels + 1), handlelength=2.6)
-    numbers = pd.concat([pd.DataFrame(plotted).assign(shown=True), hidden[COLUMNS].assign(shown=False)])
-    return style.Drawn(figure=figure, numbers=numbers)
+    rows = rows[rows["N"].isin(counts.index[counts == counts.max()])]
+    rows = shared.at(rows, N=max(rows["N"].unique(), key=lambda n: ((rows["N"] == n).sum(), n)))
+    # Settings with at least half as many token counts as any, at most MOST of them.
+    seen = rows.groupby("setting", sort=False)["D"].agg(["nunique", "size"])
+    seen = seen.sort_values(["nunique", "size"], ascending=False, kind="stable").iloc[:MOST]
+    rows = rows.assign(shown=rows["setting"].isin(seen.index[2 * seen["nunique"] >= seen["nunique"].max()]))
+    drawn, hidden = rows[rows["shown"]], rows[~rows["shown"]]
+    size = rows["N"].iloc[0]
+    shared.above_zero(drawn, "gap", f"N={size:g}: all gaps at 3 and 4 bits are zero or less")
+    found = pd.concat([drawn.sort_values("P_post", kind="stable"), hidden], ignore_index=True)[COLUMNS]
+    found.attrs["methods"] = dict(zip(drawn["setting"], zip(drawn["ptq"], drawn["family"], strict=True), strict=True))
+    return found
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -77,72 +51,67 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     quantized = frame[after_training(frame)]
     if quantized.empty or "P_post" not in quantized:
         raise InputError("no row is quantized after training; expected rows with ptq, P_post and gap")
-    words = {
-        "ptq": quantized.get("ptq", pd.Series("quantized", index=quantized.index)).astype(str),
-        "granularity_post": quantized.get("granularity_post", pd.Series("", index=quantized.index)).fillna(""),
-        "family": family(quantized.get("format_post", pd.Series("int", index=quantized.index))),
-    }
-    quantized = quantized.assign(**words)
+    quantized = quantized.assign(
+        ptq=quantized.get("ptq", pd.Series("quantized", index=quantized.index)).astype(str),
+        granularity_post=quantized.get("granularity_post", pd.Series("", index=quantized.index)).fillna(""),
+        family=family(quantized.get("format_post", pd.Series("int", index=quantized.index))),
+    )
     quantized = quantized[pd.to_numeric(quantized["P_post"], errors="coerce").isin(BITS)]
     # So that the CSV does not hang on the order of the table's rows.
     in_order = [c for c in ("N", "D", "seed_init", "seed_data", "run_id", "P_post") if c in quantized]
-    parts = []
-    order = {name: i for i, name in enumerate(NAMES)}
+    order, parts = {name: i for i, name in enumerate(NAMES)}, []
 
-    def plain_first(found: tuple) -> tuple:
-        (method, kind, granularity), _ = found
+    def plain_first(group: tuple) -> tuple:
+        (method, kind, granularity), _ = group
         return order.get(method, len(order)), method, kind != "int", kind, granularity
 
-    for setting, group in sorted(quantized.groupby(SETTING), key=plain_first):
+    for (method, kind, granularity), group in sorted(quantized.groupby(SETTING), key=plain_first):
         try:
-            kept = shared.quantized(group, "kumar_ptq")
-        except InputError as fault:
-            if str(fault).startswith("no row"):  # all of this setting belong elsewhere, say to low-precision training
-                continue
-            raise
-        formats = "" if setting[1] == "int" or "format_post" not in kept else "/".join(sorted(set(kept["format_post"])))
-        parts.append(kept.assign(setting=_named(setting[0], formats, setting[2])).sort_values(in_order, kind="stable"))
+            rows = shared.quantized(group, "kumar_ptq")
+        except shared.NoRowsError:  # all of this setting belong elsewhere, say to low-precision training
+            continue
+        formats = "" if kind == "int" or "format_post" not in rows else "/".join(sorted(set(rows["format_post"])))
+        name = " ".join(filter(None, (NAMES.get(method, method), formats)))
+        name = f"{name}, {granularity}" if granularity else name
+        parts.append(rows.assign(setting=name).sort_values(in_order, kind="stable"))
     if not parts:
         raise InputError("no model trained in 16 bits was quantized to 3 or 4 bits")
     return pd.concat(parts, ignore_index=True)
 
 
-def _most_seen(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The settings with at least half as many token counts as any, at most MOST of them, and the others."""
-    seen = rows.groupby("setting", sort=False)["D"].agg(["nunique", "size"])
-    order = seen.sort_values(["nunique", "size"], ascending=False, kind="stable").index[:MOST]
-    kept = [s for s in order if 2 * seen.loc[s, "nunique"] >= seen["nunique"].max()]
-    shown = rows["setting"].isin(kept)
-    return rows[shown], rows[~shown]
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each width."""
+    rows, hidden = data[data["shown"]], data[~data["shown"]]
+    widths, looks = sorted(rows["P_post"].unique()), _looks(rows, data.attrs["methods"])
+    panels = len(widths)
+    width = style.COLUMN + 2.0 * (panels - 1)
+    figure, axes = style.canvas(1, panels, width=width, height=2.9, sharex=True, sharey=True)
+    low, high = style.span(rows.loc[rows["gap"] > shared.LOWEST, "gap"])
+    for panel, bits in zip(axes[0], widths, strict=True):
+        panel.set_title(style.bits_label(bits))
+        for setting, (colour, marker, dashes) in looks.items():
+            group = shared.at(rows, P_post=bits, setting=setting)
+            means = group.groupby("D")["gap"].mean()
+            means = means[means > 0]
+            if len(means):
+                panel.plot(means.index / rows["N"].iloc[0], means, zorder=3, color=colour, linestyle=dashes)
+            points = group["D"] / group["N"], group["gap"], group["gap_se"]
+            style.points_above(panel, *points, low, colour=colour, marker=marker)
+    first, size = axes[0, 0], rows["N"].iloc[0]
+    style.log_axis(first, "x", *style.span(rows["D"] / size), most=5, text=style.magnitude)
+    style.log_axis(first, "y", low, high)
+    first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
+    left = f"\nnot shown: {hidden['setting'].nunique()} settings at fewer token counts" if len(hidden) else ""
+    figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}{left}", fontsize=8)
+    handles = [style.key(name, color=c, marker=m, linestyle=dashes) for name, (c, m, dashes) in looks.items()]
+    handles += [style.key(**style.BELOW)] * bool((rows["gap"] <= low).any())
+    style.legend(figure, handles, panels + 1, handlelength=2.6)
+    return figure
 
 
-def _named(method: str, formats: str, granularity: str) -> str:
-    words = " ".join(filter(None, (NAMES.get(method, method), formats)))
-    return f"{words}, {granularity}" if granularity else words
-
-
-def _looks(rows: pd.DataFrame) -> dict[str, dict]:
+def _looks(rows: pd.DataFrame, methods: dict[str, tuple]) -> dict[str, tuple]:
     """A colour and marker a method and family of formats, dashes a granularity."""
-    methods = list(dict.fromkeys(zip(rows["ptq"], rows["family"], strict=True)))
-    grains = sorted(rows["granularity_post"].unique(), key=lambda g: (g.startswith("block"), g))
-    looks = {}
-    for setting, group in rows.groupby("setting", sort=False):
-        first = group.iloc[0]
-        i, j = methods.index((first["ptq"], first["family"])), grains.index(first["granularity_post"])
-        looks[setting] = {
-            "color": style.CATEGORIES[i % len(style.CATEGORIES)],
-            "marker": style.MARKERS[i % len(style.MARKERS)],
-            "linestyle": DASHES[j % len(DASHES)],
-        }
-    return looks
-
-
-def _series(axes, group: pd.DataFrame, look: dict, low: float) -> list[dict]:
-    means = group.groupby("D")["gap"].mean()
-    means = means[means > 0]
-    if len(means):
-        line = {k: v for k, v in look.items() if k != "marker"}
-        axes.plot(means.index / group["N"].iloc[0], means.to_numpy(), zorder=3, **line)
-    shown = {"colour": look["color"], "marker": look["marker"]}
-    style.points_above(axes, group["D"] / group["N"], group["gap"], group["gap_se"], low, **shown)
-    return group[COLUMNS].to_dict("records")
+    looks = style.categories(list(dict.fromkeys(methods.values())))
+    grain = dict(zip(rows["setting"], rows["granularity_post"], strict=True))
+    grains = sorted(set(grain.values()), key=lambda g: (g.startswith("block"), g))
+    return {name: (*looks[how], DASHES[grains.index(grain[name]) % len(DASHES)]) for name, how in methods.items()}

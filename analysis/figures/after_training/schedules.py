@@ -11,7 +11,6 @@ import textwrap
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -32,11 +31,11 @@ NAMES = {
     "average": "mean of the weights",
 }
 TO_ZERO = "linear to 0"
+COLUMNS = ["name", "N", "D", "P_post", "gap", "gap_se", "kind"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` may hold kumar_ptq, which is used where there is one schedule.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` may hold kumar_ptq, which is used where there is one schedule. `attrs`: each schedule's gamma_D in words.
 
     Raises:
         InputError: no schedule with gaps at two token counts, or one alone that is not linear decay to zero.
@@ -48,47 +47,27 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
         raise InputError(f"one schedule alone, {schedules[0]}; expected several, or {TO_ZERO}")
     counts = rows.groupby("N")["name"].nunique()
     size = shared.most_frequent(rows.loc[rows["N"].isin(counts.index[counts == counts.max()]), "N"])
-    shown = rows[rows["N"] == size]
-    colours = dict(zip(BITS, style.shades(len(BITS)), strict=True))
-    colours = {bits: colours[bits] for bits in BITS if (shown["P_post"] == bits).any()}
-    positive = shown.loc[shown["gap"] > shared.LOWEST, "gap"]
-    if positive.empty:
-        raise InputError(f"N={size:g}: all gaps at {BITS[0]:g} to {BITS[-1]:g} bits are zero or less")
-    panels = len(schedules)
-    figure, axes = style.canvas(
-        1, panels, width=min(style.PAGE, style.COLUMN + 1.7 * (panels - 1)), height=2.9, sharex=True, sharey=True
-    )
-    low, high = style.span(positive)
-    plotted = []
-    for panel, name in zip(axes[0], schedules, strict=True):
-        own = rows[rows["name"] == name]
-        fit = shared.own_fit(own, fits if panels == 1 else {}, LAW, bootstrap=DRAWS)
-        told = "" if fit is None else style.stated(r"$\gamma_D$", fit.params["gamma_D"], *fit.interval("gamma_D"))
-        panel.set_title("\n".join([*textwrap.wrap(name, TITLE), told]).strip())
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        for bits, colour in colours.items():
-            group = own[(own["N"] == size) & (own["P_post"] == bits)]
-            if len(group):
-                plotted += _points(panel, group, colour, low) + _lines(panel, group, colour, fit)
-    first = axes[0, 0]
-    ends = style.span(shown["D"] / size)
-    first.set_xlim(*ends)
-    style.log_ticks(first.xaxis, *ends, most=5 if panels < 3 else 4, text=style.magnitude)
-    first.set_ylim(low, high)
-    style.log_ticks(first.yaxis, low, high)
-    first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
-    figure.supxlabel(f"D/N (tokens per parameter), N = {style.magnitude(size)}", fontsize=8)
-    _legend(figure, colours, lost=bool((shown["gap"] <= low).any()), columns=panels)
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+    reason = f"N={size:g}: all gaps at {BITS[0]:g} to {BITS[-1]:g} bits are zero or less"
+    shared.above_zero(shared.at(rows, N=size), "gap", reason)
+    parts, exponents = [], {}
+    for name in schedules:
+        own = shared.at(rows, name=name)
+        fit = shared.own_fit(own, fits if len(schedules) == 1 else {}, LAW, bootstrap=DRAWS)
+        if fit is not None:
+            exponents[name] = style.stated(r"$\gamma_D$", fit.params["gamma_D"], *fit.interval("gamma_D"))
+        for _, group in shared.at(own, N=size).groupby("P_post"):
+            parts += [part.assign(name=name) for part in (group.assign(kind="point"), *_lines(group, fit))]
+    found = pd.concat(parts, ignore_index=True)[COLUMNS]
+    found.attrs["gamma_D"] = exponents
+    return found
 
 
 def _chosen(rows: pd.DataFrame) -> list[str]:
     """The names of at most MOST schedules: those with the most token counts, one of each kind before a second."""
     seen = rows.groupby(["schedule", "name"], as_index=False)["D"].agg(["nunique", "size"])
     seen = seen.sort_values(["nunique", "size"], ascending=False, kind="stable")
-    turn = seen.groupby("schedule").cumcount()
-    return list(seen.assign(turn=turn).sort_values("turn", kind="stable")["name"].iloc[:MOST])
+    rank = seen.groupby("schedule").cumcount()
+    return list(seen.assign(rank=rank).sort_values("rank", kind="stable")["name"].iloc[:MOST])
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -133,31 +112,41 @@ def schedule_names(rows: pd.DataFrame) -> pd.Series:
     return rows["schedule"].map(lambda s: NAMES.get(str(s), str(s))) + ends + decays
 
 
-def _points(axes, group: pd.DataFrame, colour, low: float) -> list[dict]:
-    style.points_above(axes, group["D"] / group["N"], group["gap"], group["gap_se"], low, colour=colour)
-    return group[["name", "N", "D", "P_post", "gap", "gap_se"]].assign(kind="point").to_dict("records")
-
-
-def _lines(axes, group: pd.DataFrame, colour, fit: Fit | None) -> list[dict]:
-    size, grid = group["N"].iloc[0], np.geomspace(*style.span(group["D"]), 40)
-    known = pd.DataFrame({"N": size, "D": grid, "P_post": group["P_post"].iloc[0]})
-    paper = LAWS[LAW].predict(LAWS[LAW].published, known)
-    axes.plot(grid / size, paper, color=colour, linestyle=style.DASHES, linewidth=0.7, zorder=2)
-    plotted = [known.assign(kind="paper", gap=paper)]
+def _lines(group: pd.DataFrame, fit: Fit | None) -> list[pd.DataFrame]:
+    """The paper's law and the fitted one, or the means over seeds."""
+    tokens = np.geomspace(*style.span(group["D"]), 40)
+    grid = pd.DataFrame({"N": group["N"].iloc[0], "D": tokens, "P_post": group["P_post"].iloc[0]})
+    paper = grid.assign(kind="paper", gap=LAWS[LAW].predict(LAWS[LAW].published, grid))
     if fit is not None:
-        value = fit.predict(known)
-        axes.plot(grid / size, value, color=colour, zorder=3)
-        plotted.append(known.assign(kind="law", gap=value))
-    else:
-        means = group.groupby(["N", "D", "P_post"], as_index=False)["gap"].mean()
-        axes.plot(means["D"] / size, means["gap"].where(means["gap"] > 0), color=colour, zorder=3)
-        plotted.append(means.assign(kind="mean"))
-    return pd.concat(plotted).assign(name=group["name"].iloc[0]).to_dict("records")
+        return [paper, grid.assign(kind="law", gap=fit.predict(grid))]
+    return [paper, group.groupby(["N", "D", "P_post"], as_index=False)["gap"].mean().assign(kind="mean")]
 
 
-def _legend(figure, colours: dict, *, lost: bool, columns: int) -> None:
-    handles = [Line2D([], [], color=c, marker="o", label=f"{b:g} bits") for b, c in colours.items()]
-    handles.append(Line2D([], [], color="0.45", linestyle=style.DASHES, linewidth=0.7, label="Kumar et al."))
-    if lost:
-        handles.append(Line2D([], [], color="0.4", marker="v", linestyle="none", label="below the axis"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3 if columns == 1 else 6)
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each schedule."""
+    points, schedules = shared.at(data, kind="point"), list(dict.fromkeys(data["name"]))
+    colours = {b: c for b, c in style.colours(BITS).items() if (points["P_post"] == b).any()}
+    panels, size = len(schedules), data["N"].iloc[0]
+    width = min(style.PAGE, style.COLUMN + 1.7 * (panels - 1))
+    figure, axes = style.canvas(1, panels, width=width, height=2.9, sharex=True, sharey=True)
+    low, high = style.span(points.loc[points["gap"] > shared.LOWEST, "gap"])
+    for panel, name in zip(axes[0], schedules, strict=True):
+        panel.set_title("\n".join([*textwrap.wrap(name, TITLE), data.attrs["gamma_D"].get(name, "")]).strip())
+        for bits, colour in colours.items():
+            group = shared.at(data, name=name, P_post=bits)
+            own, paper = (shared.at(group, kind=kind) for kind in ("point", "paper"))
+            line = group[group["kind"].isin(["law", "mean"])]
+            style.points_above(panel, own["D"] / size, own["gap"], own["gap_se"], low, colour=colour)
+            panel.plot(paper["D"] / size, paper["gap"], color=colour, linestyle=style.DASHES, linewidth=0.7, zorder=2)
+            panel.plot(line["D"] / size, line["gap"].where(line["gap"] > 0), color=colour, zorder=3)
+    first = axes[0, 0]
+    ends = style.span(points["D"] / size)
+    style.log_axis(first, "x", *ends, most=5 if panels < 3 else 4, text=style.magnitude)
+    style.log_axis(first, "y", low, high)
+    first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
+    figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}", fontsize=8)
+    handles = style.keys(colours, style.bits_label, marker="o")
+    handles.append(style.key("Kumar et al.", color="0.45", linestyle=style.DASHES, linewidth=0.7))
+    handles += [style.key(**style.BELOW)] * bool((points["gap"] <= low).any())
+    style.legend(figure, handles, 3 if panels == 1 else 6)
+    return figure

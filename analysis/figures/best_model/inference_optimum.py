@@ -24,61 +24,54 @@ BITS = (2.0, 12.0)  # the table's sizes at these widths are the ends of the cost
 BEYOND = 30.0
 POINTS = 81
 QUANTITIES = {"P": "$P^*$ (bits)", "N": "$N^*$ (parameters)", "D": "$D^*$ (tokens)"}
+TITLES = {"paper": "constants of Kumar et al.", "fit": "fitted to this table (dotted: outside it)"}
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. With kumar_ptq and a law of the loss it has a bottom row.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """With kumar_ptq and a law of the loss it has rows of those; `attrs`: the ranges in which the gap was fitted.
 
     Raises:
         InputError: nothing at all was fitted to the table.
     """
     if not fits:
         raise InputError("no law was fitted to this table, beside which the paper's constants could be shown")
-    known: dict[str, tuple[float, float]] = {}
-    lines = [("paper", "constants of Kumar et al.", paper_constants(), np.geomspace(*COSTS, POINTS))]
+    curves, ranges = {"paper": (paper_constants(), np.geomspace(*COSTS, POINTS))}, {}
     after = fits.get(GAP_LAW)
     if after is not None and after.params["gamma_D"] > 0 and any(name in fits for name in LOSS_LAWS):
-        loss = loss_law(fits)
-        low, high = after.ranges["N"]
-        costs = np.geomspace(low * BITS[0], high * BITS[1] * BEYOND, POINTS)
-        known = {"N": after.ranges["N"], "D": after.ranges["D"], "P": after.ranges["P_post"]}
-        lines.append(
-            (
-                "fit",
-                "fitted to this table (dotted: outside it)",
-                shared.constants(loss) | shared.constants(after),
-                costs,
-            )
-        )
-    figure, axes = style.canvas(len(lines), 3, width=style.PAGE, height=0.3 + 1.85 * len(lines))
-    plotted = []
-    for row, (name, title, constants, costs) in zip(axes, lines, strict=True):
+        ranges = {"P": after.ranges["P_post"], "N": after.ranges["N"], "D": after.ranges["D"]}
+        costs = np.geomspace(ranges["N"][0] * BITS[0], ranges["N"][1] * BITS[1] * BEYOND, POINTS)
+        curves["fit"] = shared.constants(loss_law(fits)) | shared.constants(after), costs
+    parts = []
+    for name, (constants, costs) in curves.items():
         best = optimum(constants, costs)
-        inside = np.ones(len(costs), bool)
-        for symbol, fitted in known.items() if name == "fit" else ():
-            inside &= (getattr(best, symbol) >= fitted[0]) & (getattr(best, symbol) <= fitted[1])
-        for panel, (symbol, label) in zip(row, QUANTITIES.items(), strict=True):
-            values = getattr(best, symbol)
-            panel.plot(costs, np.where(inside, values, np.nan), color="black")
-            panel.plot(costs, np.where(inside, np.nan, values), color="black", linestyle=":")
-            panel.set_xscale("log")
-            panel.set_xlim(costs[0], costs[-1])
-            style.log_ticks(panel.xaxis, costs[0], costs[-1], most=5, text=_power)
+        columns = {"constants": name, "C": costs, "P": best.P, "N": best.N, "D": best.D, "loss": best.loss}
+        parts.append(pd.DataFrame(columns))
+    found = pd.concat(parts, ignore_index=True)
+    found.attrs["ranges"] = ranges
+    return found
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A lane for the paper's constants and one for the fit."""
+    curves = list(data.groupby("constants", sort=False))
+    figure, axes = style.canvas(len(curves), 3, width=style.PAGE, height=0.3 + 1.85 * len(curves))
+    for lane, (name, best) in zip(axes, curves, strict=True):
+        ranges = data.attrs["ranges"].items() if name == "fit" else ()
+        inside = np.logical_and.reduce([np.ones(len(best), bool), *(best[s].between(*ends) for s, ends in ranges)])
+        lane[1].set_title(TITLES[name])
+        for panel, (symbol, label) in zip(lane, QUANTITIES.items(), strict=True):
+            panel.plot(best["C"], best[symbol].where(inside), color="black")
+            panel.plot(best["C"], best[symbol].where(~inside), color="black", linestyle=":")
+            style.log_axis(panel, "x", *best["C"].iloc[[0, -1]], most=5, text=_power)
             panel.set_ylabel(label)
             if symbol == "P":
                 panel.set_ylim(0, 17)
                 panel.set_yticks([0, 4, 8, 12, 16])
             else:
-                panel.set_yscale("log")
-                low, high = style.span(values[np.isfinite(values)])
-                panel.set_ylim(low, high)
-                style.log_ticks(panel.yaxis, low, high, most=5, text=_power)
-        row[1].set_title(title)
-        columns = {"constants": name, "C": costs, "P": best.P, "N": best.N, "D": best.D, "loss": best.loss}
-        plotted.append(pd.DataFrame(columns))
+                known = best.loc[np.isfinite(best[symbol]), symbol]
+                style.log_axis(panel, "y", *style.span(known), most=5, text=_power)
     figure.supxlabel("inference cost C = N P (parameters times bits)", fontsize=8)
-    return style.Drawn(figure=figure, numbers=pd.concat(plotted, ignore_index=True))
+    return figure
 
 
 def optimum(constants: dict[str, float], C: np.ndarray) -> Optimum:

@@ -20,66 +20,26 @@ LEVELS = 9
 GRID = 81
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` may hold kumar_neff or kumar_neff_tied; without them there is no right panel.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """Mean loss by N and P_w at the token count with the most runs whose weights alone were in low precision, and the
+    law there if `fits` hold kumar_neff or kumar_neff_tied.
 
     Raises:
         InputError: no token count has weights in two widths at two sizes, three combinations that span an area.
     """
-    cells, tokens = _cells(frame)
-    fit = next((fits[n] for n in LOW_LAWS if n in fits and "P_w" in fits[n].law.variables), None)
-    panels = 1 if fit is None else 2
-    figure, axes = style.canvas(
-        1, panels, width=style.COLUMN + 2.2 * (panels - 1), height=2.7, sharex=True, sharey=True
-    )
-    levels = ticker.MaxNLocator(LEVELS).tick_values(cells["loss"].min(), cells["loss"].max())
-    look = {"levels": levels, "cmap": "viridis_r", "extend": "both"}
-    first = axes[0, 0]
-    # Triangles on the logarithms, the axes' own scale: a straight edge is then straight in the figure.
-    mesh = Triangulation(np.log(cells["N"]), np.log(cells["P_w"]))
-    mesh = Triangulation(cells["N"], cells["P_w"], mesh.triangles)
-    drawn = first.tricontourf(mesh, cells["loss"], **look)
-    first.tricontour(mesh, cells["loss"], levels=levels, colors="white", linewidths=0.6)
-    first.set_title("measured")
-    plotted = [cells.assign(kind="point")]
-    first.set_xlim(*style.span(cells["N"]))
-    first.set_ylim(*style.span(cells["P_w"]))
-    if fit is not None:
-        grid = _predicted(fit, cells, tokens)
-        plotted.append(grid.assign(kind="law"))
-        square = [grid[c].to_numpy().reshape(GRID, GRID) for c in ("N", "P_w", "loss")]
-        axes[0, 1].contourf(*square, **look)
-        axes[0, 1].contour(*square, levels=levels, colors="white", linewidths=0.6)
-        axes[0, 1].set_title("fitted law")
-    for panel in axes[0]:
-        panel.grid(False)
-        dots = {"color": "black", "markeredgecolor": "white", "markeredgewidth": 0.5, "clip_on": False}
-        panel.plot(cells["N"], cells["P_w"], "o", zorder=4, **dots)
-        panel.set_xscale("log")
-        panel.set_yscale("log", base=2)
-    low, high = style.span(cells["N"])
-    style.log_ticks(first.xaxis, low, high, most=5, text=style.magnitude)
-    style.exact_ticks(first.yaxis, sorted(cells["P_w"].unique()))
-    first.set_ylabel("weight precision in training,\n$P_w$ (bits)")
-    figure.supxlabel("N (parameters)", fontsize=8)
-    figure.suptitle(f"D = {style.magnitude(tokens)} tokens", fontsize=8)
-    bar = figure.colorbar(drawn, ax=axes, pad=0.02)
-    bar.set_label("loss (nats per token)")
-    bar.outline.set_visible(False)
-    return style.Drawn(figure=figure, numbers=pd.concat(plotted, ignore_index=True)[["kind", "N", "D", "P_w", "loss"]])
-
-
-def _cells(frame: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """Mean loss by N and P_w at the token count with the most runs whose weights alone were in low precision."""
     rows = shared.alone(shared.trained(frame), "P_w")
     means = rows.groupby(["N", "D", "P_w"], as_index=False)["loss"].mean()
     usable = [d for d, cells in means.groupby("D") if _spans(cells)]
     if not usable:
         raise InputError("no token count has weights trained in two widths at two sizes, the rest at 16 bits")
-    counted = rows[rows["D"].isin(usable) & (rows["P_w"] < FULL_BITS)]
-    tokens = shared.most_frequent(counted["D"])
-    return means[means["D"] == tokens], tokens
+    tokens = shared.most_frequent(rows.loc[rows["D"].isin(usable) & (rows["P_w"] < FULL_BITS), "D"])
+    cells = shared.at(means, D=tokens)
+    parts, fit = [cells.assign(kind="point")], shared.first_of(fits, LOW_LAWS, ["P_w"])
+    if fit is not None:
+        sizes, widths = (np.geomspace(*style.span(cells[c]), GRID) for c in ("N", "P_w"))
+        N, P_w = (square.ravel() for square in np.meshgrid(sizes, widths))
+        parts.append(shared.curve(fit, "loss", N=N, D=tokens, P_w=P_w))
+    return pd.concat(parts, ignore_index=True)[["kind", "N", "D", "P_w", "loss"]]
 
 
 def _spans(cells: pd.DataFrame) -> bool:
@@ -87,8 +47,38 @@ def _spans(cells: pd.DataFrame) -> bool:
     return bool(np.linalg.matrix_rank(places - places.mean(axis=0), tol=1e-6) == 2)
 
 
-def _predicted(fit: Fit, cells: pd.DataFrame, tokens: float) -> pd.DataFrame:
-    sizes, widths = (np.geomspace(*style.span(cells[c]), GRID) for c in ("N", "P_w"))
-    size, bits = (a.ravel() for a in np.meshgrid(sizes, widths))
-    grid = pd.DataFrame({"N": size, "D": tokens, "P_w": bits, "P_a": FULL_BITS, "P_kv": FULL_BITS})
-    return grid.assign(loss=fit.predict(grid))
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for what was measured and one for the law."""
+    cells, law = (shared.at(data, kind=kind) for kind in ("point", "law"))
+    panels = 2 if len(law) else 1
+    width = style.COLUMN + 2.2 * (panels - 1)
+    figure, axes = style.canvas(1, panels, width=width, height=2.7, sharex=True, sharey=True)
+    levels = ticker.MaxNLocator(LEVELS).tick_values(cells["loss"].min(), cells["loss"].max())
+    look = {"levels": levels, "cmap": "viridis_r", "extend": "both"}
+    lines = {"levels": levels, "colors": "white", "linewidths": 0.6}
+    first = axes[0, 0]
+    # Triangles on the logarithms, the axes' own scale: a straight edge is then straight in the figure.
+    mesh = Triangulation(np.log(cells["N"]), np.log(cells["P_w"]))
+    mesh = Triangulation(cells["N"], cells["P_w"], mesh.triangles)
+    drawn = first.tricontourf(mesh, cells["loss"], **look)
+    first.tricontour(mesh, cells["loss"], **lines)
+    first.set(title="measured", xlim=style.span(cells["N"]), ylim=style.span(cells["P_w"]))
+    if len(law):
+        square = [law[c].to_numpy().reshape(GRID, GRID) for c in ("N", "P_w", "loss")]
+        axes[0, 1].contourf(*square, **look)
+        axes[0, 1].contour(*square, **lines)
+        axes[0, 1].set_title("fitted law")
+    for panel in axes[0]:
+        panel.grid(False)
+        dots = {"color": "black", "markeredgecolor": "white", "markeredgewidth": 0.5, "clip_on": False}
+        panel.plot(cells["N"], cells["P_w"], "o", zorder=4, **dots)
+        panel.set_yscale("log", base=2)
+    style.log_axis(first, "x", *style.span(cells["N"]), most=5, text=style.magnitude)
+    style.exact_ticks(first.yaxis, sorted(cells["P_w"].unique()))
+    first.set_ylabel("weight precision in training,\n$P_w$ (bits)")
+    figure.supxlabel("N (parameters)", fontsize=8)
+    figure.suptitle(f"D = {style.magnitude(cells['D'].iloc[0])} tokens", fontsize=8)
+    bar = figure.colorbar(drawn, ax=axes, pad=0.02)
+    bar.set_label("loss (nats per token)")
+    bar.outline.set_visible(False)
+    return figure

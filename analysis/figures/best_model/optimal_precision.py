@@ -6,9 +6,10 @@ trillion tokens. Right: the table's own fit, dotted outside the tokens that it w
 each P* from the draws of the fit. Lines stay at 16 bits: more were not looked at.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -25,78 +26,45 @@ BEYOND = 100.0  # how far past the table's tokens the fitted law is followed
 POINTS = 61
 MOST = 3  # of the table's sizes
 AT_ONCE = 8  # token counts whose draws are looked at together, for the sake of memory
+TITLES = {"paper": "constants of Kumar et al.", "fit": "fitted to this table (dotted: outside it)"}
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. With a fit of kumar_neff or kumar_neff_tied in P_w and P_a it has a right panel.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """With a fit of kumar_neff or kumar_neff_tied in P_w and P_a it has rows of that; `attrs`: the D that it knows.
 
     Raises:
         InputError: nothing at all was fitted to the table.
     """
     if not fits:
         raise InputError("no law was fitted to this table, beside which the paper's constants could be shown")
-    fit = next((fits[n] for n in LOW_LAWS if n in fits and set(fits[n].law.variables) >= NEEDED), None)
-    panels = 1 if fit is None else 2
-    figure, axes = style.canvas(1, panels, width=style.COLUMN + 2.6 * (panels - 1), height=2.9, sharey=True)
-    figure.get_layout_engine().set(wspace=0.06)
-    grid = np.geomspace(*TOKENS, POINTS)
-    axes[0, 0].set_title("constants of Kumar et al.")
-    plotted = _panel(axes[0, 0], "paper", paper_constants(), SIZES, grid, TOKENS)
-    stars = best_bits_at_size_and_tokens(paper_constants(), np.array(SIZES), MARKED)
-    for size, star, colour, marker in zip(SIZES, stars, style.shades(len(SIZES)), style.MARKERS, strict=False):
-        axes[0, 0].plot(MARKED, star, marker, color=colour, markersize=4.5, zorder=5)
-        plotted.append({"constants": "paper", "kind": "marked", "N": size, "D": MARKED, "bits": star})
+    fit = shared.first_of(fits, LOW_LAWS, NEEDED)
+    parts = _curves("paper", paper_constants(), SIZES, np.geomspace(*TOKENS, POINTS))
+    marked = best_bits_at_size_and_tokens(paper_constants(), np.array(SIZES), MARKED)
+    parts.append(pd.DataFrame({"constants": "paper", "kind": "marked", "N": SIZES, "D": MARKED, "bits": marked}))
     if fit is not None:
         known = fit.ranges["D"]
         sizes = np.array(sorted(shared.trained(frame)["N"].unique()))
         sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, MOST).round().astype(int))]
-        axes[0, 1].set_title("fitted to this table (dotted: outside it)")
-        grid = np.geomspace(known[0], BEYOND * known[1], POINTS)
-        plotted += _panel(axes[0, 1], "fit", shared.constants(fit), sizes, grid, known, fit)
-    axes[0, 0].set_ylim(2, 16.6)
-    style.exact_ticks(axes[0, 0].yaxis, (2, 4, 6, 8, 10, 12, 14, 16))
-    axes[0, 0].set_ylabel("best precision in training, $P^*$ (bits)")
-    figure.supxlabel("D (tokens)", fontsize=8)
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+        tokens = np.geomspace(known[0], BEYOND * known[1], POINTS)
+        parts += _curves("fit", shared.constants(fit), sizes, tokens, fit)
+    found = pd.concat(parts, ignore_index=True)
+    found.attrs["known"] = {"paper": TOKENS} | ({} if fit is None else {"fit": fit.ranges["D"]})
+    return found
 
 
-def _panel(
-    axes, name: str, constants: dict, sizes, grid: np.ndarray, known: tuple, fit: Fit | None = None
-) -> list[dict]:
-    joint, plotted, handles = float(best_bits(constants)), [], []
-    inside = (grid >= known[0]) & (grid <= known[1])
-    unknown = np.full(len(grid), np.nan)
-    for size, colour, marker in zip(sizes, style.shades(len(sizes)), style.MARKERS * 9, strict=False):
-        bits = best_bits_at_size_and_tokens(constants, size, grid)
-        # One grid point in common, so that the two pieces meet.
-        further = ~inside | np.append(inside[1:] != inside[:-1], False)
-        axes.plot(grid, np.where(inside, bits, np.nan), color=colour, zorder=3)
-        axes.plot(grid, np.where(further, bits, np.nan), color=colour, linestyle=":", zorder=3)
-        look = {"marker": marker, "markersize": 4.5} if name == "paper" else {}
-        handles.append(Line2D([], [], color=colour, label=f"N = {style.magnitude(size)}", **look))
-        ends = None if fit is None else band_at_size(fit, size, grid)
-        low, high = (unknown, unknown) if ends is None else ends
-        if ends is not None:
-            axes.fill_between(grid, low, high, color=colour, alpha=0.22, linewidth=0, zorder=1.5)
-        columns = {"N": size, "D": grid, "bits": bits, "low": low, "high": high}
-        plotted += pd.DataFrame({"constants": name, "kind": "fixed N", **columns}).to_dict("records")
-    low = high = np.nan
-    if np.isfinite(joint):
-        label = f"any N and D: {joint:.1f}"
-        ends = None if fit is None else shared.band(fit, lambda c: best_bits(c) * np.ones((1, 1)))
-        if ends is not None and np.isfinite(ends).all():
+def _curves(name: str, constants: Mapping, sizes, tokens: np.ndarray, fit: Fit | None = None) -> list[pd.DataFrame]:
+    parts = []
+    for size in sizes:
+        low, high = (fit and band_at_size(fit, size, tokens)) or (np.nan, np.nan)
+        bits = best_bits_at_size_and_tokens(constants, size, tokens)
+        columns = {"constants": name, "kind": "fixed N", "N": size, "D": tokens, "bits": bits, "low": low, "high": high}
+        parts.append(pd.DataFrame(columns))
+    joint, low, high = float(best_bits(constants)), np.nan, np.nan
+    if np.isfinite(joint) and fit is not None and fit.draws is not None:
+        ends = shared.band(fit, lambda c: best_bits(c) * np.ones((1, 1)))
+        if np.isfinite(ends).all():
             low, high = (float(e) for e in np.clip(np.ravel(ends), LOWEST_BITS, FULL_BITS))
-            axes.axhspan(low, high, color="0.9", linewidth=0, zorder=1)
-            label = f"{label} [{low:.1f}, {high:.1f}]"
-        axes.axhline(joint, color="0.35", linestyle=style.DASHES, zorder=2)
-        handles.append(Line2D([], [], color="0.35", linestyle=style.DASHES, label=label))
-    plotted.append({"constants": name, "kind": "joint", "bits": joint, "low": low, "high": high})
-    axes.set_xscale("log")
-    axes.set_xlim(grid[0], grid[-1])
-    style.log_ticks(axes.xaxis, grid[0], grid[-1], most=5, text=style.magnitude)
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, columnspacing=1.0)
-    return plotted
+    return [*parts, pd.DataFrame([{"constants": name, "kind": "joint", "bits": joint, "low": low, "high": high}])]
 
 
 def band_at_size(fit: Fit, size: float, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -107,3 +75,48 @@ def band_at_size(fit: Fit, size: float, tokens: np.ndarray) -> tuple[np.ndarray,
     found = [shared.band(fit, lambda c, part=part: best_bits_at_size_and_tokens(c, size, part)) for part in parts]
     low, high = (np.concatenate([np.ravel(ends[i]) for ends in found]) for i in (0, 1))
     return np.clip(low, LOWEST_BITS, FULL_BITS), np.clip(high, LOWEST_BITS, FULL_BITS)
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for the paper's constants and one for the fit."""
+    curves = list(data.groupby("constants", sort=False))
+    width = style.COLUMN + 2.6 * (len(curves) - 1)
+    figure, axes = style.canvas(1, len(curves), width=width, height=2.9, sharey=True)
+    figure.get_layout_engine().set(wspace=0.06)
+    for panel, (name, rows) in zip(axes[0], curves, strict=True):
+        panel.set_title(TITLES[name])
+        _panel(panel, rows, data.attrs["known"][name])
+    first = axes[0, 0]
+    first.set_ylim(2, 16.6)
+    style.exact_ticks(first.yaxis, (2, 4, 6, 8, 10, 12, 14, 16))
+    first.set_ylabel("best precision in training, $P^*$ (bits)")
+    figure.supxlabel("D (tokens)", fontsize=8)
+    return figure
+
+
+def _panel(axes, rows: pd.DataFrame, known: tuple[float, float]) -> None:
+    fixed, marked = (shared.at(rows, kind=kind) for kind in ("fixed N", "marked"))
+    looks, handles = style.looks(list(dict.fromkeys(fixed["N"]))), []
+    for size, (colour, marker) in looks.items():
+        line = shared.at(fixed, N=size)
+        inside = line["D"].between(*known)
+        # One grid point in common, so that the two pieces meet.
+        further = ~inside | (inside.shift(-1, fill_value=False) != inside) & (line["D"] < line["D"].max())
+        axes.plot(line["D"], line["bits"].where(inside), color=colour, zorder=3)
+        axes.plot(line["D"], line["bits"].where(further), color=colour, linestyle=":", zorder=3)
+        if line["low"].notna().any():
+            axes.fill_between(line["D"], line["low"], line["high"], color=colour, alpha=0.22, linewidth=0, zorder=1.5)
+        star = shared.at(marked, N=size)
+        axes.plot(star["D"], star["bits"], marker, color=colour, markersize=4.5, zorder=5)
+        look = {"marker": marker, "markersize": 4.5} if len(star) else {}
+        handles.append(style.key(style.size_label(size), color=colour, **look))
+    (joint,) = shared.at(rows, kind="joint").itertuples()
+    if np.isfinite(joint.bits):
+        label = f"any N and D: {joint.bits:.1f}"
+        if np.isfinite(joint.low):
+            axes.axhspan(joint.low, joint.high, color="0.9", linewidth=0, zorder=1)
+            label = f"{label} [{joint.low:.1f}, {joint.high:.1f}]"
+        axes.axhline(joint.bits, color="0.35", linestyle=style.DASHES, zorder=2)
+        handles.append(style.key(label, color="0.35", linestyle=style.DASHES))
+    style.log_axis(axes, "x", fixed["D"].min(), fixed["D"].max(), most=5, text=style.magnitude)
+    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, columnspacing=1.0)

@@ -5,9 +5,10 @@ and with the paper's constants (dashed). Points: N_eff/N of each run by Eq. 30 f
 the error of that cost. Eq. 30 takes 16 bits for full precision; here they are what the law makes of them, f(16).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -20,34 +21,80 @@ from analysis.planning.choose_law import LOSS_LAWS
 
 TIED = "all three"
 TOP = 1.15  # end of the axis; triangles there are runs above it
+GRID = np.linspace(1, 16, 301)
+PAPER = {"color": "0.45", "linestyle": style.DASHES}
+COLUMNS = ["panel", "kind", "bits", "share", "low", "high", "N", "D", "gap_qat", "gap_qat_se"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` needs a loss law, for the A and alpha of Eq. 30.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` needs a loss law, for the A and alpha of Eq. 30. `attrs`: the `bands` of the law by panel, on GRID, and
+    the `edges` in bits at which the curves of all three reach zero.
 
     Raises:
         InputError: no run was trained in low precision beside an unquantized one, or no loss law was fitted.
     """
     runs = shared.qat_gaps(shared.trained(frame))
-    groups = {part: runs[runs.index.isin(shared.alone(runs, part).index)] for part in PARTS}
-    groups = {key: rows for key, rows in (groups | {TIED: shared.tied(runs)}).items() if len(rows)}
+    groups = {part: shared.alone(runs, part) for part in PARTS} | {TIED: shared.tied(runs)}
+    groups = {part: rows for part, rows in groups.items() if len(rows)}
     if not groups:
         raise InputError("no run has one part or all parts in low precision beside an unquantized run of its kind")
-    source = shared.first_of(fits, LOSS_LAWS)
-    if source is None:
+    fit = shared.first_of(fits, LOSS_LAWS)
+    if fit is None:
         raise InputError(f"no fitted loss law tells A and alpha of Eq. 30; expected one of {', '.join(LOSS_LAWS)}")
-    sizes = sorted(runs["N"].unique())
-    looks = dict(zip(sizes, zip(style.shades(len(sizes)), style.MARKERS * 9, strict=False), strict=False))
-    columns = len(groups)
+    constants = {"paper": paper_constants(), "law": shared.constants(fit)}
+    parts, bands = [], {}
+    for part, rows in groups.items():
+        widths = {p: GRID if part in (p, TIED) else FULL_BITS for p in PARTS}
+        known = {*PARTS} <= {*fit.law.variables} if part == TIED else part in fit.law.variables
+        for kind in ("paper", "law") if known else ("paper",):
+            share = effective_share(constants[kind], widths)
+            parts.append(pd.DataFrame({"panel": part, "kind": kind, "bits": GRID, "share": share}).dropna())
+        if known:
+            bands[part] = shared.band(fit, lambda c, widths=widths: effective_share(c, widths))
+        parts.append(_points(rows.sort_values(["N", "D", *PARTS]), constants["law"]).assign(panel=part, kind="point"))
+    found = pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
+    found.attrs = {"bands": bands, "edges": {kind: float(infeasible_below(c)) for kind, c in constants.items()}}
+    return found
+
+
+def _points(rows: pd.DataFrame, constants: Mapping) -> pd.DataFrame:
+    """Eq. 30: N_eff/N = [gap_qat / A + (N F(16))^-alpha]^(-1/alpha) / N."""
+    error = rows["gap_qat_se"].fillna(0.0)
+    costs = {"share": rows["gap_qat"], "low": rows["gap_qat"] + error, "high": rows["gap_qat"] - error}
+    shares = {
+        name: [empirical_share(constants, N, gap) for N, gap in zip(rows["N"], cost, strict=True)]
+        for name, cost in costs.items()
+    }
+    return rows.assign(bits=rows[list(PARTS)].min(axis=1), **shares)
+
+
+def empirical_share(constants: Mapping[str, float], N: float, gap: float) -> float:
+    """N_eff/N of a run that low precision cost `gap` nats (Eq. 30); NaN where no number of parameters does so well."""
+    alpha, full = constants["alpha"], effective_share(constants, FULL_BITS)
+    inner = gap / constants["A"] + (N * full) ** -alpha
+    return float(inner ** (-1 / alpha) / N) if inner > 0 else float("nan")
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each part, and one for all."""
+    sizes, panels = sorted(data["N"].dropna().unique()), list(dict.fromkeys(data["panel"]))
+    looks, columns = style.looks(sizes), len(panels)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 0.9 + 1.6 * columns)
     figure, axes = style.canvas(1, columns, width=width, height=2.5, sharey=True, sharex=True)
-    plotted, fitted = [], False
-    for panel, (part, rows) in zip(axes[0], groups.items(), strict=True):
+    for panel, part in zip(axes[0], panels, strict=True):
         panel.set_title(shared.NAMES.get(part, part))
-        curves = _curves(panel, part, source)
-        fitted |= any(c["kind"] == "law" for c in curves)
-        plotted += curves + _points(panel, part, rows, looks, source)
+        band = data.attrs["bands"].get(part)
+        if band is not None:
+            low, high = np.maximum(band, 0)
+            panel.fill_between(GRID, low, high, color="0.85", linewidth=0, zorder=1)
+        for kind, look in (("paper", PAPER), ("law", {"color": "black"})):
+            curve, edge = shared.at(data, panel=part, kind=kind), data.attrs["edges"][kind]
+            # Down to the axis: the grid has no point just where nothing is left.
+            start = [edge] if part == TIED and edge > GRID[0] and len(curve) else []
+            panel.plot([*start, *curve["bits"]], [*np.zeros(len(start)), *curve["share"]], zorder=3, **look)
+        for row in shared.at(data, panel=part, kind="point").itertuples():
+            # Sizes side by side, so that points of one width do not hide each other.
+            _point(panel, row, row.bits + 0.16 * (sizes.index(row.N) - (len(sizes) - 1) / 2), *looks[row.N])
     first = axes[0, 0]
     first.set_xlim(2, 16.6)
     style.exact_ticks(first.xaxis, (2, 4, 6, 8, 12, 16))
@@ -55,76 +102,19 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     first.set_yticks([0, 0.25, 0.5, 0.75, 1])
     first.set_ylabel(r"$N_\mathrm{eff}/N$")
     figure.supxlabel("precision in training, P (bits)", fontsize=8)
-    handles = [
-        Line2D([], [], color=c, marker=m, linestyle="none", label=f"N = {style.magnitude(n)}")
-        for n, (c, m) in looks.items()
-    ]
-    handles += [Line2D([], [], color="black", label="fitted")] if fitted else []
-    handles += [Line2D([], [], color="0.45", linestyle=style.DASHES, label="constants of Kumar et al.")]
-    if any(not r["share"] <= TOP for r in plotted):
-        handles.append(Line2D([], [], color="0.4", marker="^", linestyle="none", label="above the axis"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6 if columns > 2 else 3))
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+    handles = style.keys(looks, style.size_label, linestyle="none")
+    handles += [style.key("fitted", color="black")] * bool((data["kind"] == "law").any())
+    handles += [style.key("constants of Kumar et al.", **PAPER)]
+    handles += [style.key("above the axis", color="0.4", marker="^", linestyle="none")] * (
+        not (data["share"] <= TOP).all()
+    )
+    style.legend(figure, handles, 6 if columns > 2 else 3)
+    return figure
 
 
-def _widths(part: str, bits) -> dict:
-    """Bits of each part: `bits` for one part or for all, the others at 16."""
-    return {p: bits if part in (p, TIED) else FULL_BITS for p in PARTS}
-
-
-def _curves(axes, part: str, fit: Fit) -> list[dict]:
-    grid, plotted = np.linspace(1, 16, 301), []
-
-    def share(constants):
-        return effective_share(constants, _widths(part, grid))
-
-    shown = {"paper": (paper_constants(), {"color": "0.45", "linestyle": style.DASHES})}
-    if {*PARTS} <= {*fit.law.variables} if part == TIED else part in fit.law.variables:
-        shown["law"] = (shared.constants(fit), {"color": "black"})
-        ends = shared.band(fit, share)
-        if ends is not None:
-            axes.fill_between(grid, np.maximum(ends[0], 0), np.maximum(ends[1], 0), color="0.85", linewidth=0, zorder=1)
-    for kind, (constants, look) in shown.items():
-        value, edge = share(constants), float(infeasible_below(constants))
-        # Down to the axis: the grid has no point just where nothing is left.
-        seen = np.isfinite(value)
-        start = [edge] if part == TIED and edge > grid[0] else []
-        axes.plot([*start, *grid[seen]], [*np.zeros(len(start)), *value[seen]], zorder=3, **look)
-        plotted += [
-            {"panel": part, "kind": kind, "bits": b, "share": v} for b, v in zip(grid[seen], value[seen], strict=True)
-        ]
-    return plotted
-
-
-def _points(axes, part: str, rows: pd.DataFrame, looks: dict, source: Fit) -> list[dict]:
-    """Eq. 30: N_eff/N = [gap_qat / A + (N F(16))^-alpha]^(-1/alpha) / N."""
-    constants, plotted = shared.constants(source), []
-    sizes = list(looks)
-    for row in rows.sort_values(["N", "D", *PARTS]).itertuples():
-        bits = min(getattr(row, p) for p in PARTS)
-        share, low, high = (
-            empirical_share(constants, row.N, row.gap_qat + side * np.nan_to_num(row.gap_qat_se)) for side in (0, 1, -1)
-        )
-        colour, marker = looks[row.N]
-        # Sizes side by side, so that points of one width do not hide each other.
-        x = bits + 0.16 * (sizes.index(row.N) - (len(sizes) - 1) / 2)
-        if share > TOP or not np.isfinite(share):
-            axes.plot(x, 0.97, "^", color=colour, transform=axes.get_xaxis_transform(), zorder=5)
-        else:
-            reach = [[share - low], [min(high if np.isfinite(high) else TOP, TOP) - share]]
-            edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-            axes.errorbar(x, share, yerr=reach, fmt=marker, color=colour, elinewidth=0.7, zorder=4, **edge)
-        plotted.append(
-            {
-                "panel": part, "kind": "point", "bits": bits, "share": share, "low": low, "high": high,
-                "N": row.N, "D": row.D, "gap_qat": row.gap_qat, "gap_qat_se": row.gap_qat_se,
-            }
-        )  # fmt: skip
-    return plotted
-
-
-def empirical_share(constants: dict[str, float], N: float, gap: float) -> float:
-    """N_eff/N of a run that low precision cost `gap` nats (Eq. 30); NaN where no number of parameters does so well."""
-    alpha, full = constants["alpha"], effective_share(constants, FULL_BITS)
-    inner = gap / constants["A"] + (N * full) ** -alpha
-    return float(inner ** (-1 / alpha) / N) if inner > 0 else float("nan")
+def _point(axes, row, x: float, colour, marker: str) -> None:
+    if row.share > TOP or not np.isfinite(row.share):
+        axes.plot(x, 0.97, "^", color=colour, transform=axes.get_xaxis_transform(), zorder=5)
+        return
+    reach = [[row.share - row.low], [min(row.high if np.isfinite(row.high) else TOP, TOP) - row.share]]
+    axes.errorbar(x, row.share, yerr=reach, fmt=marker, color=colour, elinewidth=0.7, zorder=4, **style.WHITE_EDGE)

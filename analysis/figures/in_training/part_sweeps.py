@@ -7,7 +7,6 @@ across them is what the law misses. Triangles at the lower edge are costs below 
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -19,86 +18,63 @@ from analysis.laws.law import FULL_BITS
 from analysis.planning.choose_law import LOW_LAWS
 
 SPREAD = 0.035  # of an octave: half of what all token counts of one width take up
+COLUMNS = ["part", "kind", "N", "D", "bits", "gap_qat", "gap_qat_se", "loss"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` may hold kumar_neff or kumar_neff_tied.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` may hold kumar_neff or kumar_neff_tied.
 
     Raises:
         InputError: no run has one part alone in low precision beside an unquantized run, or none cost anything.
     """
     runs = shared.qat_gaps(shared.trained(frame))
-    groups = {part: shared.alone(runs, part) for part in PARTS}
-    groups = {part: rows for part, rows in groups.items() if len(rows)}
-    if not groups:
+    rows = pd.concat([(r := shared.alone(runs, part)).assign(part=part, bits=r[part], kind="point") for part in PARTS])
+    if rows.empty:
         raise InputError("no run has one part alone in low precision beside an unquantized run of its kind")
-    rows = pd.concat(groups.values())
-    positive = rows.loc[rows["gap_qat"] > shared.LOWEST, "gap_qat"]
-    if positive.empty:
-        raise InputError("training in low precision cost nothing in any run")
-    sizes, tokens = sorted(rows["N"].unique()), sorted(rows["D"].unique())
-    looks = dict(zip(sizes, zip(style.shades(len(sizes)), style.MARKERS * 9, strict=False), strict=False))
-    fit = shared.first_of(fits, LOW_LAWS)
-    columns = len(groups)
+    shared.above_zero(rows, "gap_qat", "training in low precision cost nothing in any run")
+    fit, parts = shared.first_of(fits, LOW_LAWS), []
+    for part, group in rows.groupby("part", sort=False):
+        for size in sorted(rows["N"].unique()):
+            parts.append(shared.at(group, N=size).sort_values(["D", "bits"]))
+            if fit is not None and part in fit.law.variables:
+                parts.append(_law(fit, part, size, np.geomspace(group["bits"].min(), group["bits"].max(), 80)))
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def _law(fit: Fit, part: str, size: float, bits: np.ndarray) -> pd.DataFrame:
+    # Without end, tokens add nothing: the difference is the same at any number of them.
+    low, full = (training_loss(shared.constants(fit), size, np.inf, P) for P in ({part: bits}, FULL_BITS))
+    return pd.DataFrame({"part": part, "kind": "law", "N": size, "bits": bits, "gap_qat": low - full}).dropna()
+
+
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each part."""
+    points = shared.at(data, kind="point")
+    looks, tokens = style.looks(sorted(data["N"].unique())), sorted(points["D"].unique())
+    place = dict(zip(tokens, np.linspace(-1, 1, len(tokens)) if len(tokens) > 1 else [0.0], strict=True))
+    columns = data["part"].nunique()
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.0 + 2.0 * columns)
     figure, axes = style.canvas(1, columns, width=width, height=2.8, sharey=True)
-    low, high = style.span(positive)
-    plotted = []
-    for panel, (part, group) in zip(axes[0], groups.items(), strict=True):
+    low, high = style.span(points.loc[points["gap_qat"] > shared.LOWEST, "gap_qat"])
+    for panel, (part, group) in zip(axes[0], data.groupby("part", sort=False), strict=True):
+        widths = sorted(shared.at(group, kind="point")["bits"].unique())
         panel.set_title(shared.NAMES[part])
-        panel.set_yscale("log")
         panel.set_xscale("log", base=2)
-        widths = sorted(group[part].unique())
         panel.set_xlim(min(widths) * 2**-0.25, max(widths) * 2**0.25)
         style.exact_ticks(panel.xaxis, widths)
         panel.set_xlabel(f"{shared.SYMBOLS[part]} (bits)")
-        for size, look in looks.items():
-            plotted += _points(panel, part, group[group["N"] == size], tokens, look, low)
-            if fit is not None and part in fit.law.variables:
-                plotted += _curve(panel, part, size, widths, look[0], fit)
+        for size, (colour, marker) in looks.items():
+            own, law = (shared.at(group, N=size, kind=kind) for kind in ("point", "law"))
+            x = own["bits"] * 2 ** (SPREAD * 2 * own["D"].map(place))
+            look = {"markersize": 2.8, "markeredgewidth": 0.3, "elinewidth": 0.6, "edge": {"markersize": 3}}
+            style.points_above(panel, x, own["gap_qat"], own["gap_qat_se"], low, colour=colour, marker=marker, **look)
+            panel.plot(law["bits"], law["gap_qat"].where(law["gap_qat"] > 0), color=colour, zorder=3)
     if len(tokens) > 1:
         ends = " to ".join(style.magnitude(t) for t in (tokens[0], tokens[-1]))
         figure.supxlabel(f"side by side, left to right: D = {ends} tokens", fontsize=7)
-    first = axes[0, 0]
-    first.set_ylim(low, high)
-    style.log_ticks(first.yaxis, low, high)
-    first.set_ylabel("cost in loss (nats per token)")
-    handles = [Line2D([], [], color=c, marker=m, label=f"N = {style.magnitude(n)}") for n, (c, m) in looks.items()]
-    if (rows["gap_qat"] <= low).any():
-        handles.append(Line2D([], [], color="0.4", marker="v", linestyle="none", label="below the axis"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(6 if columns > 1 else 3, len(handles)))
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
-
-
-def _points(axes, part: str, group: pd.DataFrame, tokens: list, look: tuple, low: float) -> list[dict]:
-    colour, marker = look
-    place = np.linspace(-1, 1, len(tokens)) if len(tokens) > 1 else np.zeros(1)
-    aside = group["D"].map(dict(zip(tokens, place, strict=True)))
-    x = group[part] * 2 ** (SPREAD * 2 * aside)
-    inside = group["gap_qat"] > low
-    value, se = group.loc[inside, "gap_qat"], group.loc[inside, "gap_qat_se"].fillna(0.0)
-    axes.errorbar(
-        x[inside], value, yerr=[np.minimum(se, 0.9 * value), se], fmt=marker, color=colour, elinewidth=0.6,
-        markersize=2.8, markeredgecolor="white", markeredgewidth=0.3, zorder=4,
-    )  # fmt: skip
-    style.at_lower_edge(axes, x[~inside], colour, markersize=3)
-    return [
-        {
-            "part": part, "kind": "point", "N": r["N"], "D": r["D"], "bits": r[part], "gap_qat": r["gap_qat"],
-            "gap_qat_se": r["gap_qat_se"], "loss": r["loss"],
-        }
-        for r in group.sort_values(["D", part]).to_dict("records")
-    ]  # fmt: skip
-
-
-def _curve(axes, part: str, size: float, widths: list, colour, fit: Fit) -> list[dict]:
-    constants, bits = shared.constants(fit), np.geomspace(widths[0], widths[-1], 80)
-    # Without end, tokens add nothing: the difference is the same at any number of them.
-    value = training_loss(constants, size, np.inf, {part: bits}) - training_loss(constants, size, np.inf, FULL_BITS)
-    axes.plot(bits, np.where(value > 0, value, np.nan), color=colour, zorder=3)
-    return [
-        {"part": part, "kind": "law", "N": size, "bits": b, "gap_qat": v}
-        for b, v in zip(bits, value, strict=True)
-        if np.isfinite(v)
-    ]
+    style.log_axis(axes[0, 0], "y", low, high)
+    axes[0, 0].set_ylabel("cost in loss (nats per token)")
+    handles = style.keys(looks, style.size_label)
+    handles += [style.key(**style.BELOW)] * bool((points["gap_qat"] <= low).any())
+    style.legend(figure, handles, 6 if columns > 1 else 3)
+    return figure

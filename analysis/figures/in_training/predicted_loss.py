@@ -10,7 +10,6 @@ worse, both do as well. R2 and mean squared error are of the runs in the panel, 
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -21,14 +20,13 @@ from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
 from analysis.planning.choose_law import LOW_LAWS
 
-COLUMNS = 3
 SEVERAL, APART, ALL = "several parts", "several parts, fitted apart", "all runs"
 TITLES = {SEVERAL: "several parts, joint fit", APART: "several parts, product of\nparts fitted apart"}
+COLUMNS = ["panel", "N", "D", *PARTS, "loss", "predicted", "r2", "mse"]
 
 
-@style.styled
-def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
-    """The figure and its numbers. `fits` must hold kumar_neff or kumar_neff_tied.
+def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
+    """`fits` must hold kumar_neff or kumar_neff_tied.
 
     Raises:
         InputError: neither law was fitted.
@@ -36,49 +34,34 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
     fit = shared.first_of(fits, LOW_LAWS)
     if fit is None:
         raise InputError(f"no N_eff law was fitted; expected one of {', '.join(LOW_LAWS)}")
-    rows = rows_of(fit.law, fit.filter, frame).frame
-    full = {part: FULL_BITS for part in PARTS if part not in rows}
-    rows = rows.assign(**full, predicted=fit.predict(rows)).reset_index(drop=True)
-    rows = rows[np.isfinite(rows["predicted"])]
-    rows = rows.assign(part=_parts(rows), lowest=rows[list(PARTS)].min(axis=1))
-    shown = {k: rows[rows["part"] == k] for k in (*shared.NAMES.values(), SEVERAL)}
+    rows = _predicted(fit, frame.assign(**{part: FULL_BITS for part in PARTS if part not in frame}))
+    below = (rows[list(PARTS)] < FULL_BITS).to_numpy()
+    count, names = below.sum(axis=1), np.array(list(shared.NAMES.values()))[below.argmax(axis=1)]
+    shown = {name: rows[(count == 1) & (names == name)] for name in shared.NAMES.values()}
+    shown[SEVERAL] = rows[count > 1]
     apart = fitted_apart(rows, fit)
     if apart is not None:
-        shown[APART] = _by(apart, shown[SEVERAL])
-    shown = {k: group for k, group in shown.items() if len(group)} | {ALL: rows}
-    panels = list(shown)
-    widths = sorted(rows["lowest"].unique())
-    below = [b for b in widths if b < FULL_BITS]
-    colours = dict(zip(below, style.shades(len(below)), strict=True)) | {FULL_BITS: "0.6"}
-    columns = min(COLUMNS, len(panels))
-    lines = -(-len(panels) // columns)
-    size = {"width": min(style.PAGE, 0.5 + 2.17 * columns), "height": 0.75 + 2.05 * lines}
-    figure, axes = style.canvas(lines, columns, **size, sharex=True, sharey=True)
-    plotted = []
-    for panel, kind in zip(axes.flat, panels, strict=False):
-        plotted += _panel(panel, kind, shown[kind], colours)
-    for panel in axes.flat[len(panels) :]:
-        panel.remove()
-    for panel in axes.flat[max(0, len(panels) - columns) : len(panels)]:
-        panel.tick_params(labelbottom=True)
-    seen = pd.concat(shown.values())[["loss", "predicted"]]
-    ends = np.array([seen.min().min(), seen.max().max()])
-    ends = ends + 0.04 * (ends[1] - ends[0]) * np.array([-1, 1])
-    for axis, limit in ((axes[0, 0].xaxis, axes[0, 0].set_xlim), (axes[0, 0].yaxis, axes[0, 0].set_ylim)):
-        limit(*ends)
-        axis.set_major_locator(ticker.MaxNLocator(5))
-    figure.supxlabel("measured loss (nats per token)" + _constants(fit, apart), fontsize=8)
-    figure.supylabel("predicted loss (nats per token)", fontsize=8)
-    handles = [
-        Line2D([], [], color=c, marker="o", linestyle="none", label="16 bits" if b >= FULL_BITS else f"{b:g}")
-        for b, c in colours.items()
-        if b in widths
+        shown[APART] = _predicted(apart, shown[SEVERAL])
+    shown[ALL] = rows
+    parts = [
+        group.assign(
+            panel=panel,
+            r2=shared.r2(group["loss"], group["predicted"]),
+            mse=float(((group["loss"] - group["predicted"]) ** 2).mean()),
+        )
+        for panel, group in shown.items()
+        if len(group)
     ]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=min(8, len(handles)), title="lowest precision in training",
-        title_fontsize=7, columnspacing=1.2, handletextpad=0.2,
-    )  # fmt: skip
-    return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+    found = pd.concat(parts, ignore_index=True)[COLUMNS]
+    found.attrs["constants"] = _constants(fit, apart)
+    return found
+
+
+def _predicted(fit: Fit, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of `rows` of which the fit knows all parts in low precision, with what it predicts."""
+    rows = rows_of(fit.law, fit.filter, rows).frame
+    rows = rows.assign(predicted=fit.predict(rows))
+    return rows[np.isfinite(rows["predicted"])]
 
 
 def fitted_apart(rows: pd.DataFrame, fit: Fit) -> Fit | None:
@@ -91,48 +74,51 @@ def fitted_apart(rows: pd.DataFrame, fit: Fit) -> Fit | None:
     return shared.own_fit(rows[alone], {}, fit.law.name, **chosen)
 
 
-def _by(fit: Fit, rows: pd.DataFrame) -> pd.DataFrame:
-    """Those of `rows` of which `fit` knows all parts in low precision, with what it predicts."""
-    rows = rows_of(fit.law, fit.filter, rows).frame
-    rows = rows.assign(predicted=fit.predict(rows))
-    return rows[np.isfinite(rows["predicted"])]
-
-
 def _constants(fit: Fit, apart: Fit | None) -> str:
     """gamma of each part, jointly and apart."""
     if apart is None:
         return ""
-    known = [(gamma, part) for part, (gamma, _) in PARTS.items() if {gamma} <= {*fit.params} & {*apart.params}]
-    told = (
+    stated = (
         rf"$\gamma_\mathrm{{{part.removeprefix('P_')}}}$ = {fit.params[gamma]:.2f}, apart {apart.params[gamma]:.2f}"
-        for gamma, part in known
+        for part, (gamma, _) in PARTS.items()
+        if gamma in fit.params and gamma in apart.params
     )
-    return "\n" + ";   ".join(told) + " (bits)"
+    return "\n" + ";   ".join(stated) + " (bits)"
 
 
-def _parts(rows: pd.DataFrame) -> np.ndarray:
-    """Which part of each run was in low precision, SEVERAL, or nothing."""
-    below = (rows[list(PARTS)] < FULL_BITS).to_numpy()
-    names = np.array(list(shared.NAMES.values()))[below.argmax(axis=1)]
-    return np.where(below.sum(axis=1) > 1, SEVERAL, np.where(below.any(axis=1), names, ""))
+def draw(data: pd.DataFrame) -> style.Figure:
+    """A panel for each group of runs."""
+    panels = list(dict.fromkeys(data["panel"]))
+    data = data.assign(lowest=data[list(PARTS)].min(axis=1))
+    widths = sorted(data["lowest"].unique())
+    colours = style.colours([b for b in widths if b < FULL_BITS]) | ({FULL_BITS: "0.6"} if FULL_BITS in widths else {})
+    figure, axes = style.lanes(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
+    for panel, kind in zip(axes, panels, strict=True):
+        _panel(panel, kind, shared.at(data, panel=kind), colours)
+    for lowest in axes[-3:]:
+        lowest.tick_params(labelbottom=True)
+    low, high = data[["loss", "predicted"]].min().min(), data[["loss", "predicted"]].max().max()
+    ends = np.array([low, high]) + 0.04 * (high - low) * np.array([-1, 1])
+    axes[0].set(xlim=ends, ylim=ends)
+    for axis in (axes[0].xaxis, axes[0].yaxis):
+        axis.set_major_locator(ticker.MaxNLocator(5))
+    figure.supxlabel("measured loss (nats per token)" + data.attrs["constants"], fontsize=8)
+    figure.supylabel("predicted loss (nats per token)", fontsize=8)
+    handles = style.keys(colours, lambda b: "16 bits" if b >= FULL_BITS else f"{b:g}", marker="o", linestyle="none")
+    look = {"title": "lowest precision in training", "title_fontsize": 7, "columnspacing": 1.2, "handletextpad": 0.2}
+    style.legend(figure, handles, 8, **look)
+    return figure
 
 
-def _panel(axes, kind: str, rows: pd.DataFrame, colours: dict) -> list[dict]:
-    r2, mse = shared.r2(rows["loss"], rows["predicted"]), float(((rows["loss"] - rows["predicted"]) ** 2).mean())
+def _panel(axes, kind: str, rows: pd.DataFrame, colours: dict) -> None:
     axes.set_title(TITLES.get(kind, kind))
     axes.set_box_aspect(1)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=2)
     for bits, group in sorted(rows.groupby("lowest"), reverse=True):
         edge = {"markeredgecolor": "white", "markeredgewidth": 0.3}
         axes.plot(group["loss"], group["predicted"], "o", color=colours[bits], zorder=3, **edge)
-    told = (
+    r2, mse = rows[["r2", "mse"]].iloc[0]
+    stated = (
         f"MSE = {mse:.2g}\nn = {len(rows)}" if np.isnan(r2) else f"$R^2$ = {r2:.3f}\nMSE = {mse:.2g}\nn = {len(rows)}"
     )
-    axes.text(0.04, 0.97, told, transform=axes.transAxes, va="top", fontsize=7, linespacing=1.3)
-    return [
-        {
-            "panel": kind, "N": r.N, "D": r.D, "P_w": r.P_w, "P_a": r.P_a, "P_kv": r.P_kv, "loss": r.loss,
-            "predicted": r.predicted, "r2": r2, "mse": mse,
-        }
-        for r in rows.itertuples()
-    ]  # fmt: skip
+    axes.text(0.04, 0.97, stated, transform=axes.transAxes, va="top", fontsize=7, linespacing=1.3)

@@ -2,26 +2,27 @@
 article that made the paper known beyond its field.
 """
 
+import contextlib
+import dataclasses
 import math
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import magnitude
 from analysis.fitting.fit import Fit
-from analysis.laws.formulas import effective_share, paper_constants
+from analysis.laws.formulas import effective_share
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
 from analysis.planning.plan import plan
 from analysis.report.claims.claim import Claim, Finding
-from analysis.report.claims.tokens import RTN, gap_fit, loss_fit
-from analysis.report.claims.training import ALONE, EACH_ALONE, neff
+from analysis.report.claims.tokens import LAW, RTN, gap_fit, loss_fit
+from analysis.report.claims.training import ALONE, EACH_ALONE, drawn_number, neff
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
-from analysis.report.evidence.numbers import Number, attempt, left_out, of_fit
+from analysis.report.evidence.numbers import Number, attempt, left_out, slope_within
 from analysis.report.evidence.rules import Rule, above, below
 from analysis.report.evidence.studies import with_models
 from analysis.report.evidence.tables import Rows, Tables, ends, full_precision
@@ -71,7 +72,7 @@ def noticeable(tables: Tables) -> Finding:
         numbers={
             "six": found.get((sizes[0], 6.0), nothing),
             "eight": found.get((sizes[0], 8.0), nothing),
-            "gamma_N": attempt(lambda: of_fit(gap_fit(tables), "gamma_N")),
+            "gamma_N": attempt(tables.parameter, LAW, RTN, "gamma_N"),
         },
         grids=(grid,),
         figure=lambda: drawings.by_bits(rows, scatter.loss),
@@ -87,16 +88,16 @@ def small_or_quantized(tables: Tables) -> Finding:
     numbers, cells = {}, {}
     for name, found in pairs.items():
         last = found[(found["bits"] == 3) & (found["tokens"] == found["tokens"].max())]
-        numbers[name] = attempt(lambda last=last: _mean_of(tables, last))
-        numbers[f"{name} grows"] = attempt(lambda found=found: _growth(found[found["bits"] == 3]))
+        numbers[name] = attempt(_mean_of, tables, last)
+        numbers[f"{name} grows"] = attempt(_growth, found[found["bits"] == 3])
         for key, group in found.groupby(["bits", "tokens"]):
             sizes = group.drop_duplicates("N").sort_values("N")
             about = ", ".join(f"{magnitude(r.N)} as {magnitude(r.small)}" for r in sizes.itertuples())
             cells.setdefault(key, {})[name] = (about, _mean_of(tables, group).text)
     nothing = ("", "-")
     lines = [
-        (f"{bits:g}", magnitude(tokens), *told.get("bytes", nothing), told.get("bare", nothing)[1])
-        for (bits, tokens), told in sorted(cells.items())
+        (f"{bits:g}", magnitude(tokens), *cell.get("bytes", nothing), cell.get("bare", nothing)[1])
+        for (bits, tokens), cell in sorted(cells.items())
     ]
     less = "loss, quantized less small"
     grid = Grid(
@@ -113,10 +114,6 @@ def small_or_quantized(tables: Tables) -> Finding:
 
 
 def _models(tables: Tables) -> pd.DataFrame:
-    return tables.once(("models",), lambda: _all_models(tables))
-
-
-def _all_models(tables: Tables) -> pd.DataFrame:
     """Models in 16 bits and quantized per channel, by GPTQ where the table has it, else rounded to nearest; bytes with
     (`bytes`) and without (`bare`) scales and embeddings."""
     asked = Rows(studies=SMALL, ptq=None)
@@ -131,7 +128,7 @@ def _all_models(tables: Tables) -> pd.DataFrame:
 def _pairs(tables: Tables, column: str) -> pd.DataFrame:
     """Each quantized model with the loss (`other`) and the N (`small`) that a model in 16 bits of as many bytes (by
     `column`) has at the same D: between measured ones by the fitted law of the loss, bent through them."""
-    models, fit, found = _models(tables), _fit_of_loss(tables), []
+    models, fit, found = _models(tables), loss_fits(tables).get("loss"), []
     for tokens, group in models.groupby("tokens"):
         sixteen = group[group["bits"] >= FULL_BITS].groupby("N")
         whole = sixteen.agg(size=(column, "mean"), loss=("loss", "mean"), runs=("loss", "size"))
@@ -151,11 +148,11 @@ def _pairs(tables: Tables, column: str) -> pd.DataFrame:
     return rows
 
 
-def _fit_of_loss(tables: Tables) -> Fit | None:
-    try:
-        return loss_fit(tables)
-    except InputError:
-        return None
+def loss_fits(tables: Tables) -> dict[str, Fit]:
+    """The fit of the loss, if there is one."""
+    with contextlib.suppress(InputError):
+        return {"loss": loss_fit(tables)}
+    return {}
 
 
 def _law(fit: Fit | None, sizes: np.ndarray, tokens: float) -> np.ndarray:
@@ -180,9 +177,7 @@ def _growth(found: pd.DataFrame) -> Number:
     """By how much an octave of D moves the difference, each N having a level of its own."""
 
     def measure(part: pd.DataFrame) -> float:
-        x = np.log2(part["tokens"].astype(float))
-        x, y = (v - v.groupby(part["N"]).transform("mean") for v in (x, part["less"]))
-        return float((x * y).sum() / (x**2).sum()) if (x**2).sum() > 0 else math.nan
+        return slope_within(np.log2(part["tokens"].astype(float)), part["less"], part["N"])
 
     return left_out(measure, found, "run_id", unit="nats an octave")
 
@@ -225,17 +220,12 @@ def _cost(fit: Fit, bits: float) -> Number:
         full, low = (effective_share(constants, np.array([b])) for b in (FULL_BITS, bits))
         return bits / FULL_BITS * full / low
 
-    value, paper = (float(ratio(c)[0]) for c in (shared.constants(fit), paper_constants()))
-    ends_ = shared.band(fit, lambda c: -1 / ratio(c))  # no effective parameters is an infinite cost, the lowest here
-    low, high = (
-        (math.nan, math.nan)
-        if ends_ is None
-        else (-1 / float(np.ravel(e)[0]) if np.ravel(e)[0] < 0 else math.inf for e in ends_)
-    )
-    known = None if math.isnan(paper) else paper
-    if math.isnan(value):
-        return Number(value=math.nan, paper=known, note="the law leaves no effective parameters there")
-    return Number(value=value, low=min(low, high), high=max(low, high), paper=known, note="draws of the N_eff fit")
+    # Drawn as -1 / cost: no effective parameters is an infinite cost, the lowest there.
+    share = drawn_number(fit, lambda c: -1 / ratio(c), note="draws of the N_eff fit")
+    low, high = (-1 / end if end < 0 else end if math.isnan(end) else math.inf for end in (share.low, share.high))
+    ends = {"low": min(low, high), "high": max(low, high)} if share.known else {}
+    paper = None if share.paper is None else -1 / share.paper
+    return dataclasses.replace(share, value=-1 / share.value, paper=paper, **ends)
 
 
 def _served(tables: Tables) -> dict[str, Fit]:
@@ -316,12 +306,10 @@ CLAIMS = (
         "model has very many parameters.",
         how="Study `overtraining`, rounded to nearest per channel at the largest D of each N. Noticeable is a gap "
         "above the standard deviation of losses between seeds; asked at the smallest N.",
-        rule=Rule(
-            conditions=(
-                above("six", "the gap at 6 bits less what is noticeable"),
-                below("eight", "the gap at 8 bits less what is noticeable"),
-                above("gamma_N", "gamma_N"),
-            )
+        rule=Rule.of(
+            above("six", "the gap at 6 bits less what is noticeable"),
+            below("eight", "the gap at 8 bits less what is noticeable"),
+            above("gamma_N", "gamma_N"),
         ),
         needs=(("overtraining",),),
         measure=noticeable,
@@ -335,12 +323,10 @@ CLAIMS = (
         how="Studies `small_or_quantized` and `overtraining`: a model quantized per channel (by GPTQ where the table "
         "has it) against one in 16 bits of as many bytes at the same D, scales and 16-bit embeddings counted, and "
         "again without them.",
-        rule=Rule(
-            conditions=(
-                above("bytes", "the loss of 3-bit models less that of small ones of as many bytes, at the most tokens"),
-                above("bare", "the same without scales and embeddings"),
-                above("bytes grows", "what an octave of D adds to it"),
-            ),
+        rule=Rule.of(
+            above("bytes", "the loss of 3-bit models less that of small ones of as many bytes, at the most tokens"),
+            above("bare", "the same without scales and embeddings"),
+            above("bytes grows", "what an octave of D adds to it"),
             meaning="the large quantized model is better, or gets better as D grows",
         ),
         needs=(("small_or_quantized", "overtraining"),),
@@ -355,11 +341,9 @@ CLAIMS = (
         how="From the N_eff law of `weights`, `activations` and `attention`: what a model with all parts at P bits "
         "costs a token, N P, over one in 16 bits with the same loss and tokens. Then the best plan for a budget, "
         "with the tokens that will be served counted.",
-        rule=Rule(
-            conditions=(
-                below("eight", "the cost at 8 bits over that at 16", 1.0),
-                above("four", "the cost at 4 bits over that at 16", 1.0),
-            )
+        rule=Rule.of(
+            below("eight", "the cost at 8 bits over that at 16", 1.0),
+            above("four", "the cost at 4 bits over that at 16", 1.0),
         ),
         needs=EACH_ALONE,
         beside=("joint", "overtraining"),

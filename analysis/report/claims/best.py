@@ -3,6 +3,7 @@
 Secs. 4.3 and 5 of Kumar et al. 2024 (arXiv 2411.04330).
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,7 +16,6 @@ from analysis.figures.after_training.predicted_gap import usable
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
-from analysis.laws.formulas import paper_constants
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
 from analysis.planning.optima import best_bits
@@ -26,6 +26,7 @@ from analysis.report.claims.training import (
     NO_GROWTH,
     TRAINED,
     costs,
+    drawn_number,
     fits_of,
     growth_of_costs,
     neff,
@@ -45,10 +46,10 @@ UNIFIED, PLAIN = "kumar_unified", "kumar_unified_n"
 
 
 def best(tables: Tables) -> Finding:
-    numbers, grids, fits = {"star": attempt(lambda: _star(neff(tables)))}, (), fits_of(tables)
+    numbers, grids, fits = {"star": attempt(_star, tables)}, (), fits_of(tables)
     groups = _budgets(tables) if tables.has("matched") else []
     numbers["winner"] = (
-        Number.none("the table `matched` is missing") if not groups else attempt(lambda: _margin(tables, groups[0]))
+        Number.none("the table `matched` is missing") if not groups else attempt(_margin, tables, groups[0])
     )
     if groups:
         grids = (*(_matched_grid(tables, group) for group in groups), *predictions.beside(tables, "matched"))
@@ -63,14 +64,13 @@ def best(tables: Tables) -> Finding:
     )
 
 
-def _star(fit: Fit) -> Number:
+def _star(tables: Tables) -> Number:
     """P* = argmax F(P)/P with all parts at P bits, from the fitted law (Eq. 7)."""
+    fit = neff(tables)
     if not {*PARTS} <= {*fit.law.variables}:
         raise InputError(f"{fit.law.name} knows {', '.join(p for p in PARTS if p in fit.law.variables)} only")
-    value, paper = (float(best_bits(c)) for c in (shared.constants(fit), paper_constants()))
-    ends = shared.band(fit, lambda c: best_bits(c) * np.ones((1, 1)))
-    low, high = (math.nan, math.nan) if ends is None else (float(np.clip(np.ravel(e)[0], 1.0, FULL_BITS)) for e in ends)
-    return Number(value=value, low=low, high=high, paper=paper, unit="bits", note="draws of the N_eff fit")
+    star = drawn_number(fit, lambda c: np.reshape(best_bits(c), (-1, 1)), unit="bits", note="draws of the N_eff fit")
+    return dataclasses.replace(star, low=np.clip(star.low, 1.0, FULL_BITS), high=np.clip(star.high, 1.0, FULL_BITS))
 
 
 def _budgets(tables: Tables) -> list[pd.DataFrame]:
@@ -105,13 +105,12 @@ def _margin(tables: Tables, group: pd.DataFrame) -> Number:
 def _matched_grid(tables: Tables, group: pd.DataFrame) -> Grid:
     means = group.groupby("P_w").agg(N=("N", "mean"), loss=("loss", "mean"), runs=("loss", "size")).reset_index()
     fits = fits_of(tables)
-    rows = []
-    for r in means.itertuples():
-        law = ""
-        for fit in fits.values():
-            at = {"N": [r.N], "D": [group["D"].iloc[0]], **{p: [r.P_w] for p in PARTS}}
-            law = f"{fit.predict(pd.DataFrame(at))[0]:.4f}"
-        rows.append((f"{r.P_w:g}", magnitude(r.N), f"{r.loss:.4f}", law, f"{r.runs}"))
+    at = means.assign(D=group["D"].iloc[0], **{p: means["P_w"] for p in PARTS})
+    laws = next(([f"{loss:.4f}" for loss in fit.predict(at)] for fit in fits.values()), [""] * len(means))
+    rows = [
+        (f"{r.P_w:g}", magnitude(r.N), f"{r.loss:.4f}", law, f"{r.runs}")
+        for r, law in zip(means.itertuples(), laws, strict=True)
+    ]
     memory = magnitude(float((group["N"] * group["P_w"]).mean()))
     caption = f"N P = {memory} bits, D = {magnitude(group['D'].iloc[0])} tokens; losses in nats a token."
     return Grid(heads=("P", "N", "loss", "foretold by the N_eff law", "runs"), rows=tuple(rows), caption=caption)
@@ -143,15 +142,11 @@ def robust(tables: Tables) -> Finding:
         return rows["gap"].sum() / rows["plain"].sum()
 
     shown = {
-        f"the same from {bits + 1:g} to {bits:g} bits": attempt(
-            lambda bits=bits: left_out(ratio, near[near["P_post"] == bits])
-        )
+        f"the same from {bits + 1:g} to {bits:g} bits": attempt(left_out, ratio, near[near["P_post"] == bits])
         for bits in sorted(near["P_post"].unique())
     }
     shown |= {
-        f"the same {spare:g} bits below training": attempt(
-            lambda spare=spare: left_out(ratio, pairs[pairs["spare"] == spare])
-        )
+        f"the same {spare:g} bits below training": attempt(left_out, ratio, pairs[pairs["spare"] == spare])
         for spare in sorted(pairs["spare"].unique())
         if spare > 1
     }
@@ -193,11 +188,8 @@ def unified(tables: Tables) -> Finding:
     low = {name: group[group["fitted"] & shared.low(group)] for name, group in rows.items()}
     squares = low[UNIFIED][["cluster"]].assign(**{n: (g["gap"] - g["predicted"]) ** 2 for n, g in low.items()})
     r2 = {name: shared.r2(group["gap"], group["predicted"]) for name, group in low.items()}
-    constants = {
-        s: Number(value=fit.params[s], low=fit.interval(s)[0], high=fit.interval(s)[1])
-        for s in ("C_w",)
-        if s in fit.params
-    }
+    interval = dict(zip(("low", "high"), fit.interval("C_w"), strict=True)) if "C_w" in fit.params else {}
+    constants = {"C_w": Number(value=fit.params["C_w"], **interval)} if interval else {}
     near = low[UNIFIED][low[UNIFIED]["P_w"] - low[UNIFIED]["P_post"] <= 1]
     by_width = {
         f"R2 of those at {bits:g} bits": Number.plain(shared.r2(group["gap"], group["predicted"]))
@@ -207,7 +199,7 @@ def unified(tables: Tables) -> Finding:
     return Finding(
         flags={"status": fit.status},
         numbers={
-            "near": attempt(lambda: left_out(lambda rows: rows["predicted"].sum() / rows["gap"].sum(), near)),
+            "near": attempt(left_out, lambda rows: rows["predicted"].sum() / rows["gap"].sum(), near),
             "r2": Number.plain(fit.r2, paper=0.90),
             "low": Number.plain(r2[UNIFIED]),
             "n": left_out(lambda rows: float(np.sqrt(rows[PLAIN].sum() / rows[UNIFIED].sum())), squares),
@@ -235,11 +227,9 @@ CLAIMS = (
         "published constants with their shifts give 7.00.",
         how="P* is where F(P)/P of the fitted N_eff law is largest; study `matched` has runs of equal N P and D, all "
         f"parts at P bits, and asks whether one of {BEST[0]:g} to {BEST[1]:g} bits has the lowest loss.",
-        rule=Rule(
-            conditions=(
-                within("star", "P* of the N_eff law", *BEST),
-                above("winner", f"the lowest loss outside {BEST[0]:g} to {BEST[1]:g} bits less the lowest within"),
-            )
+        rule=Rule.of(
+            within("star", "P* of the N_eff law", *BEST),
+            above("winner", f"the lowest loss outside {BEST[0]:g} to {BEST[1]:g} bits less the lowest within"),
         ),
         needs=(("matched",), *EACH_ALONE),
         measure=best,
@@ -251,13 +241,9 @@ CLAIMS = (
         statement="P* is the same at every budget when N, D and P are chosen together.",
         how="It follows from f(P) that knows neither N nor D: their cost is asked for a slope in D as above. Where "
         "`matched` has several budgets, the same width must win at each.",
-        rule=Rule(
-            conditions=(
-                within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),
-                Told(
-                    number="winners", what="the best width of each budget", yes="the same", no="different", lenient=True
-                ),
-            )
+        rule=Rule.of(
+            within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),
+            Told(number="winners", what="the best width of each budget", yes="the same", no="different", lenient=True),
         ),
         needs=EACH_ALONE,
         beside=("matched",),
@@ -271,9 +257,7 @@ CLAIMS = (
         "gap has a factor `1 - exp(-C_w (P_w - P_post))`, against which a smaller N_eff works.",
         how="Study `robustness`: weights at P_w in training, then at P_post below it. The gap one bit below training "
         "over that of the unquantized twin at the same P_post, summed over pairs.",
-        rule=Rule(
-            conditions=(below("ratio", "the gap one bit below training over that of the unquantized twin", 1.0),)
-        ),
+        rule=Rule.of(below("ratio", "the gap one bit below training over that of the unquantized twin", 1.0)),
         needs=(("robustness", "weights"),),
         measure=robust,
     ),
@@ -285,14 +269,12 @@ CLAIMS = (
         "factors of robustness, with N_eff rather than N.",
         how="The same rows, 3 to 6 bits after training, models trained in 16 bits among them; the law is fitted with "
         "N_eff and with N.",
-        rule=Rule(
-            conditions=(
-                Told(number="status", what="the fit's status", yes="ok", no=""),
-                within("near", "predicted over measured gap one bit below training", 1 / FACTOR, FACTOR),
-                at_least("r2", "R2 of all gaps", 0.8),
-                at_least("low", "R2 of those of models trained in low precision", 0.5),
-                above("n", "the error with N over that with N_eff", 1.0, lenient=True),
-            )
+        rule=Rule.of(
+            Told(number="status", what="the fit's status", yes="ok", no=""),
+            within("near", "predicted over measured gap one bit below training", 1 / FACTOR, FACTOR),
+            at_least("r2", "R2 of all gaps", 0.8),
+            at_least("low", "R2 of those of models trained in low precision", 0.5),
+            above("n", "the error with N over that with N_eff", 1.0, lenient=True),
         ),
         needs=(("robustness", "weights"),),
         measure=unified,

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.report.claims.claim import PAPER, Claim, Finding
-from analysis.report.claims.tokens import RTN, STUDY, fit_notes, gap_fit
+from analysis.report.claims.tokens import LAW, RTN, STUDY, fit_notes, gap_fit
 from analysis.report.evidence import drawings
 from analysis.report.evidence.numbers import Number, attempt, left_out, of_fit
 from analysis.report.evidence.rules import Rule, above, within
@@ -23,20 +23,17 @@ GAUSSIAN = "gaussian"
 METHODS = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
 STEPS = ((3, 4), (4, 5), (5, 6))
 SAME = 0.1  # by how much the logarithm of the factor a bit may differ from one bit to the next
-SATURATED = 0.5  # nats at 3 bits, beyond which gaps no longer follow their law
+LOST_BELOW = 0.5  # nats at 3 bits, beyond which gaps no longer follow their law
 
 
 def size(tables: Tables) -> Finding:
-    channel = attempt(lambda: of_fit(gap_fit(tables), "gamma_N"))
-    blocks = attempt(lambda: of_fit(gap_fit(tables, BLOCKS), "gamma_N"))
-    error = attempt(lambda: of_fit(tables.fit(GAUSSIAN, BOTH), "gamma_N"))
+    asked = (LAW, RTN), (LAW, BLOCKS), (GAUSSIAN, BOTH)
+    channel, blocks, error = (attempt(tables.parameter, law, rows, "gamma_N") for law, rows in asked)
     settings = {"per channel": channel, "blocks of 16": blocks, "by the format's error": error}
     return Finding(
         numbers={"channel": channel, "block": blocks},
         shown={"gamma_N of the law that knows a format by its error on normal values": error},
-        figure=lambda: drawings.forest(
-            {"gamma_N": settings}, references={"gamma_N": {"Kumar et al.": channel.paper, "no effect": 0.0}}
-        ),
+        figure=lambda: drawings.forest({"gamma_N": settings}, {"Kumar et al.": channel.paper, "no effect": 0.0}),
         caption="The exponent of N under both granularities, and with the error of the format told for each N.",
     )
 
@@ -46,11 +43,11 @@ def bits(tables: Tables) -> Finding:
     wide = _by_width(tables)
     numbers = {"gamma_post": of_fit(fit, "gamma_post")}
     for a, b in STEPS:
-        numbers[f"step_{a}"] = attempt(lambda a=a, b=b: left_out(lambda rows: _step(rows, a, b), wide))
+        numbers[f"step_{a}"] = attempt(left_out, lambda rows, a=a, b=b: _step(rows, a, b), wide)
     shown = {f"logarithm of the factor from {a} to {b} bits": numbers[f"step_{a}"] for a, b in STEPS[2:]}
-    bend = attempt(lambda: left_out(lambda rows: _step(rows, 3, 4) - _step(rows, 4, 5), wide))
+    bend = attempt(left_out, lambda rows: _step(rows, 3, 4) - _step(rows, 4, 5), wide)
     shown["that from 3 to 4 bits less that from 5 to 6 bits"] = attempt(
-        lambda: left_out(lambda rows: _step(rows, 3, 4) - _step(rows, 5, 6), wide)
+        left_out, lambda rows: _step(rows, 3, 4) - _step(rows, 5, 6), wide
     )
     quadratic = {f"{a} to {b}": 2 * np.log((2 ** (b - 1) - 1) / (2 ** (a - 1) - 1)) for a, b in STEPS}
     expected = ", ".join(f"{value:.2f} from {name} bits" for name, value in quadratic.items())
@@ -75,7 +72,7 @@ def _by_width(tables: Tables) -> pd.DataFrame:
     wide = rows.pivot_table(index=["cluster", "run_id"], columns="P_post", values="gap").dropna().reset_index()
     if wide.empty:
         raise InputError("no model was quantized to all of 3, 4, 5 and 6 bits")
-    return wide[wide[3.0] < SATURATED]
+    return wide[wide[3.0] < LOST_BELOW]
 
 
 def _step(rows: pd.DataFrame, a: int, b: int) -> float:
@@ -100,14 +97,10 @@ def error(tables: Tables) -> Finding:
 
 
 def quantizers(tables: Tables) -> Finding:
-    numbers = {}
-    for method in METHODS:
-        rows = dataclasses.replace(RTN, ptq=method)
-        numbers[method] = attempt(lambda rows=rows: of_fit(gap_fit(tables, rows), "gamma_D"))
+    rows = {method: dataclasses.replace(RTN, ptq=method) for method in METHODS}
+    numbers = {method: attempt(tables.parameter, LAW, rows[method], "gamma_D") for method in METHODS}
     shown = {
-        f"{symbol} by {name}": attempt(
-            lambda symbol=symbol, method=method: of_fit(gap_fit(tables, dataclasses.replace(RTN, ptq=method)), symbol)
-        )
+        f"{symbol} by {name}": attempt(tables.parameter, LAW, rows[method], symbol)
         for symbol in ("gamma_N", "gamma_post")
         for method, name in METHODS.items()
     }
@@ -129,12 +122,7 @@ CLAIMS = (
         how="Study `overtraining`. With one scale a channel the rounding error itself grows with the fan-in, which "
         "pulls gamma_N down as models get wider; blocks of 16 weights have the same error at every width, and both "
         f"are asked. A third law, `{GAUSSIAN}`, is told the error of each format at each N.",
-        rule=Rule(
-            conditions=(
-                above("block", "gamma_N with blocks of 16"),
-                above("channel", "gamma_N with one scale a channel"),
-            )
-        ),
+        rule=Rule.of(above("block", "gamma_N with blocks of 16"), above("channel", "gamma_N with one scale a channel")),
         needs=(STUDY,),
         measure=size,
     ),
@@ -144,14 +132,12 @@ CLAIMS = (
         source=f"{PAPER}, Eq. 2 and Table 2 (gamma_post 0.59 bits)",
         statement="Each bit less multiplies delta_PTQ by the same factor, about 5.4.",
         how="Study `overtraining`: the factor between neighbouring widths over all models that lose less than "
-        f"{SATURATED:g} nats at 3 bits, paired by model. An exponential has one factor; it may change by {SAME:g} in "
+        f"{LOST_BELOW:g} nats at 3 bits, paired by model. An exponential has one factor; it may change by {SAME:g} in "
         "its logarithm from one bit to the next.",
-        rule=Rule(
-            conditions=(
-                above("step_3", "the logarithm of the factor from 3 to 4 bits"),
-                above("step_4", "the logarithm of the factor from 4 to 5 bits"),
-                within("bend", "the logarithm of the factor from 3 to 4 bits less that from 4 to 5 bits", -SAME, SAME),
-            )
+        rule=Rule.of(
+            above("step_3", "the logarithm of the factor from 3 to 4 bits"),
+            above("step_4", "the logarithm of the factor from 4 to 5 bits"),
+            within("bend", "the logarithm of the factor from 3 to 4 bits less that from 4 to 5 bits", -SAME, SAME),
         ),
         needs=(STUDY,),
         measure=bits,
@@ -164,7 +150,7 @@ CLAIMS = (
         "of the format on normal values, whatever the format: kappa = 1 in `delta_PTQ = C_T D^gamma_D / N^gamma_N "
         "sigma2^kappa`.",
         how="Study `overtraining`, rounded to integers of 3 to 6 bits with one scale a tensor, a channel or a block.",
-        rule=Rule(conditions=(within("kappa", "kappa", 0.8, 1.25),)),
+        rule=Rule.of(within("kappa", "kappa", 0.8, 1.25)),
         needs=(STUDY,),
         measure=error,
     ),
@@ -174,7 +160,7 @@ CLAIMS = (
         source=f"{PAPER}, Appendix F, Figs. 10 and 11",
         statement="GPTQ, AWQ and rounding to nearest lose more with more tokens alike.",
         how="Study `overtraining`, per channel, the law fitted to each quantizer alone.",
-        rule=Rule(conditions=tuple(above(method, f"gamma_D by {name}") for method, name in METHODS.items())),
+        rule=Rule.of(*tuple(above(method, f"gamma_D by {name}") for method, name in METHODS.items())),
         needs=(STUDY,),
         measure=quantizers,
     ),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from analysis.errors import InputError
 from analysis.figures.style import Drawn
 from analysis.report.document.blocks import Grid
-from analysis.report.evidence.numbers import Number, brief
+from analysis.report.evidence.numbers import Number
 from analysis.report.evidence.rules import Rule
 from analysis.report.evidence.tables import Tables
 from analysis.report.verdicts import NOT_DECIDABLE, NOT_RUN
@@ -84,8 +84,8 @@ class Outcome:
             worst = next((i for i, met in enumerate(self.met) if met == "open"), 0)
         condition = self.claim.rule.conditions[worst]
         found = self.finding.numbers.get(condition.number)
-        told = found.text if found is not None else self.finding.flags.get(condition.number, "not told")
-        line = f"{condition.what}: {told}"
+        value = found.text if found is not None else self.finding.flags.get(condition.number, "not told")
+        line = f"{condition.what}: {value}"
         return f"{line} ({found.note})" if found is not None and not found.known and found.note else line
 
 
@@ -112,7 +112,7 @@ def judge(claim: Claim, tables: Tables, earlier: Mapping[str, Outcome]) -> Outco
         finding = claim.measure(tables)
     except InputError as fault:
         return Outcome(
-            claim=claim, verdict=NOT_DECIDABLE, finding=Finding(), why=f"the table does not tell it: {brief(fault)}"
+            claim=claim, verdict=NOT_DECIDABLE, finding=Finding(), why=f"the table does not tell it: {fault.brief}"
         )
     verdict, met = claim.rule.judge(finding.numbers, finding.flags)
     drawn, notes = None, finding.notes
@@ -120,6 +120,6 @@ def judge(claim: Claim, tables: Tables, earlier: Mapping[str, Outcome]) -> Outco
         try:
             drawn = finding.figure()
         except InputError as fault:
-            notes = (*notes, f"No figure: {brief(fault)}.")
+            notes = (*notes, f"No figure: {fault.brief}.")
     finding = dataclasses.replace(finding, notes=notes)
     return Outcome(claim=claim, verdict=verdict, finding=finding, met=tuple(met), drawn=drawn)

@@ -21,17 +21,16 @@ from analysis.report.evidence.numbers import (
     Number,
     attempt,
     difference,
-    left_out,
     mean,
-    of_fit,
-    of_logs,
     of_slope,
     quotient,
+    ratio_of_sums,
+    slope_within,
     spread,
 )
 from analysis.report.evidence.rules import Rule, above, below, within
 from analysis.report.evidence.studies import with_models
-from analysis.report.evidence.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision, log_gaps
 
 FORMATS = Rows(studies=with_models("formats"), granularity=None, family=None)
 KINDS = {
@@ -45,15 +44,6 @@ ALIKE = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
 PYTHON, ENGLISH = Rows(studies=("overtraining",)), Rows(studies=("corpus",))
 
 
-def telling(tables: Tables, asked: Rows) -> pd.DataFrame:
-    """Gaps above zero at 3 and 4 bits of models trained in 16 bits, with their logarithm."""
-    rows = ends(full_precision(tables.rows(asked)))
-    rows = rows[rows["P_post"].isin(TELLING) & (rows["gap"] > 0) & (rows["gap"] < SATURATED)]
-    if rows.empty:
-        raise InputError("no gaps at 3 or 4 bits")
-    return rows.assign(log=np.log(rows["gap"].astype(float)))
-
-
 # ---- formats and granularity ----
 
 
@@ -64,8 +54,8 @@ def formats(tables: Tables) -> Finding:
     base = _at_four(rows, *KINDS["int4"])
     for name, kind in KINDS.items():
         own = _at_four(rows, *kind)
-        numbers[name] = attempt(lambda own=own: _slope(rows, own))
-        ratio = attempt(lambda own=own: of_logs(_paired(own, base)))
+        numbers[name] = attempt(_slope, rows, own)
+        ratio = attempt(_paired, own, base)
         bits = (own["bytes"] - base["bytes"].reindex(own.index)).mean() if len(own) else math.nan
         size = float(own["N"].mean()) if len(own) else math.nan
         more = f"{8 * bits / size:+.2f}" if bits == bits else "-"
@@ -83,20 +73,18 @@ def formats(tables: Tables) -> Finding:
     )
     shown = {
         "kappa of the law that knows a format by its error, all formats": attempt(
-            lambda: of_fit(tables.fit("gaussian", FORMATS), "kappa")
+            tables.parameter, "gaussian", FORMATS, "kappa"
         ),
         "its R2": attempt(lambda: Number.plain(tables.fit("gaussian", FORMATS).r2)),
         "gamma_w of weights trained in float formats": attempt(
-            lambda: of_fit(tables.fit("kumar_floating_point", FORMATS), "gamma_w")
+            tables.parameter, "kumar_floating_point", FORMATS, "gamma_w"
         ),
     }
     return Finding(
         numbers=numbers,
         shown=shown,
         grids=(grid, *_in_training(tables)),
-        figure=lambda: drawings.forest(
-            {"slope of ln delta_PTQ in ln D": numbers}, references={"slope of ln delta_PTQ in ln D": {"flat": 0.0}}
-        ),
+        figure=lambda: drawings.forest({"slope of ln delta_PTQ in ln D": numbers}, {"flat": 0.0}),
         caption="How the gap grows with D in each format at 4 bits.",
     )
 
@@ -134,25 +122,18 @@ def _slope(rows: pd.DataFrame, own: pd.DataFrame) -> Number:
 
 
 def _paired(own: pd.DataFrame, base: pd.DataFrame) -> Number:
-    """Logarithm of the ratio of the summed gaps of the same models."""
-    both = own[["cluster", "gap"]].assign(base=base["gap"].reindex(own.index)).dropna()
-
-    def measure(part: pd.DataFrame) -> float:
-        sums = part["gap"].sum(), part["base"].sum()
-        return math.log(sums[0] / sums[1]) if min(sums) > 0 else math.nan
-
-    return left_out(measure, both)
+    """The summed gaps over those of the same models."""
+    return ratio_of_sums(own[["cluster", "gap"]].assign(base=base["gap"].reindex(own.index)).dropna(), "gap", "base")
 
 
 def granularity(tables: Tables) -> Finding:
-    rows = telling(tables, GRAINS)
+    rows = log_gaps(tables.rows(GRAINS))
     wide = rows.pivot_table(index=["cluster", "run_id", "P_post"], columns="granularity_post", values="gap")
     if not {"channel", "block16"} <= set(wide):
         raise InputError("expected gaps per channel and in blocks of 16")
     lines = []
     for grain in wide.columns:
-        both = wide[[grain, "channel"]].dropna() if grain != "channel" else pd.DataFrame()
-        ratio = Number.plain(1.0) if both.empty else attempt(lambda both=both: of_logs(_log_ratio(both)))
+        ratio = Number.plain(1.0) if grain == "channel" else attempt(_over_channel, wide, grain)
         lines.append((f"`{grain}`", f"{int(wide[grain].notna().sum())}", ratio.text))
     grid = Grid(
         heads=("granularity", "rows", "gap over that per channel"),
@@ -160,44 +141,41 @@ def granularity(tables: Tables) -> Finding:
         caption="Integers of 3 and 4 bits, paired by model and width.",
     )
     blocks = dataclasses.replace(GRAINS, granularity="block16")
-    growth = attempt(lambda: of_fit(tables.fit("kumar_ptq", blocks), "gamma_D"))
+    growth = attempt(tables.parameter, "kumar_ptq", blocks, "gamma_D")
     return Finding(
-        numbers={"ratio": of_logs(_log_ratio(wide[["block16", "channel"]].dropna())), "gamma_D": growth},
+        numbers={"ratio": _over_channel(wide, "block16"), "gamma_D": growth},
         grids=(grid,),
         figure=lambda: FIGURES["quantizers"](tables.rows(dataclasses.replace(GRAINS, ptq="rtn")), {}),
         caption="The gap at 3 and 4 bits by granularity, means over seeds.",
     )
 
 
-def _log_ratio(both: pd.DataFrame) -> Number:
-    one, other = both.columns
-    return left_out(lambda part: math.log(part[one].sum() / part[other].sum()), both.reset_index())
+def _over_channel(wide: pd.DataFrame, grain: str) -> Number:
+    return ratio_of_sums(wide[[grain, "channel"]].dropna().reset_index(), grain, "channel")
 
 
 # ---- other text, seeds, rates and arithmetic ----
 
 
 def corpus(tables: Tables) -> Finding:
-    english = telling(tables, ENGLISH)
+    english = log_gaps(tables.rows(ENGLISH))
     cells = set(zip(english["N"], english["tokens"], strict=True))
     sizes = sorted(english["N"].unique())
     python = tables.rows(PYTHON)
     python = python[[pair in cells for pair in zip(python["N"], python["tokens"], strict=True)]]
 
     def slope(frame: pd.DataFrame) -> Number:
-        found = local_slopes("kumar_ptq", frame[frame["N"].isin(sizes)], bits=(min(TELLING), max(TELLING)))
+        found = local_slopes("kumar_ptq", frame[frame["N"].isin(sizes)], bits=(min(CLEAR_WIDTHS), max(CLEAR_WIDTHS)))
         return of_slope(found.constant, found.units)
 
-    one, other = attempt(lambda: slope(tables.rows(ENGLISH))), attempt(lambda: slope(python))
+    one, other = attempt(slope, tables.rows(ENGLISH)), attempt(slope, python)
     names = ", ".join(sorted(tables.frames["corpus"]["corpus"].astype(str).unique()))
     found = {"English": one, "Python": other}
     return Finding(
         numbers={"english": one, "ratio": quotient(one, other)},
         shown={"slope on Python, the same N and D": other, "English less Python": difference(one, other)},
         notes=(f"Corpora of the study: {names}.",),
-        figure=lambda: drawings.forest(
-            {"slope of ln delta_PTQ in ln D": found}, references={"slope of ln delta_PTQ in ln D": {"flat": 0.0}}
-        ),
+        figure=lambda: drawings.forest({"slope of ln delta_PTQ in ln D": found}, {"flat": 0.0}),
         caption="Growth with D at 3 and 4 bits on both texts.",
     )
 
@@ -207,9 +185,7 @@ def seeds(tables: Tables) -> Finding:
     if not tables.has("overtraining"):
         growth = Number.none("not run yet: `make sweep S=overtraining`")
     else:
-        growth = attempt(
-            lambda: of_fit(tables.fit("kumar_ptq", Rows(studies=("overtraining",))), "gamma_D").scaled(math.log(2))
-        )
+        growth = attempt(lambda: tables.parameter("kumar_ptq", PYTHON, "gamma_D").scaled(math.log(2)))
     gap = spread(scatter.gap, scatter.freedom)
     return Finding(
         numbers={"octave": quotient(growth, gap)},
@@ -219,7 +195,7 @@ def seeds(tables: Tables) -> Finding:
             "rise of ln delta_PTQ in an octave of D": growth,
         },
         figure=lambda: drawings.spread_of_seeds(
-            telling(tables, Rows(studies=("seeds",) if tables.has("seeds") else ("overtraining",)))
+            log_gaps(tables.rows(Rows(studies=("seeds",) if tables.has("seeds") else ("overtraining",))))
         ),
         caption="Gaps of runs that differ in their seeds alone.",
     )
@@ -241,8 +217,11 @@ def learning_rate(tables: Tables) -> Finding:
         rows=tuple(lines),
         caption="The peak learning rate with the lowest loss, by size and tokens.",
     )
-    rows = telling(tables, asked)
-    slopes = [_rate_slope(part) for _, part in rows.groupby(["N", "tokens"])]
+    rows = log_gaps(tables.rows(asked))
+    slopes = [
+        slope_within(np.log(part["lr_peak"].astype(float)), part["log"], part["P_post"])
+        for _, part in rows.groupby(["N", "tokens"])
+    ]
     return Finding(
         numbers={"slope": mean(slopes, what="sizes and token counts")},
         grids=(grid,),
@@ -261,13 +240,6 @@ def _vertex(means: pd.Series) -> str:
     return f"{math.exp(-b / (2 * a)):.2g}"
 
 
-def _rate_slope(rows: pd.DataFrame) -> float:
-    """d ln gap / d ln rate at one N and D, with a level for each width."""
-    x, y = np.log(rows["lr_peak"].astype(float)), rows["log"]
-    x, y = (v - v.groupby(rows["P_post"]).transform("mean") for v in (x, y))
-    return float((x * y).sum() / (x**2).sum()) if (x**2).sum() > 0 else math.nan
-
-
 def dtype(tables: Tables) -> Finding:
     frame = tables.rows(Rows(studies=("dtype",)))
     found = sorted(frame["dtype"].dropna().unique())
@@ -275,21 +247,16 @@ def dtype(tables: Tables) -> Finding:
         raise InputError(f"expected runs in two dtypes, found {', '.join(found)}")
     keys = ["N", "tokens", "seed_init", "seed_data"]
     base = ends(frame[frame["ptq"].isna()]).pivot_table(index=keys, columns="dtype", values="loss").dropna()
-    gaps = telling(tables, Rows(studies=("dtype",)))
+    gaps = log_gaps(tables.rows(Rows(studies=("dtype",))))
     gaps = gaps.pivot_table(index=[*keys, "P_post"], columns="dtype", values="log").dropna()
     one, other = found
     logs = (gaps[one] - gaps[other]).groupby(keys).mean()
-    numbers = {
-        "loss": mean(base[one] - base[other], unit="nats", what="pairs"),
-        "gap": mean(logs, what="pairs"),
-    }
+    numbers = {"loss": mean(base[one] - base[other], unit="nats", what="pairs"), "gap": mean(logs, what="pairs")}
     names = {"loss (nats)": numbers["loss"], "ln delta_PTQ": numbers["gap"]}
     return Finding(
         numbers=numbers,
         reading=f"{one} less {other}.",
-        figure=lambda: drawings.forest(
-            {k: {f"{one} less {other}": v} for k, v in names.items()}, references={k: {"none": 0.0} for k in names}
-        ),
+        figure=lambda: drawings.forest({k: {f"{one} less {other}": v} for k, v in names.items()}, {"none": 0.0}),
         caption="What the arithmetic of matmuls changes, paired by seed.",
     )
 
@@ -302,7 +269,7 @@ CLAIMS = (
         "in integers",
         statement="What holds for integers holds for floating-point and microscaling formats.",
         how="Studies `formats` and `overtraining`: the slope of ln delta_PTQ in ln D at 4 bits in each format.",
-        rule=Rule(conditions=tuple(above(name, f"the slope in {name}") for name in KINDS)),
+        rule=Rule.of(*tuple(above(name, f"the slope in {name}") for name in KINDS)),
         needs=(("formats", "overtraining"),),
         measure=formats,
     ),
@@ -313,11 +280,9 @@ CLAIMS = (
         statement="Granularity changes how much is lost, not that more tokens lose more.",
         how="Studies `granularity` and `overtraining`: gaps at 3 and 4 bits in blocks of 16 over those per channel, "
         "paired by model, and gamma_D in blocks.",
-        rule=Rule(
-            conditions=(
-                below("ratio", "the gap in blocks of 16 over that per channel", 1.0),
-                above("gamma_D", "gamma_D in blocks of 16"),
-            )
+        rule=Rule.of(
+            below("ratio", "the gap in blocks of 16 over that per channel", 1.0),
+            above("gamma_D", "gamma_D in blocks of 16"),
         ),
         needs=(("granularity", "overtraining"),),
         measure=granularity,
@@ -329,11 +294,9 @@ CLAIMS = (
         statement="The law is not one of a corpus.",
         how="Study `corpus`: English prose at sizes and token counts of `overtraining`; the slope of ln delta_PTQ in "
         f"ln D at 3 and 4 bits on both, alike within a factor of {ALIKE['corpus']:g}.",
-        rule=Rule(
-            conditions=(
-                above("english", "the slope on English"),
-                within("ratio", "that slope over the one on Python", 1 / ALIKE["corpus"], ALIKE["corpus"]),
-            )
+        rule=Rule.of(
+            above("english", "the slope on English"),
+            within("ratio", "that slope over the one on Python", 1 / ALIKE["corpus"], ALIKE["corpus"]),
         ),
         needs=(("corpus",), ("overtraining",)),
         measure=corpus,
@@ -345,7 +308,7 @@ CLAIMS = (
         statement="One run a cell is enough to see how the gap depends on N, D and bits.",
         how="Study `seeds` (or the repeated cells of `overtraining`): what one octave of D adds to ln delta_PTQ, "
         "over the standard deviation of ln delta_PTQ between seeds at 3 and 4 bits.",
-        rule=Rule(conditions=(above("octave", "an octave's rise over the scatter between seeds", 1.0),)),
+        rule=Rule.of(above("octave", "an octave's rise over the scatter between seeds", 1.0)),
         needs=(("seeds", "overtraining"),),
         measure=seeds,
     ),
@@ -357,7 +320,7 @@ CLAIMS = (
         statement="The law of the gap knows no learning rate.",
         how="Study `learning_rate`: the slope of ln delta_PTQ at 3 and 4 bits in ln of the peak rate at equal N and "
         f"D; sizes and token counts are the units, and {ALIKE['rate']:g} is as good as none.",
-        rule=Rule(conditions=(within("slope", "the slope of ln delta_PTQ in ln rate", -ALIKE["rate"], ALIKE["rate"]),)),
+        rule=Rule.of(within("slope", "the slope of ln delta_PTQ in ln rate", -ALIKE["rate"], ALIKE["rate"])),
         needs=(("learning_rate",),),
         measure=learning_rate,
     ),
@@ -367,11 +330,9 @@ CLAIMS = (
         source="this project, whose other studies use bf16 matmuls",
         statement="The precision of the matmuls that training is simulated with is not part of the result.",
         how="Study `dtype`: the same runs with float32 and with bf16 matmuls, paired by seed.",
-        rule=Rule(
-            conditions=(
-                within("loss", "the difference of losses in nats", -ALIKE["loss"], ALIKE["loss"]),
-                within("gap", "the difference of ln delta_PTQ at 3 and 4 bits", -ALIKE["gap"], ALIKE["gap"]),
-            )
+        rule=Rule.of(
+            within("loss", "the difference of losses in nats", -ALIKE["loss"], ALIKE["loss"]),
+            within("gap", "the difference of ln delta_PTQ at 3 and 4 bits", -ALIKE["gap"], ALIKE["gap"]),
         ),
         needs=(("dtype",),),
         measure=dtype,

@@ -17,9 +17,9 @@ from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
 from analysis.report.evidence.contrasts import NAMES, Trunk, contrasts, trunks
-from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_slope, quotient
+from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_slope, quotient, slope_within
 from analysis.report.evidence.rules import Rule, above, below, within
-from analysis.report.evidence.tables import SATURATED, TELLING, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, log_gaps
 
 SCHEDULE = Rows(studies=("schedule",))
 COSINE = Rows(studies=("overtraining", "schedule"), where="schedule == 'cosine'")
@@ -65,12 +65,12 @@ def _usual(tables: Tables, size: float, found: list[Trunk]) -> float:
     return float(np.median(sorted({t.lr for t in found if size == t.N})))
 
 
-def told(tables: Tables, arm: str) -> dict[str, Number]:
+def contrasts_of(tables: Tables, arm: str) -> dict[str, Number]:
     """Each contrast's mean over the trunks of an arm."""
 
     def make() -> dict[str, Number]:
         each = pd.DataFrame([contrasts(trunk) for trunk in arms(tables)[arm]])
-        return {name: attempt(lambda name=name: mean(each[name], what="trunks")) for name in NAMES}
+        return {name: attempt(mean, each[name], what="trunks") for name in NAMES}
 
     return tables.once(("arm", arm), make)
 
@@ -81,7 +81,7 @@ def main_arm(tables: Tables) -> dict[str, Number]:
     Raises:
         InputError: the study has no trunk.
     """
-    return told(tables, next(iter(arms(tables))))
+    return contrasts_of(tables, next(iter(arms(tables))))
 
 
 def cosine(tables: Tables) -> Number:
@@ -89,12 +89,12 @@ def cosine(tables: Tables) -> Number:
     sizes = sorted({t.N for group in arms(tables).values() for t in group})
     rows = tables.rows(COSINE)
     rows = rows[rows["N"].isin(sizes)]
-    found = local_slopes("kumar_ptq", rows, bits=(min(TELLING), max(TELLING)))
+    found = local_slopes("kumar_ptq", rows, bits=(min(CLEAR_WIDTHS), max(CLEAR_WIDTHS)))
     return of_slope(found.constant, found.units)
 
 
 def share(tables: Tables) -> Finding:
-    found, usual = main_arm(tables), attempt(lambda: cosine(tables))
+    found, usual = main_arm(tables), attempt(cosine, tables)
     S = quotient(found["K2"], usual)
     return Finding(
         numbers={"S": S},
@@ -119,7 +119,7 @@ def _reading(number: Number, large: str, small: str, both: str) -> str:
 
 def _arms_grid(tables: Tables) -> Grid:
     groups = arms(tables)
-    found = {name: told(tables, name) for name in groups}
+    found = {name: contrasts_of(tables, name) for name in groups}
     rows = tuple(
         (k, what, *(numbers[k].text if numbers[k].known else "-" for numbers in found.values()))
         for k, what in NAMES.items()
@@ -129,103 +129,99 @@ def _arms_grid(tables: Tables) -> Grid:
     return Grid(heads=("", "contrast", *heads), rows=rows, caption=caption)
 
 
-def before_decay(tables: Tables) -> Finding:
-    found = main_arm(tables)
-    return Finding(
-        numbers={"K2": found["K2"]},
-        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K4", "K1")},
-        figure=lambda: FIGURES["schedules"](tables.rows(Rows(studies=("schedule", "overtraining"))), {}),
-        caption="The gap under each schedule that has models of one size at several token counts.",
-    )
+def contrast(decides: str, beside: tuple[str, ...], caption: str, title: str = "", drawn: tuple[str, ...] = ()):
+    """What a claim about one contrast of the main arm measures: it `decides`, others stand `beside` it; a figure with
+    this title and caption shows those `drawn`, or the gap under each schedule."""
+
+    def measure(tables: Tables) -> Finding:
+        found = main_arm(tables)
+        reference = "flat" if title.startswith("slope") else "none"
+        return Finding(
+            numbers={decides: found[decides]},
+            shown={f"{k}: {NAMES[k]}": found[k] for k in beside},
+            figure=lambda: (
+                drawings.forest({title: {k: found[k] for k in drawn}}, {reference: 0.0})
+                if drawn
+                else FIGURES["schedules"](tables.rows(Rows(studies=("schedule", "overtraining"))), {})
+            ),
+            caption=caption,
+        )
+
+    return measure
 
 
-def decay(tables: Tables) -> Finding:
-    found = main_arm(tables)
-    return Finding(
-        numbers={"K3": found["K3"]},
-        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K6", "K5")},
-        figure=lambda: drawings.forest(
-            {"difference of ln delta_PTQ": {k: found[k] for k in ("K3", "K6", "K5")}},
-            references={"difference of ln delta_PTQ": {"none": 0.0}},
-        ),
-        caption="Decayed less trunk at equal tokens (K3) and at equal loss (K6), re-warmed less decayed (K5).",
-    )
-
-
-def constant_rate(tables: Tables) -> Finding:
-    found = main_arm(tables)
-    slopes = {k: found[k] for k in ("K1", "K1 late", "K7", "K2", "K4")}
-    return Finding(
-        numbers={"K1": found["K1"]},
-        shown={f"{k}: {NAMES[k]}": found[k] for k in ("K1 late", "K7")},
-        figure=lambda: drawings.forest(
-            {"slope of ln delta_PTQ": slopes}, references={"slope of ln delta_PTQ": {"flat": 0.0}}
-        ),
-        caption="Slopes in tokens: on the trunk, late on it, while a lower rate is held, before and with the decay.",
-    )
-
-
-def averages(tables: Tables) -> Finding:
-    found = main_arm(tables)
-    return Finding(
-        numbers={"AD": found["AD"]},
-        shown={f"{k}: {NAMES[k]}": found[k] for k in ("A3", "A6", "A2", "AL")},
-        figure=lambda: drawings.forest(
-            {"difference of ln delta_PTQ": {k: found[k] for k in ("A3", "A6", "AD", "K3")}},
-            references={"difference of ln delta_PTQ": {"none": 0.0}},
-        ),
-        caption="A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over "
-        "the same tokens (AD); a decay less the trunk (K3).",
-    )
+SLOPE, DIFFERENCE = "slope of ln delta_PTQ", "difference of ln delta_PTQ"
+before_decay = contrast(
+    "K2", ("K4", "K1"), "The gap under each schedule that has models of one size at several token counts."
+)
+decay = contrast(
+    "K3",
+    ("K6", "K5"),
+    "Decayed less trunk at equal tokens (K3) and at equal loss (K6), re-warmed less decayed (K5).",
+    DIFFERENCE,
+    ("K3", "K6", "K5"),
+)
+constant_rate = contrast(
+    "K1",
+    ("K1 late", "K7"),
+    "Slopes in tokens: on the trunk, late on it, while a lower rate is held, before and with the decay.",
+    SLOPE,
+    ("K1", "K1 late", "K7", "K2", "K4"),
+)
+averages = contrast(
+    "AD",
+    ("A3", "A6", "A2", "AL"),
+    "A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over the same "
+    "tokens (AD); a decay less the trunk (K3).",
+    DIFFERENCE,
+    ("A3", "A6", "AD", "K3"),
+)
 
 
 # ---- the optimizer's memory ----
 
 
 def memory(tables: Tables) -> Finding:
-    by_decay = attempt(lambda: _of_tau(tables, DECAYS, "weight_decay", _share))
-    by_batch = attempt(lambda: _of_tau(tables, BATCHES, "batch_tokens", _share))
+    weight_decay, batch = (DECAYS, "weight_decay", "batch_tokens"), (BATCHES, "batch_tokens", "weight_decay")
+    share = attempt(_of_tau, tables, *weight_decay, lambda gamma, chi: -chi / gamma)
     exponent = "slope of ln delta_PTQ in ln tau at equal D, from"
     return Finding(
-        numbers={"Q": by_decay},
+        numbers={"Q": share},
         shown={
-            "Q from the batch": by_batch,
-            f"{exponent} weight decay": attempt(lambda: _of_tau(tables, DECAYS, "weight_decay", _exponent)),
-            f"{exponent} the batch": attempt(lambda: _of_tau(tables, BATCHES, "batch_tokens", _exponent)),
-            "slope of ln delta_PTQ in ln D without weight decay": attempt(lambda: _slope_without(tables)),
+            "Q from the batch": attempt(_of_tau, tables, *batch, lambda gamma, chi: -chi / gamma),
+            f"{exponent} weight decay": attempt(_of_tau, tables, *weight_decay, lambda gamma, chi: chi),
+            f"{exponent} the batch": attempt(_of_tau, tables, *batch, lambda gamma, chi: chi),
+            "slope of ln delta_PTQ in ln D without weight decay": attempt(_slope_without, tables),
         },
         reading=LONGER
-        if by_decay.sure and by_decay.high < -DECAY
-        else _reading(by_decay, "D / tau counts.", "Tokens count.", "Both count."),
+        if share.sure and share.high < -DECAY
+        else _reading(share, "D / tau counts.", "Tokens count.", "Both count."),
         figure=lambda: FIGURES["memory"](tables.rows(DECAYS), {}),
         caption="The gap against D and against D / tau, by weight decay; the axis that counts brings lines together.",
     )
 
 
 def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
-    """Gaps at the telling widths above zero, of sizes that the first of the studies has."""
-    sizes = tables.pooled(asked.studies[:1])["N"].unique()
-    rows = ends(full_precision(tables.rows(asked)))
-    rows = rows[rows["N"].isin(sizes) & rows["P_post"].isin(TELLING)]
-    rows = rows[(rows["gap"] > 0) & (rows["gap"] < SATURATED)]
-    return rows.assign(log=np.log(rows["gap"].astype(float)), level=rows["N"].astype(str) + rows["P_post"].astype(str))
+    """Logarithms of gaps, of sizes that the first of the studies has; `level`: one N and width."""
+    rows = tables.rows(asked)
+    rows = log_gaps(rows[rows["N"].isin(tables.pooled(asked.studies[:1])["N"].unique())])
+    return rows.assign(level=rows["N"].astype(str) + rows["P_post"].astype(str), log_D=np.log(rows["D"].astype(float)))
 
 
-def _of_tau(tables: Tables, asked: Rows, varied: str, measure: Callable[[float, float], float]) -> Number:
+def _of_tau(tables: Tables, asked: Rows, varied: str, other: str, measure: Callable[[float, float], float]) -> Number:
     """What `measure` makes of gamma and chi in ln delta = level(N, bits) + gamma ln D + chi ln tau, from runs that
-    differ in `varied` and D."""
+    differ in `varied` and D, at the most frequent value of the `other`."""
     if not tables.has(asked.studies[0]):
         raise InputError(f"not run yet: `make sweep S={asked.studies[0]}`")
     rows = _memory_rows(tables, asked)
     rows = rows[np.isfinite(rows["tau"].astype(float))]
-    other = {"weight_decay": "batch_tokens", "batch_tokens": "weight_decay"}[varied]
     rows = rows[rows[other] == rows[other].mode().iloc[0]]
     if rows[varied].nunique() < 2 or rows["tokens"].nunique() < 2:
         raise InputError(f"the runs have one {varied}, or one D")
+    rows = rows.assign(log_tau=np.log(rows["tau"].astype(float)))
 
     def of_part(part: pd.DataFrame) -> float:
-        x = np.column_stack([np.log(part["D"].astype(float)), np.log(part["tau"].astype(float))])
-        both = pd.DataFrame(x, index=part.index).assign(y=part["log"])
+        both = part[["log_D", "log_tau", "log"]]
         centred = (both - both.groupby(part["level"]).transform("mean")).to_numpy()
         found, _, rank, _ = np.linalg.lstsq(centred[:, :2], centred[:, 2], rcond=1e-6)
         return measure(*found) if rank == 2 else math.nan
@@ -233,26 +229,12 @@ def _of_tau(tables: Tables, asked: Rows, varied: str, measure: Callable[[float, 
     return left_out(of_part, rows, "run_id")
 
 
-def _share(gamma: float, chi: float) -> float:
-    return -chi / gamma
-
-
-def _exponent(gamma: float, chi: float) -> float:
-    return chi
-
-
 def _slope_without(tables: Tables) -> Number:
     rows = _memory_rows(tables, DECAYS)
     rows = rows[rows["weight_decay"] == 0]
     if rows["tokens"].nunique() < 2:
         raise InputError("no runs without weight decay at two D")
-
-    def measure(part: pd.DataFrame) -> float:
-        x, y = np.log(part["D"].astype(float)), part["log"]
-        x, y = (v - v.groupby(part["level"]).transform("mean") for v in (x, y))
-        return float((x * y).sum() / (x**2).sum()) if (x**2).sum() > 0 else math.nan
-
-    return left_out(measure, rows, "run_id")
+    return left_out(lambda part: slope_within(part["log_D"], part["log"], part["level"]), rows, "run_id")
 
 
 CROSSED = (
@@ -273,8 +255,8 @@ CLAIMS = (
         how=CROSSED
         + "S is the slope of ln delta_PTQ in ln D_b at fixed D_d (K2), over gamma_D of cosine runs of the same "
         f"sizes at 3 and 4 bits: above {TOKENS:g} tokens do it, below {DECAY:g} decay does, between both do.",
-        rule=Rule(
-            conditions=(above("S", "S = K2 / gamma_D under cosine", TOKENS),),
+        rule=Rule.of(
+            above("S", "S = K2 / gamma_D under cosine", TOKENS),
             meaning=f"below {TOKENS:g}; decay alone if below {DECAY:g}",
         ),
         needs=(("schedule",),),
@@ -287,7 +269,7 @@ CLAIMS = (
         source=f"{PAPER}, Sec. 3 and Appendix G",
         statement="Tokens have an effect of their own.",
         how=AGAIN + "K2 alone.",
-        rule=Rule(conditions=(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d"),)),
+        rule=Rule.of(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d")),
         needs=(("schedule",),),
         beside=("overtraining",),
         measure=before_decay,
@@ -300,7 +282,7 @@ CLAIMS = (
         how=AGAIN
         + "K3: ln delta_PTQ at the end of a decay less that of its trunk at equal tokens; K6, the same at equal "
         "loss, tells whether it is more than that decayed models are better ones.",
-        rule=Rule(conditions=(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens"),)),
+        rule=Rule.of(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens")),
         needs=(("schedule",),),
         measure=decay,
     ),
@@ -312,7 +294,7 @@ CLAIMS = (
         how=AGAIN
         + "K1: the slope of ln delta_PTQ in ln D along trunks; late: beyond twice the optimizer's memory tau = "
         "batch / (rate x weight decay).",
-        rule=Rule(conditions=(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT),)),
+        rule=Rule.of(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT)),
         needs=(("schedule",),),
         measure=constant_rate,
     ),
@@ -326,7 +308,7 @@ CLAIMS = (
         + "From the same snapshots the trunk's rate is kept, and the weights are averaged over as many tokens as a "
         "decay takes. AD: ln delta_PTQ of the mean less that of the decay; A3 and A6: of the mean less the trunk at "
         "equal tokens and at equal loss.",
-        rule=Rule(conditions=(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens"),)),
+        rule=Rule.of(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens")),
         needs=(("schedule",),),
         measure=averages,
     ),
@@ -338,8 +320,8 @@ CLAIMS = (
         how="Studies `weight_decay` and `batch` beside `overtraining`: tau = batch / (rate x weight decay) varies at "
         "equal D. Q is the share of the growth in ln D that goes against ln tau: 0 if D counts, 1 if D / tau does, "
         "below 0 if at equal D a longer memory makes the gap larger.",
-        rule=Rule(
-            conditions=(within("Q", "Q from weight decay", -DECAY, DECAY),),
+        rule=Rule.of(
+            within("Q", "Q from weight decay", -DECAY, DECAY),
             meaning=f"D / tau alone if above {TOKENS:g}; neither if below {-DECAY:g}",
         ),
         needs=(("weight_decay",),),

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import style
-from analysis.figures.after_training.predicted_gap import side_by_side
+from analysis.figures.after_training import predicted_gap
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
@@ -19,6 +18,7 @@ from analysis.fitting.options import Options
 from analysis.fitting.selection import applicable_rows
 from analysis.laws.registry import LAWS
 from analysis.planning.alternatives import drawn, from_draws
+from analysis.planning.choose_law import FULL_LAWS
 from analysis.planning.optima import critical_tokens
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
@@ -49,8 +49,8 @@ def growth(tables: Tables) -> Finding:
     for bits in WIDTHS:
         within_width = found.widths.get(float(bits))
         reason = found.skipped.get(float(bits), "no gaps at this width were fitted")
-        told = Number.none(reason) if within_width is None else of_slope(within_width.constant, within_width.units)
-        numbers[f"slope_{bits}"] = dataclasses.replace(told, paper=fit.law.published["gamma_D"])
+        slope = Number.none(reason) if within_width is None else of_slope(within_width.constant, within_width.units)
+        numbers[f"slope_{bits}"] = dataclasses.replace(slope, paper=fit.law.published["gamma_D"])
     return Finding(
         numbers=numbers,
         shown={"C_T (with b = 0)": of_fit(fit, "C_T")},
@@ -89,25 +89,23 @@ def held_out(tables: Tables) -> Finding:
         top = frame[symbol].max()
         try:
             fit = tables.fit(LAW, dataclasses.replace(RTN, where=f"{symbol} < {float(top)!r}"))
-            rows = _told(frame, fit)
+            rows = _predicted(frame, fit)
             unseen = rows[rows[symbol] == top]
             numbers[symbol] = _ratio(unseen, fit)
             shown |= {
-                f"the same at the largest {symbol} and {bits:g} bits": attempt(
-                    lambda group=group, fit=fit: _ratio(group, fit)
-                )
+                f"the same at the largest {symbol} and {bits:g} bits": attempt(_ratio, group, fit)
                 for bits, group in unseen.groupby("P_post")
             }
             panels[symbol] = rows.assign(fitted=(rows[symbol] < top) & rows["fitted"])
             notes.append(f"Fitted to {symbol} < {magnitude(top)}, it foretells {symbol} = {magnitude(top)}.")
         except InputError as fault:
-            numbers[symbol] = Number.none(fault)
+            numbers[symbol] = Number.none(fault.brief)
     titles = {symbol: f"largest {symbol} not seen" for symbol in panels}
 
     def figure() -> Drawn:
         if not panels:
             raise InputError("no part of the table can be held out")
-        return style.styled(side_by_side)(panels, titles)
+        return Drawn.of(predicted_gap.draw, predicted_gap.side_by_side(panels, titles))
 
     return Finding(
         numbers=numbers,
@@ -119,7 +117,7 @@ def held_out(tables: Tables) -> Finding:
     )
 
 
-def _told(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
+def _predicted(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
     """Rows of the widths that are fitted, with `predicted`, whether that is within the law's reach (`fitted`)."""
     rows = frame.assign(predicted=fit.predict(frame), gap_se=frame["gap_se"].fillna(0.0))
     default = Options()
@@ -153,11 +151,7 @@ def _ratio(rows: pd.DataFrame, fit: Fit) -> Number:
 def loss_fit(tables: Tables) -> Fit:
     """The law of the loss in 16 bits: with an exponent each for N and D, or one for both where the table has too few
     sizes."""
-    rows = Rows(studies=STUDY)
-    try:
-        return tables.fit("chinchilla", rows)
-    except InputError:
-        return tables.fit("chinchilla_tied", rows)
+    return tables.first_fit(FULL_LAWS, RTN)
 
 
 def law_critical(tables: Tables, N: float, bits: float) -> Number:
@@ -171,8 +165,8 @@ def law_critical(tables: Tables, N: float, bits: float) -> Number:
     values = critical_tokens(made[0].constants, N, bits, gap=made[1].constants)
     if not np.isfinite(values[0]):
         raise InputError("the fitted gap does not grow with D: more tokens never hurt")
-    told = from_draws(values, all(m.sure for m in made), max(m.reach for m in made))
-    return Number(value=told.value, low=told.low, high=told.high, note="draws of both laws")
+    estimate = from_draws(values, all(m.sure for m in made), max(m.reach for m in made))
+    return Number(value=estimate.value, low=estimate.low, high=estimate.high, note="draws of both laws")
 
 
 def turning(tables: Tables) -> Finding:
@@ -180,7 +174,7 @@ def turning(tables: Tables) -> Finding:
     most = asked_of(found)
     chosen = scatter.around(most.rise, most.sd, asked=len(most.tried) - 1)
     usual = tables.rows(RTN)["weight_decay"].mode().iloc[0]
-    new = attempt(lambda: again(tables, most, usual))
+    new = attempt(again, tables, most, usual)
     where = f"at N = {magnitude(most.N)} and {most.bits:g} bits, "
     where += f"lowest at D = {magnitude(most.least)} of {magnitude(most.tried[0])} to {magnitude(most.tried[-1])}"
     rows = [_line(tables, low) for low in found]
@@ -195,21 +189,19 @@ def turning(tables: Tables) -> Finding:
         numbers={"rise": new if new.known else chosen},
         shown={
             "the same on the seeds that chose the D": chosen,
-            "on new seeds without weight decay": attempt(lambda: again(tables, most, 0.0)),
+            "on new seeds without weight decay": attempt(again, tables, most, 0.0),
         },
         reading=f"That is {where}.",
         grids=(grid,),
-        figure=lambda: drawings.turning(
-            tables, RTN, found, lambda low: attempt(lambda: law_critical(tables, low.N, low.bits))
-        ),
+        figure=lambda: drawings.turning(tables, RTN, found, lambda low: attempt(law_critical, tables, low.N, low.bits)),
         caption="Loss after quantization against D; a ring marks the lowest mean, the bar the fitted law's D_crit.",
     )
 
 
 def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
     scatter = tables.scatter()
-    law = attempt(lambda: law_critical(tables, low.N, low.bits))
-    told = f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]" if law.sure else law.text
+    law = attempt(law_critical, tables, low.N, low.bits)
+    critical = f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]" if law.sure else law.text
     edge = "" if low.inside else " (the last)"
     tried = f"{magnitude(low.tried[0])} to {magnitude(low.tried[-1])}"
     rise = scatter.around(low.rise, low.sd).text
@@ -220,22 +212,22 @@ def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
         f"{magnitude(low.least)}{edge}",
         digits(low.least / low.N),
         rise,
-        told,
+        critical,
     )
 
 
 def law_agrees(tables: Tables) -> Finding:
     most = asked_of(lowest(tables, RTN))
-    law = attempt(lambda: law_critical(tables, most.N, most.bits))
+    law = attempt(law_critical, tables, most.N, most.bits)
     if not law.known:
-        told = law
+        octaves = law
     elif not most.inside:
-        told = Number.none(f"the loss at {most.bits:g} bits is still lowest at the last D")
+        octaves = Number.none(f"the loss at {most.bits:g} bits is still lowest at the last D")
     else:
-        octaves = [math.log2(v / most.least) if v > 0 else math.nan for v in (law.value, law.low, law.high)]
-        told = Number(value=octaves[0], low=octaves[1], high=octaves[2], unit="octaves", note=law.note)
+        logs = [math.log2(v / most.least) if v > 0 else math.nan for v in (law.value, law.low, law.high)]
+        octaves = Number(value=logs[0], low=logs[1], high=logs[2], unit="octaves", note=law.note)
     name = f"D_crit of the law at N = {magnitude(most.N)}, {most.bits:g} bits, in millions of tokens"
-    return Finding(numbers={"octaves": told}, shown={name: law.scaled(1e-6)})
+    return Finding(numbers={"octaves": octaves}, shown={name: law.scaled(1e-6)})
 
 
 def fit_notes(fit: Fit) -> tuple[str, ...]:
@@ -256,14 +248,12 @@ CLAIMS = (
         "weights rounded to nearest per channel. The law is fitted to gaps in linear space with an error model; the "
         "slope within each width is told without the law, from how the gap at equal N changes from one D to the "
         "next. The sign is asked; the paper's exponent stands beside ours.",
-        rule=Rule(
-            conditions=(
-                above("gamma_D", "gamma_D"),
-                above("slope_3", "the slope of ln delta_PTQ in ln D within 3 bits"),
-                above("slope_4", "the slope within 4 bits"),
-                above("slope_5", "the slope within 5 bits", lenient=True),
-                above("slope_6", "the slope within 6 bits", lenient=True),
-            )
+        rule=Rule.of(
+            above("gamma_D", "gamma_D"),
+            above("slope_3", "the slope of ln delta_PTQ in ln D within 3 bits"),
+            above("slope_4", "the slope within 4 bits"),
+            above("slope_5", "the slope within 5 bits", lenient=True),
+            above("slope_6", "the slope within 6 bits", lenient=True),
         ),
         needs=(STUDY,),
         measure=growth,
@@ -276,12 +266,10 @@ CLAIMS = (
         how="The same rows. Bits alone explain most of a gap, so R2 is told within each width; a square of ln D "
         "beside its slope tests whether the slope is the same at all D (`constant` takes an interval that rules out "
         "a change by half of the slope in an octave).",
-        rule=Rule(
-            conditions=(
-                Told(number="constant", what="the slope in ln D", yes="constant", no="not constant"),
-                at_least("r2_3", "R2 within 3 bits", 0.5),
-                at_least("r2_4", "R2 within 4 bits", 0.5),
-            )
+        rule=Rule.of(
+            Told(number="constant", what="the slope in ln D", yes="constant", no="not constant"),
+            at_least("r2_3", "R2 within 3 bits", 0.5),
+            at_least("r2_4", "R2 within 4 bits", 0.5),
         ),
         needs=(STUDY,),
         measure=one_power,
@@ -293,10 +281,8 @@ CLAIMS = (
         statement="The law of the gap is meant for models beyond those that it was fitted to.",
         how="The same rows, once without the largest N and once without the largest D. What was held out is foretold; "
         f"the sum of what is foretold may be off the measured one by a factor of {FACTOR:g}.",
-        rule=Rule(
-            conditions=tuple(
-                within(s, f"foretold over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N")
-            )
+        rule=Rule.of(
+            *tuple(within(s, f"foretold over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N"))
         ),
         needs=(STUDY,),
         measure=held_out,
@@ -312,8 +298,8 @@ CLAIMS = (
         "at 3 bits of the N with the most tokens a parameter, on new seeds (study `weight_decay`, at the same weight "
         "decay); without them on the seeds that chose the D, with an interval corrected for how many it was chosen "
         "from.",
-        rule=Rule(
-            conditions=(above("rise", "the rise of the loss at 3 bits from its lowest D to the last one"),),
+        rule=Rule.of(
+            above("rise", "the rise of the loss at 3 bits from its lowest D to the last one"),
             meaning="the loss at 3 bits still falls at the last D tried",
         ),
         needs=(STUDY,),
@@ -327,9 +313,7 @@ CLAIMS = (
         statement="D_crit follows from the law of the loss and the law of the gap.",
         how="D_crit of our fitted laws against the minimum that was found without them, at the same N and width. D "
         f"comes in octaves, so that {OCTAVES:g} octaves are as good as none.",
-        rule=Rule(
-            conditions=(within("octaves", "D_crit of the laws over the D found, in octaves", -OCTAVES, OCTAVES),)
-        ),
+        rule=Rule.of(within("octaves", "D_crit of the laws over the D found, in octaves", -OCTAVES, OCTAVES)),
         needs=(STUDY,),
         measure=law_agrees,
     ),

@@ -6,7 +6,7 @@ that of the unquantized run with the same everything else, paired over windows.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -74,16 +74,17 @@ def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
     return alone[alone[part] == bits].groupby("cell")["gap_qat"].mean()
 
 
+def mean_cost(costs: pd.Series) -> Number:
+    return mean(costs, unit="nats", what="models")
+
+
 def neff(tables: Tables) -> Fit:
     """The N_eff law on runs with a part or several in low precision, per tensor, and all unquantized ones.
 
     Raises:
         InputError: it cannot be fitted.
     """
-    try:
-        return tables.fit(LOW_LAWS[0], WITH_BASE)
-    except InputError:
-        return tables.fit(LOW_LAWS[1], WITH_BASE)
+    return tables.first_fit(LOW_LAWS, WITH_BASE)
 
 
 def capacity(tables: Tables) -> Finding:
@@ -91,17 +92,12 @@ def capacity(tables: Tables) -> Finding:
     numbers, shown = {}, {}
     for part, bits in LOWEST.items():
         low, middle = at_width(rows, part, bits), at_width(rows, part, MIDDLE)
-        numbers[part] = attempt(lambda low=low: mean(low, unit="nats", what="models"))
-        numbers[f"{part} falls"] = attempt(
-            lambda low=low, middle=middle: mean((low - middle).dropna(), unit="nats", what="models")
-        )
-    fit = None
-    try:
-        fit = neff(tables)
-    except InputError as fault:
-        numbers["r2"] = Number.none(fault)
+        numbers[part] = attempt(mean_cost, low)
+        numbers[f"{part} falls"] = attempt(mean_cost, low - middle)
+    fits = fits_of(tables)
+    fit = next(iter(fits.values()), None)
+    numbers["r2"] = attempt(lambda: Number.plain(_r2_of_costs(rows, neff(tables))))
     if fit is not None:
-        numbers["r2"] = attempt(lambda: Number.plain(_r2_of_costs(rows, fit)))
         shown = {s: of_fit(fit, s) for pair in PARTS.values() for s in pair if s in fit.params}
         for bits in (3, 4, 6, 8):
             shown |= {f"N_eff/N at {bits} bits of {shared.NAMES[part]}": _share(fit, part, bits) for part in PARTS}
@@ -109,7 +105,7 @@ def capacity(tables: Tables) -> Finding:
         numbers=numbers,
         shown=shown,
         notes=() if fit is None else fit_notes(fit),
-        figure=lambda: FIGURES["capacity"](tables.rows(TENSOR), {fit.law.name: fit} if fit else {}),
+        figure=lambda: FIGURES["capacity"](tables.rows(TENSOR), fits),
         caption="The share of N that low precision leaves; points by Eq. 30 with the fitted A and alpha.",
     )
 
@@ -122,17 +118,22 @@ def _share(fit: Fit, part: str, bits: float) -> Number:
     def share(constants) -> np.ndarray:
         return effective_share(constants, {part: np.array([bits])}) / effective_share(constants, {part: FULL_BITS})
 
-    value, ends = float(share(shared.constants(fit))[0]), shared.band(fit, share)
-    paper = float(share(paper_constants())[0])
+    number = drawn_number(fit, share, note="draws of the fit")
+    return dataclasses.replace(number, low=max(number.low, 0.0))
+
+
+def drawn_number(fit: Fit, measure: Callable[[Mapping], np.ndarray], *, note: str, unit: str = "") -> Number:
+    """What `measure` (1,) makes of a fit's constants, with an interval from its draws, beside the paper's constants."""
+    value, paper = (float(np.ravel(measure(c))[0]) for c in (shared.constants(fit), paper_constants()))
+    paper = None if math.isnan(paper) else paper
     if math.isnan(value):
         return Number(value=math.nan, note="the law leaves no effective parameters there", paper=paper)
-    low, high = (math.nan, math.nan) if ends is None else (float(e[0]) for e in ends)
-    return Number(
-        value=value, low=max(low, 0.0), high=high, paper=None if math.isnan(paper) else paper, note="draws of the fit"
-    )
+    ends = shared.band(fit, measure)
+    low, high = (math.nan, math.nan) if ends is None else (float(np.ravel(end)[0]) for end in ends)
+    return Number(value=value, low=low, high=high, paper=paper, note=note, unit=unit)
 
 
-def _foretold(rows: pd.DataFrame, fit: Fit, c: Mapping | None = None) -> np.ndarray:
+def predicted_costs(rows: pd.DataFrame, fit: Fit, c: Mapping | None = None) -> np.ndarray:
     """What the law, with its own constants or with `c`, says low precision costs each run."""
     c = shared.constants(fit) if c is None else c
     widths = {part: rows[part].to_numpy(float) for part in PARTS if part in fit.law.variables}
@@ -143,9 +144,7 @@ def _foretold(rows: pd.DataFrame, fit: Fit, c: Mapping | None = None) -> np.ndar
 def _r2_of_costs(rows: pd.DataFrame, fit: Fit) -> float:
     known = rows[[p for p in PARTS if p not in fit.law.variables]]
     rows = rows[(known >= FULL_BITS).all(axis=1)]
-    predicted = _foretold(rows, fit)
-    told = np.isfinite(predicted)
-    return shared.r2(rows.loc[told, "gap_qat"], predicted[told])
+    return _r2(rows["gap_qat"], predicted_costs(rows, fit))
 
 
 def same_at_every_D(tables: Tables) -> Finding:
@@ -203,25 +202,19 @@ def _order(tables: Tables, chosen: Rows) -> Finding:
     cost = {part: at_width(rows, part, EQUAL) for part in PARTS}
 
     def paired(one: str, other: str) -> Number:
-        return attempt(lambda: mean((cost[one] - cost[other]).dropna(), unit="nats", what="models"))
+        return attempt(mean_cost, cost[one] - cost[other])
 
-    shown = {
-        f"cost of {EQUAL}-bit {shared.NAMES[part]}": attempt(
-            lambda part=part: mean(cost[part], unit="nats", what="models")
-        )
-        for part in PARTS
-    }
-    named = {shared.NAMES[part]: shown[f"cost of {EQUAL}-bit {shared.NAMES[part]}"] for part in PARTS}
+    named = {shared.NAMES[part]: attempt(mean_cost, cost[part]) for part in PARTS}
     title = f"cost of {EQUAL} bits (nats)"
 
     def figure() -> Drawn:
         if chosen is TENSOR:
-            return drawings.forest({title: named}, references={title: {"none": 0.0}})
+            return drawings.forest({title: named}, {"none": 0.0})
         return FIGURES["granularity"](tables.rows(TRAINED), {})
 
     return Finding(
         numbers={"a-w": paired("P_a", "P_w"), "w-kv": paired("P_w", "P_kv")},
-        shown=shown,
+        shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
         figure=figure,
         caption="What low precision of one part costs, mean over models."
         if chosen is TENSOR
@@ -233,16 +226,14 @@ def product(tables: Tables) -> Finding:
     fit = neff(tables)
     frame = tables.rows(WITH_BASE)
     rows, apart = rows_of(fit.law, fit.filter, frame).frame.reset_index(drop=True), tables.fit(fit.law.name, APART)
-    several = rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()]
-    r2 = {name: _r2(made, several) for name, made in (("product", apart), ("joint", fit))}
-    gaps = costs(tables)
-    gaps = gaps[((gaps[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()].reset_index(drop=True)
-    gaps = gaps.assign(foretold=_foretold(gaps, apart))
-    gaps = gaps[np.isfinite(gaps["foretold"])]
-    ratio = left_out(lambda r: r["foretold"].sum() / r["gap_qat"].sum(), gaps, "run_id")
-    total = gaps["foretold"].sum()
-    law = Number(value=1.0)
-    ends = shared.band(apart, lambda c: _foretold(gaps, apart, c).sum(-1, keepdims=True))
+    several = _several(rows)
+    r2 = {name: _r2(several["loss"], f.predict(several)) for name, f in (("product", apart), ("joint", fit))}
+    gaps = _several(costs(tables)).reset_index(drop=True)
+    gaps = gaps.assign(predicted=predicted_costs(gaps, apart))
+    gaps = gaps[np.isfinite(gaps["predicted"])]
+    ratio = left_out(lambda r: r["predicted"].sum() / r["gap_qat"].sum(), gaps, "run_id")
+    total, law = gaps["predicted"].sum(), Number(value=1.0)
+    ends = shared.band(apart, lambda c: predicted_costs(gaps, apart, c).sum(-1, keepdims=True))
     if ends is not None:
         low, high = (float(end[0]) for end in ends)
         law = Number(value=1.0, low=total / high, high=total / low if low > 0 else math.inf)
@@ -261,10 +252,14 @@ def product(tables: Tables) -> Finding:
     )
 
 
-def _r2(fit: Fit, rows: pd.DataFrame) -> float:
-    predicted = fit.predict(rows)
-    told = np.isfinite(predicted)
-    return shared.r2(rows.loc[told, "loss"], predicted[told])
+def _several(rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs with several parts in low precision."""
+    return rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()]
+
+
+def _r2(measured: pd.Series, predicted: np.ndarray) -> float:
+    known = np.isfinite(predicted)
+    return shared.r2(measured[known], predicted[known])
 
 
 CLAIMS = (
@@ -278,15 +273,13 @@ CLAIMS = (
         "per channel, activations and KV cache per tensor, each run beside its unquantized twin. Costs first; gamma "
         "and n come from a fit of the loss, runs of `overtraining` in 16 bits among them; E is not told well at this "
         "scale.",
-        rule=Rule(
-            conditions=(
-                *(above(p, f"the cost of {b}-bit {shared.NAMES[p]}") for p, b in LOWEST.items()),
-                *(
-                    above(f"{p} falls", f"the cost of {b}-bit {shared.NAMES[p]} less that of {MIDDLE}-bit ones")
-                    for p, b in LOWEST.items()
-                ),
-                at_least("r2", "R2 of the costs by the N_eff law", 0.8),
-            )
+        rule=Rule.of(
+            *(above(p, f"the cost of {b}-bit {shared.NAMES[p]}") for p, b in LOWEST.items()),
+            *(
+                above(f"{p} falls", f"the cost of {b}-bit {shared.NAMES[p]} less that of {MIDDLE}-bit ones")
+                for p, b in LOWEST.items()
+            ),
+            at_least("r2", "R2 of the costs by the N_eff law", 0.8),
         ),
         needs=EACH_ALONE,
         beside=("joint", "overtraining"),
@@ -299,7 +292,7 @@ CLAIMS = (
         statement="f(P) knows neither N nor D, so that low precision costs the same loss however many tokens follow.",
         how="The same studies: how the cost of one part at 4 bits or fewer changes from the least to the most tokens "
         "at one N, as d ln cost / d ln D, mean over widths; parts are the units.",
-        rule=Rule(conditions=(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),)),
+        rule=Rule.of(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH)),
         needs=EACH_ALONE,
         measure=same_at_every_D,
     ),
@@ -310,11 +303,9 @@ CLAIMS = (
         statement="In the paper's setting (weights per channel, activations and KV cache per tensor) activations "
         "lose most at equal bits and the KV cache is insensitive down to 4 or 5 bits.",
         how=f"The same studies at {EQUAL} bits, paired by size, tokens and seed.",
-        rule=Rule(
-            conditions=(
-                above("a-w", f"the cost of {EQUAL}-bit activations less that of weights"),
-                above("w-kv", f"the cost of {EQUAL}-bit weights less that of the KV cache"),
-            )
+        rule=Rule.of(
+            above("a-w", f"the cost of {EQUAL}-bit activations less that of weights"),
+            above("w-kv", f"the cost of {EQUAL}-bit weights less that of the KV cache"),
         ),
         needs=EACH_ALONE,
         measure=order,
@@ -325,11 +316,7 @@ CLAIMS = (
         source=f"{PAPER}, Appendix I, Fig. 13",
         statement="Activations are more sensitive at equal granularity, too.",
         how="The same, with one scale a token for activations and KV cache (which also cannot look at other tokens).",
-        rule=Rule(
-            conditions=(
-                above("a-w", f"the cost of {EQUAL}-bit activations per token less that of weights per channel"),
-            )
-        ),
+        rule=Rule.of(above("a-w", f"the cost of {EQUAL}-bit activations per token less that of weights per channel")),
         needs=(("weights",), ("activations",)),
         measure=fine_order,
     ),
@@ -340,11 +327,9 @@ CLAIMS = (
         statement="Fits of one part at a time, multiplied, foretell runs with several parts in low precision.",
         how="Study `joint`, quasi-random (P_w, P_a, P_kv), foretold by an N_eff law that was fitted to runs with at "
         "most one part in low precision.",
-        rule=Rule(
-            conditions=(
-                at_least("r2", "R2 of the loss of runs with several parts", 0.8),
-                within("ratio", "foretold over measured cost of all of them", 0.8, 1.25),
-            )
+        rule=Rule.of(
+            at_least("r2", "R2 of the loss of runs with several parts", 0.8),
+            within("ratio", "foretold over measured cost of all of them", 0.8, 1.25),
         ),
         needs=(("joint",), *EACH_ALONE),
         beside=("overtraining",),

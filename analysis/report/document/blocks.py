@@ -7,6 +7,7 @@ Text may hold `code` between backticks, **strong words** and [links](#anchor); s
 import base64
 import dataclasses
 import io
+import itertools
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -18,12 +19,11 @@ DPI = 170
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heading:
-    """Of level 1 to 3; those of level 2 and 3 are in the table of contents, unless `listed` is off."""
+    """Of level 1 to 3; those of level 2 and 3 are in the table of contents."""
 
     level: int
     text: str
     anchor: str
-    listed: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,14 +82,26 @@ class Document:
     blocks: tuple[Block, ...]
 
     @property
-    def contents(self) -> list[Heading]:
-        return [b for b in self.blocks if isinstance(b, Heading) and b.level > 1 and b.listed]
+    def sections(self) -> list[tuple[Heading, list[Heading]]]:
+        """The table of contents: headings of level 2, each with those of level 3 below it."""
+        found: list[tuple[Heading, list[Heading]]] = []
+        for block in self.blocks:
+            if isinstance(block, Heading) and block.level == 2:
+                found.append((block, []))
+            elif isinstance(block, Heading) and block.level == 3:
+                found[-1][1].append(block)
+        return found
 
     @property
-    def around_contents(self) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-        """What stands before and after the table of contents: it comes before the first section."""
-        first = next((i for i, b in enumerate(self.blocks) if isinstance(b, Heading) and b.level > 1), len(self.blocks))
-        return self.blocks[:first], self.blocks[first:]
+    def opening(self) -> list[Block]:
+        """What stands before the table of contents: all that comes before the first section."""
+        first = [section for section, _ in self.sections[:1]]
+        return list(itertools.takewhile(lambda block: block not in first, self.blocks))
+
+    @property
+    def body(self) -> tuple[Block, ...]:
+        """What stands after it."""
+        return self.blocks[len(self.opening) :]
 
     @property
     def pictures(self) -> list[Picture]:

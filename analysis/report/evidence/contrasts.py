@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.report.evidence.tables import SATURATED, TELLING, full_precision
+from analysis.report.evidence.numbers import finite, slope_within
+from analysis.report.evidence.tables import CLEAR_WIDTHS, LOG_GAP_BELOW, full_precision
 
 BEYOND = 1.05
 MEMORIES = 2.0  # tokens over tau beyond which the optimizer has forgotten its start
@@ -72,12 +73,12 @@ def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     ln delta for each of the telling widths (NaN where a gap is zero or less, or has saturated)."""
     frame = full_precision(frame)
     base = frame[frame["ptq"].isna()]
-    after = frame[frame["P_post"].isin(TELLING) & (frame["gap"] > 0) & (frame["gap"] < SATURATED)]
+    after = frame[frame["P_post"].isin(CLEAR_WIDTHS) & (frame["gap"] > 0) & (frame["gap"] < LOG_GAP_BELOW)]
     logs = after.assign(log=np.log(after["gap"].astype(float)))
     wide = logs.pivot_table(index=["run_id", "tokens_seen"], columns="P_post", values="log").reset_index()
     columns = ["run_id", "parent_id", "N", "D", "tokens_seen", "loss", "schedule", "lr_peak", "lr_end", "decay_tokens"]
     found = base[[*columns, "weight_decay", "tau", "seed_init"]].merge(wide, on=["run_id", "tokens_seen"], how="left")
-    lacking = {bits: np.nan for bits in TELLING if bits not in found}
+    lacking = {bits: np.nan for bits in CLEAR_WIDTHS if bits not in found}
     return found.assign(**{str(k): v for k, v in lacking.items()}).rename(columns={str(b): b for b in lacking})
 
 
@@ -104,13 +105,13 @@ def _trunk(run_id: str, root: pd.Series, runs: pd.DataFrame, points: pd.DataFram
 
 def contrasts(trunk: Trunk) -> dict[str, float]:
     """Each contrast of `NAMES`, NaN where the trunk does not tell it."""
-    told = [dict(_of_width(trunk, bits)) for bits in TELLING]
-    return {name: _average([found[name] for found in told]) for name in NAMES}
+    widths = [dict(_of_width(trunk, bits)) for bits in CLEAR_WIDTHS]
+    return {name: _average([of_width[name] for of_width in widths]) for name in NAMES}
 
 
 def _average(values) -> float:
-    found = [v for v in values if math.isfinite(v)]
-    return float(np.mean(found)) if found else math.nan
+    known = finite(list(values))
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _of_width(trunk: Trunk, bits: float) -> Iterator[tuple[str, float]]:
@@ -142,23 +143,13 @@ def _of_branches(path: pd.DataFrame, ends: pd.DataFrame, bits: float) -> tuple[f
 
 def slope(tokens: pd.Series, logs: pd.Series) -> float:
     """Of a straight line through ln delta in ln D; NaN with fewer than two token counts."""
-    told = np.isfinite(logs.to_numpy(float))
-    x, y = np.log(tokens.to_numpy(float)[told]), logs.to_numpy(float)[told]
-    return _line(x - x.mean(), y) if len(x) > 1 else math.nan
+    y = logs.astype(float).dropna()
+    return slope_within(np.log(tokens[y.index].astype(float)), y, pd.Series(0, y.index)) if len(y) > 1 else math.nan
 
 
 def _within(rows: pd.DataFrame, group: str, tokens: str, bits: float) -> float:
     """One slope in ln of the column `tokens` for all groups of rows, which have levels of their own."""
-    if rows.empty:
-        return math.nan
-    x, y = np.log(rows[tokens].astype(float)), rows[bits].astype(float)
-    centred = [values - values.groupby(rows[group]).transform("mean") for values in (x, y)]
-    return _line(centred[0].to_numpy(), centred[1].to_numpy())
-
-
-def _line(x: np.ndarray, y: np.ndarray) -> float:
-    square = float(np.sum(x**2))
-    return float(np.sum(x * y)) / square if square > 1e-9 else math.nan
+    return slope_within(np.log(rows[tokens].astype(float)), rows[bits], rows[group]) if len(rows) else math.nan
 
 
 def _at(path: pd.DataFrame, tokens: float, bits: float) -> float:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.fit import Fit
 from analysis.laws.law import FULL_BITS
 from analysis.report.evidence.contrasts import Trunk
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.tables import TELLING, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision
 from analysis.report.evidence.turning_points import Lowest
 
 GREY = "0.45"
@@ -23,10 +23,8 @@ LOOKS = ("-", style.DASHES, ":", "-.")
 
 
 @style.styled
-def forest(
-    panels: Mapping[str, Mapping[str, Number]], *, references: Mapping[str, Mapping[str, float | None]] | None = None
-) -> style.Drawn:
-    """Numbers with their intervals, a line each, by panel; vertical lines at `references` by panel and name.
+def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, float | None]) -> style.Drawn:
+    """Numbers with their intervals, a line each, by panel; vertical lines at `references` by name.
 
     Raises:
         InputError: not one number is known.
@@ -41,7 +39,7 @@ def forest(
     figure, axes = style.canvas(1, columns, width=min(style.PAGE, width), height=1.0 + 0.27 * most)
     plotted = []
     for panel, (title, numbers) in zip(axes[0], known.items(), strict=True):
-        for i, (name, value) in enumerate((references or {}).get(title, {}).items()):
+        for i, (name, value) in enumerate(references.items()):
             if value is not None and np.isfinite(value):
                 panel.axvline(value, color=GREY, linestyle=LOOKS[(i + 1) % 4], linewidth=0.9, label=name, zorder=2)
         for place, (name, n) in enumerate(reversed(numbers.items())):
@@ -76,36 +74,34 @@ def turning(tables: Tables, rows: Rows, found: Sequence[Lowest], law: Callable[[
     """Loss after quantization against D, a panel a width, a line an N; rings at the lowest means, bars at the D_crit of
     the fitted laws."""
     frame = ends(full_precision(tables.rows(rows)))
-    widths, sizes = sorted({low.bits for low in found}), sorted({low.N for low in found})
-    looks = style.looks(sizes)
+    widths, looks = sorted({low.bits for low in found}), style.looks(sorted({low.N for low in found}))
     figure, axes = style.canvas(1, len(widths), width=style.COLUMN + 2.6 * (len(widths) - 1), height=3.0)
     plotted = []
     for panel, bits in zip(axes[0], widths, strict=True):
-        panel.set_title(f"{bits:g} bits")
+        panel.set_title(style.bits_label(bits))
         for place, low in enumerate(sorted((f for f in found if f.bits == bits), key=lambda f: f.N)):
             colour, marker = looks[low.N]
-            group = frame[(frame["N"] == low.N) & (frame["P_post"] == bits)]
+            group = shared.at(frame, N=low.N, P_post=bits)
             means = group.groupby("tokens")["loss"].mean()
             panel.plot(means.index, means, color=colour, zorder=3)
             panel.plot(group["tokens"], group["loss"], marker, color=colour, markersize=2.6, zorder=3)
             panel.plot(low.least, means.min(), "o", markersize=8, markerfacecolor="none", color=colour, zorder=4)
-            told = law(low)
-            if told.sure:
+            critical = law(low)
+            if critical.sure:
                 height = 0.03 + 0.035 * place
                 line = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
-                panel.plot([told.low, told.high], [height, height], linewidth=1.6, **line)
-                panel.plot(told.value, height, "|", markersize=6, **line)
-            plotted += [{"N": low.N, "P_post": bits, "D": d, "loss": v, "D_crit": told.value} for d, v in means.items()]
-        panel.set_xscale("log")
-        low_, high = style.span(frame["tokens"])
-        panel.set_xlim(low_, high * 1.6)
-        style.log_ticks(panel.xaxis, low_, high * 1.6, most=5, text=style.magnitude)
+                panel.plot([critical.low, critical.high], [height, height], linewidth=1.6, **line)
+                panel.plot(critical.value, height, "|", markersize=6, **line)
+            plotted += [
+                {"N": low.N, "P_post": bits, "D": d, "loss": v, "D_crit": critical.value} for d, v in means.items()
+            ]
+        left, right = style.span(frame["tokens"])
+        style.log_axis(panel, "x", left, right * 1.6, most=5, text=style.magnitude)
         panel.margins(y=0.22)
     axes[0, 0].set_ylabel("loss after quantization (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
-    handles = [Line2D([], [], color=c, marker=m, label=f"N = {style.magnitude(n)}") for n, (c, m) in looks.items()]
-    handles.append(Line2D([], [], color=GREY, marker="|", linewidth=1.6, label="D_crit of the law, 95%"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    law_key = style.key("D_crit of the law, 95%", color=GREY, marker="|", linewidth=1.6)
+    figure.legend(handles=[*style.keys(looks, style.size_label), law_key], loc="outside upper center", ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
 
@@ -122,10 +118,7 @@ def steps(found: Mapping[str, Number], quadratic: Mapping[str, float], paper: fl
         x, [quadratic[k] for k in known], "_", color=style.CATEGORIES[1], markersize=14, label="quadratic in the step"
     )
     values = [n.value for n in known.values()]
-    reach = [
-        [n.value - n.low if n.sure else 0 for n in known.values()],
-        [n.high - n.value if n.sure else 0 for n in known.values()],
-    ]
+    reach = np.nan_to_num([[n.value - n.low, n.high - n.value] for n in known.values()]).T
     panel.errorbar(x, values, yerr=reach, fmt="o", color="black", label="measured, 95%", zorder=4)
     panel.set_xticks(x, [f"{k} bits" for k in known])
     panel.set_xlim(-0.5, len(known) - 0.5)
@@ -152,8 +145,7 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
         panel.plot(group["sigma2_post"], group["share"], marker, label=str(grain), **look)
     grid = np.geomspace(*style.span(rows["sigma2_post"]), 40)
     panel.plot(grid, grid ** p["kappa"], color="black", zorder=5)
-    panel.set_xscale("log")
-    panel.set_yscale("log")
+    panel.set(xscale="log", yscale="log")
     panel.set_xlabel(r"error of the format on normal values, $\sigma^2$")
     panel.set_ylabel(r"$\delta_\mathrm{PTQ}\,/\,(C_T D^{\gamma_D} N^{-\gamma_N})$")
     figure.legend(loc="outside upper center", ncols=3)
@@ -163,16 +155,15 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
 @style.styled
 def branches(trunks: Sequence[Trunk]) -> style.Drawn:
     """ln delta_PTQ of trunks and of the ends of their decayed branches, a panel an N."""
-    bits = TELLING[0]
+    bits = CLEAR_WIDTHS[0]
     sizes = sorted({t.N for t in trunks})
     figure, axes = style.canvas(1, len(sizes), width=style.COLUMN + 2.4 * (len(sizes) - 1), height=3.0, sharey=True)
     lengths = sorted({d for t in trunks for d in t.decayed["D_d"]})
-    looks = {d: (style.CATEGORIES[(i + 1) % 7], style.MARKERS[(i + 1) % 7]) for i, d in enumerate(lengths)}
+    looks = style.categories(["", *lengths])  # the first colour is that of re-warmed branches
+    looks.pop("")
     plotted = []
     for panel, size in zip(axes[0], sizes, strict=True):
-        panel.set_title(f"N = {style.magnitude(size)}")
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        panel.set(title=style.size_label(size), xscale="log", yscale="log")
         for trunk in (t for t in trunks if size == t.N):
             path = trunk.path.dropna(subset=[bits])
             panel.plot(path["tokens_seen"], np.exp(path[bits]), "o-", color="black", linewidth=0.8, markersize=2.6)
@@ -190,13 +181,12 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
         style.log_ticks(panel.yaxis, *panel.get_ylim())
     axes[0, 0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits (nats per token)")
     figure.supxlabel("tokens seen", fontsize=8)
-    handles = [Line2D([], [], color="black", marker="o", label="constant rate")]
-    handles += [
-        Line2D([], [], color=c, marker=m, linestyle=":", label=f"decayed over {style.magnitude(d)}")
-        for d, (c, m) in looks.items()
+    handles = [
+        style.key("constant rate", color="black", marker="o"),
+        *style.keys(looks, lambda d: f"decayed over {style.magnitude(d)}", linestyle=":"),
+        style.key("lower rate held", color=GREY, marker="x", linestyle="--"),
+        style.key("re-warmed", color=style.CATEGORIES[0], marker="*", linestyle="none"),
     ]
-    handles += [Line2D([], [], color=GREY, marker="x", linestyle="--", label="lower rate held")]
-    handles += [Line2D([], [], color=style.CATEGORIES[0], marker="*", linestyle="none", label="re-warmed")]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
@@ -204,8 +194,8 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
 @style.styled
 def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
     """Gaps by seed at each telling width, the N and D with the most runs."""
-    cell = gaps.groupby(["N", "tokens"])["run_id"].nunique().idxmax()
-    rows = gaps[(gaps["N"] == cell[0]) & (gaps["tokens"] == cell[1])]
+    size, tokens = gaps.groupby(["N", "tokens"])["run_id"].nunique().idxmax()
+    rows = shared.at(gaps, N=size, tokens=tokens)
     figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.2)
     panel, widths = axes[0, 0], sorted(rows["P_post"].unique())
     for place, bits in enumerate(widths):
@@ -216,9 +206,8 @@ def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
     panel.set_ylim(-0.6, len(widths) - 0.4)
     panel.set_xscale("log")
     style.log_ticks(panel.xaxis, *panel.get_xlim(), most=5)
-    panel.set_xlabel(
-        r"$\delta_\mathrm{PTQ}$ (nats per token)" + f", N = {style.magnitude(cell[0])}, D = {style.magnitude(cell[1])}"
-    )
+    cell = f"N = {style.magnitude(size)}, D = {style.magnitude(tokens)}"
+    panel.set_xlabel(rf"$\delta_\mathrm{{PTQ}}$ (nats per token), {cell}")
     return style.Drawn(figure=figure, numbers=rows[["run_id", "P_post", "gap"]])
 
 
@@ -232,15 +221,12 @@ def by_bits(rows: pd.DataFrame, scatter: float) -> style.Drawn:
     panel.axhspan(1e-6, scatter * losses.mean(), color="0.92", linewidth=0, zorder=0.5)
     shown = rows[rows["gap"] > 1e-4]
     for size, (colour, marker) in style.looks(sizes).items():
-        means = shown[shown["N"] == size].groupby("P_post")["gap"].mean()
-        tokens = rows.loc[rows["N"] == size, "tokens"].iloc[0]
-        label = f"N = {style.magnitude(size)}, D = {style.magnitude(tokens)}"
+        means = shared.at(shown, N=size).groupby("P_post")["gap"].mean()
+        label = f"N = {style.magnitude(size)}, D = {style.magnitude(shared.at(rows, N=size)['tokens'].iloc[0])}"
         panel.plot(means.index, means, marker=marker, color=colour, label=label)
     panel.set_yscale("log")
     if len(shown):
-        low, high = style.span(shown["gap"])
-        panel.set_ylim(low, high)
-        style.log_ticks(panel.yaxis, low, high)
+        style.log_axis(panel, "y", *style.span(shown["gap"]))
     panel.set_xlabel("bits after training")
     panel.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     figure.legend(loc="outside upper center", ncols=2)
@@ -250,34 +236,19 @@ def by_bits(rows: pd.DataFrame, scatter: float) -> style.Drawn:
 @style.styled
 def bytes_and_loss(models: pd.DataFrame, pairs: pd.DataFrame) -> style.Drawn:
     """Loss against bytes at the least and the most tokens that both kinds of models have."""
-    told = sorted(pairs["tokens"].unique())
-    shown = [told[0], told[-1]] if len(told) > 1 else told
-    widths = sorted(models["bits"].unique())
-    colours = dict(zip(widths, style.shades(len(widths)), strict=True)) | {FULL_BITS: "black"}
+    tokens = sorted(pairs["tokens"].unique())
+    shown, widths = sorted({tokens[0], tokens[-1]}), sorted(models["bits"].unique())
+    colours = style.colours(widths) | {FULL_BITS: "black"}
+    looks = {bits: {"marker": "s", "linestyle": "--"} if bits >= FULL_BITS else {"marker": "o"} for bits in colours}
     figure, axes = style.canvas(1, len(shown), width=style.COLUMN + 2.4 * (len(shown) - 1), height=2.9, sharey=True)
-    for panel, tokens in zip(axes[0], shown, strict=True):
-        panel.set_title(f"D = {style.magnitude(tokens)} tokens")
-        rows = models[models["tokens"] == tokens]
+    for panel, D in zip(axes[0], shown, strict=True):
+        panel.set_title(f"D = {style.magnitude(D)} tokens")
+        rows = shared.at(models, tokens=D)
         for bits, colour in colours.items():
-            means = rows[rows["bits"] == bits].groupby("N").agg(bytes=("bytes", "mean"), loss=("loss", "mean"))
-            look = "s--" if bits >= FULL_BITS else "o-"
-            panel.plot(means["bytes"], means["loss"], look, color=colour)
-        panel.set_xscale("log")
-        low, high = style.span(rows["bytes"])
-        panel.set_xlim(low, high)
-        style.log_ticks(panel.xaxis, low, high, most=5, text=style.magnitude)
+            means = shared.at(rows, bits=bits).groupby("N").agg(bytes=("bytes", "mean"), loss=("loss", "mean"))
+            panel.plot(means["bytes"], means["loss"], color=colour, **looks[bits])
+        style.log_axis(panel, "x", *style.span(rows["bytes"]), most=5, text=style.magnitude)
     axes[0, 0].set_ylabel("loss (nats per token)")
     figure.supxlabel("bytes, with scales and 16-bit embeddings", fontsize=8)
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=c,
-            marker="s" if b >= FULL_BITS else "o",
-            linestyle="--" if b >= FULL_BITS else "-",
-            label=f"{b:g} bits",
-        )
-        for b, c in colours.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    style.legend(figure, [style.key(style.bits_label(b), color=c, **looks[b]) for b, c in colours.items()], 4)
     return style.Drawn(figure=figure, numbers=models[["N", "D", "bits", "bytes", "loss"]])

@@ -7,7 +7,6 @@ of few runs is judged against how much runs scatter that differ in their seeds a
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -45,9 +44,9 @@ class Number:
         return cls(value=value, low=value, high=value, paper=paper, unit=unit, note=note, exact=True)
 
     @classmethod
-    def none(cls, reason: object) -> "Number":
+    def none(cls, reason: str) -> "Number":
         """What the table does not tell."""
-        return cls(value=math.nan, note=brief(reason))
+        return cls(value=math.nan, note=reason)
 
     @property
     def known(self) -> bool:
@@ -80,11 +79,6 @@ class Number:
         """The number times a known factor."""
         low, high = sorted((self.low * factor, self.high * factor))
         return dataclasses.replace(self, value=self.value * factor, low=low, high=high, paper=paper, unit=unit)
-
-
-def brief(reason: object) -> str:
-    """A reason without the list of all columns that the table has instead."""
-    return re.sub(r"; it has [^;)]*", "", str(reason))
 
 
 def decimals(half: float) -> int:
@@ -126,12 +120,34 @@ def of_slope(found: Slope, units: str = "clusters") -> Number:
     return Number(value=found.value, low=found.low, high=found.high, note=f"{found.clusters} {units} left out in turn")
 
 
-def attempt(measure: Callable[[], Number]) -> Number:
-    """The number, or the reason why the table does not tell it."""
+def attempt(measure: Callable[..., Number], *args, **kwargs) -> Number:
+    """The number that `measure` returns, or the reason why the table does not tell it."""
     try:
-        return measure()
+        return measure(*args, **kwargs)
     except InputError as fault:
-        return Number.none(fault)
+        return Number.none(fault.brief)
+
+
+def finite(values: Sequence[float]) -> np.ndarray:
+    found = np.asarray(values, float)
+    return found[np.isfinite(found)]
+
+
+def slope_within(x: pd.Series, y: pd.Series, groups: pd.Series) -> float:
+    """One slope of y in x for all groups of rows, which have levels of their own; NaN where x does not vary in one."""
+    x, y = (values - values.groupby(groups).transform("mean") for values in (x.astype(float), y.astype(float)))
+    square = float((x**2).sum())
+    return float((x * y).sum()) / square if square > 1e-9 else math.nan
+
+
+def ratio_of_sums(rows: pd.DataFrame, top: str, bottom: str) -> Number:
+    """The sum of one column over that of another, with an interval on the log scale from leaving chains out."""
+
+    def log_ratio(part: pd.DataFrame) -> float:
+        sums = part[top].sum(), part[bottom].sum()
+        return math.log(sums[0] / sums[1]) if min(sums) > 0 else math.nan
+
+    return of_logs(left_out(log_ratio, rows))
 
 
 def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units") -> Number:
@@ -140,12 +156,11 @@ def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "",
     Raises:
         InputError: there is none.
     """
-    told = np.asarray(values, float)
-    told = told[np.isfinite(told)]
-    if not len(told):
+    known = finite(values)
+    if not len(known):
         raise InputError("no rows tell it")
-    centre, k = float(told.mean()), len(told)
-    half = quantile(k - 1) * float(told.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
+    centre, k = float(known.mean()), len(known)
+    half = quantile(k - 1) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
     note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
     return Number(value=centre, low=centre - half, high=centre + half, paper=paper, unit=unit, note=note)
 
@@ -164,8 +179,7 @@ def left_out(
     value, labels = float(measure(rows)), rows[by].unique()
     if not math.isfinite(value):
         raise InputError("the rows give no number")
-    without = np.array([measure(rows[rows[by] != label]) for label in labels]) if len(labels) > 2 else np.array([])
-    without = without[np.isfinite(without)]
+    without = finite([measure(rows[rows[by] != label]) for label in labels] if len(labels) > 2 else [])
     k = len(without)
     if k < 3:
         return Number(value=value, unit=unit, note=f"{len(labels)} {UNITS[by]} are too few for an interval")
@@ -183,8 +197,8 @@ def of_logs(number: Number, *, paper: float | None = None) -> Number:
 
 def quotient(top: Number, bottom: Number, *, paper: float | None = None) -> Number:
     """The ratio of two independent numbers with their intervals, errors added in squares."""
-    if not (top.known and bottom.known):
-        return Number.none("; ".join(n.note for n in (top, bottom) if not n.known))
+    if unknown := [n.note for n in (top, bottom) if not n.known]:
+        return Number.none("; ".join(unknown))
     value = top.value / bottom.value
     note = "errors of both added in squares"
     if all(n.sure and min(n.value, n.low) > 0 for n in (top, bottom)):  # as logarithms, which stay above zero
@@ -198,8 +212,8 @@ def quotient(top: Number, bottom: Number, *, paper: float | None = None) -> Numb
 
 def difference(one: Number, other: Number) -> Number:
     """One independent number minus another, errors added in squares."""
-    if not (one.known and other.known):
-        return Number.none("; ".join(n.note for n in (one, other) if not n.known))
+    if unknown := [n.note for n in (one, other) if not n.known]:
+        return Number.none("; ".join(unknown))
     value = one.value - other.value
     half = math.hypot((one.high - one.low) / 2, (other.high - other.low) / 2)
     return Number(value=value, low=value - half, high=value + half, note="errors of both added in squares")
@@ -232,6 +246,6 @@ class Scatter:
     def around(self, value: float, sd: float, *, asked: int = 1, unit: str = "nats") -> Number:
         """`value` with the interval that its standard deviation gives it, wider if it is the largest of `asked`."""
         half = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / asked, self.freedom)) * sd
-        told = f"scatter between seeds, {self.freedom} degrees of freedom"
-        told += f", corrected for {asked} comparisons" if asked > 1 else ""
-        return Number(value=value, low=value - half, high=value + half, unit=unit, note=told)
+        note = f"scatter between seeds, {self.freedom} degrees of freedom"
+        note += f", corrected for {asked} comparisons" if asked > 1 else ""
+        return Number(value=value, low=value - half, high=value + half, unit=unit, note=note)

@@ -1,4 +1,4 @@
-"""What was foretold of runs before they were trained, beside what came out.
+"""What was predicted of runs before they were trained, beside what came out.
 
 `python -m analysis predict FITS.json --cells CELLS.csv --out results/STUDY/predictions.csv` writes it; that it was
 there first is what the history of the repository shows.
@@ -19,17 +19,17 @@ FILE = "predictions.csv"
 
 
 def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
-    """The table of a study's foretold and measured numbers; empty where nothing was foretold or nothing of it is
+    """The table of a study's predicted and measured numbers; empty where nothing was predicted or nothing of it is
     trained."""
     path = tables.folder / study / FILE
     if not path.exists():
         return ()
     try:
-        told = table.load(path)
+        predicted = table.load(path)
         frame = ends(tables.rows(Rows(studies=(study,))))
     except InputError:
         return ()
-    rows = [line for one in told.to_dict("records") if (line := _line(one, frame))]
+    rows = [line for one in predicted.to_dict("records") if (line := _line(one, frame))]
     heads = ("N", "D", "bits in training", "bits after", "number", "foretold", "measured", "foretold / measured")
     caption = f"`results/{study}/{FILE}`, written before these runs were trained: means over seeds. The intervals are "
     caption += "the law's own; runs scatter besides."
@@ -37,7 +37,7 @@ def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
 
 
 def _line(one: dict, frame: pd.DataFrame) -> tuple[str, ...] | None:
-    """What was foretold, and the mean of the runs like it; None if there is none."""
+    """What was predicted, and the mean of the runs like it; None if there is none."""
     here = (frame["N"] == one["N"]) & frame["D"].between(one["D"] / ALIKE, one["D"] * ALIKE)
     for part in PARTS:
         here &= frame[part] == one[part]

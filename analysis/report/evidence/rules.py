@@ -101,6 +101,11 @@ class Rule:
     conditions: tuple[Condition, ...]
     meaning: str = ""
 
+    @classmethod
+    def of(cls, *conditions: Condition, meaning: str = "") -> "Rule":
+        """A rule of these conditions."""
+        return cls(conditions=conditions, meaning=meaning)
+
     @property
     def text(self) -> str:
         """The rule as it stands in the report, before the number."""

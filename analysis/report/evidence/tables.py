@@ -4,6 +4,7 @@ A claim names its rows (`Rows`): studies that are pooled, a quantizer, a granula
 Pooled tables overlap where one run belongs to several studies; a row counts once.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ from analysis.fitting import store as fits_file
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import CELL, seed_sd
 from analysis.laws.law import FULL_BITS
-from analysis.report.evidence.numbers import Scatter
+from analysis.report.evidence.numbers import Number, Scatter, of_fit
 
 COLUMNS = (
     *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster", "seed_init", "seed_data", "N", "N_emb", "D"),
@@ -31,19 +32,12 @@ COLUMNS = (
 """What a table must have to be reported on; `python -m scaling.sweep collect` writes them all."""
 
 TEXT = (
-    "run_id",
-    "base_run_id",
-    "parent_id",
-    "trunk_id",
-    "cluster",
-    "ptq",
-    "format_post",
-    "granularity_post",
-    "setting",
+    *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster"),
+    *("ptq", "format_post", "granularity_post", "setting"),
 )
 ALIKE = 1.02  # D is whole batches: token counts this near to each other are one
-TELLING = (3.0, 4.0)  # widths at which gaps stand well out of the noise
-SATURATED = 1.0  # nats of gap from which on logarithms of gaps no longer say what a law would
+CLEAR_WIDTHS = (3.0, 4.0)  # bits at which gaps stand well out of the noise
+LOG_GAP_BELOW = 1.0  # nats of gap from which on logarithms of gaps no longer say what a law would
 LEAST_FREEDOM = 3
 REPEATED = ("seeds", "overtraining")  # studies with runs that differ in their seeds alone
 
@@ -127,6 +121,26 @@ class Tables:
 
         return self.once(("fit", law, rows, draws, *sorted(options.items())), make)
 
+    def first_fit(self, laws: Iterable[str], rows: Rows) -> Fit:
+        """The first of these laws that these rows are enough for.
+
+        Raises:
+            InputError: there is none.
+        """
+        *laws, last = laws
+        for law in laws:
+            with contextlib.suppress(InputError):
+                return self.fit(law, rows)
+        return self.fit(last, rows)
+
+    def parameter(self, law: str, rows: Rows, symbol: str) -> Number:
+        """A parameter of the law fitted to these rows.
+
+        Raises:
+            InputError: as `fit`.
+        """
+        return of_fit(self.fit(law, rows), symbol)
+
     def slopes(self, law: str, rows: Rows, only: str | None = None) -> ByWidth:
         """Slopes of the gap in ln D of these rows, or of those where `only` holds.
 
@@ -176,7 +190,7 @@ class Tables:
             cells = base.groupby([c for c in CELL if c in base], dropna=False).size()
             freedom = int((cells - 1).sum())
             loss = seed_sd(base)
-            after = [rows[(rows["P_post"] == bits) & (rows["gap"] > 0)] for bits in TELLING]
+            after = [rows[(rows["P_post"] == bits) & (rows["gap"] > 0)] for bits in CLEAR_WIDTHS]
             # The same pooling over cells, of the logarithm of gaps.
             gaps = [seed_sd(group.assign(loss=group["gap"])) for group in after]
             gaps = [sd for sd in gaps if sd is not None]
@@ -205,6 +219,20 @@ def nominal(values: pd.Series) -> pd.Series:
     first = np.concatenate([[True], found[1:] > ALIKE * found[:-1]]) if len(found) else np.zeros(0, bool)
     name = dict(zip(found, found[first][np.cumsum(first) - 1] if len(found) else [], strict=True))
     return values.map(name)
+
+
+def log_gaps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows at the ends of models trained in 16 bits whose gaps at CLEAR_WIDTHS have a logarithm (`log`) that says what
+    a law would.
+
+    Raises:
+        InputError: there is none.
+    """
+    rows = ends(full_precision(frame))
+    rows = rows[rows["P_post"].isin(CLEAR_WIDTHS) & (rows["gap"] > 0) & (rows["gap"] < LOG_GAP_BELOW)]
+    if rows.empty:
+        raise InputError("no gaps at 3 or 4 bits")
+    return rows.assign(log=np.log(rows["gap"].astype(float)))
 
 
 def ends(frame: pd.DataFrame) -> pd.DataFrame:

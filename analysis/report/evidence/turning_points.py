@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.figures.style import magnitude
 from analysis.report.evidence.numbers import Number, Scatter
-from analysis.report.evidence.tables import TELLING, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision
 
 AGAIN = Rows(studies=("weight_decay",))
 """New seeds of the size with the most tokens a parameter."""
@@ -42,7 +42,7 @@ def lowest(tables: Tables, rows: Rows) -> list[Lowest]:
     """
     scatter = tables.scatter()
     frame = ends(full_precision(tables.rows(rows)))
-    frame = frame[frame["P_post"].isin(TELLING) & frame["gap"].notna()]
+    frame = frame[frame["P_post"].isin(CLEAR_WIDTHS) & frame["gap"].notna()]
     found = []
     for (size, bits), group in frame.groupby(["N", "P_post"]):
         cells = _cells(scatter, group)
@@ -93,5 +93,5 @@ def again(tables: Tables, low: Lowest, decay: float) -> Number:
 def asked_of(found: list[Lowest]) -> Lowest:
     """At 3 bits, the N with the most tokens a parameter: where more of them should hurt first. Chosen before any loss
     is looked at."""
-    three = [low for low in found if low.bits == TELLING[0]] or found
+    three = [low for low in found if low.bits == CLEAR_WIDTHS[0]] or found
     return max(three, key=lambda low: low.tried[-1] / low.N)

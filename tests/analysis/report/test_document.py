@@ -9,7 +9,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.report import build
-from analysis.report.document import blocks, html, markdown
+from analysis.report.document import blocks, render
 from analysis.report.document.blocks import Bullets, Document, Grid, Heading, Paragraph, Verdict
 from analysis.report.evidence import predictions, studies
 from analysis.report.evidence.tables import COLUMNS, Rows, Tables, nominal
@@ -188,13 +188,13 @@ def document(*found):
 
 
 def test_symbols_are_set_and_words_are_not():
-    assert html.symbols("gamma_D and delta_PTQ of N_eff") == (
+    assert render.symbols("gamma_D and delta_PTQ of N_eff") == (
         "γ<sub>D</sub> and δ<sub>PTQ</sub> of <i>N</i><sub>eff</sub>"
     )
-    assert html.symbols("A claim, kumar_ptq & run_id < 2") == "A claim, kumar_ptq &amp; run_id &lt; 2"
-    assert html.symbols("D_b, P*, sigma2") == "<i>D</i><sub>b</sub>, P*, &sigma;<sup>2</sup>"
-    assert html.symbols("n_w of n_layers") == "<i>n</i><sub>w</sub> of n_layers"
-    assert html.inline("`gamma_D <b>` **tau** [here](#x)") == (
+    assert render.symbols("A claim, kumar_ptq & run_id < 2") == "A claim, kumar_ptq &amp; run_id &lt; 2"
+    assert render.symbols("D_b, P*, sigma2") == "<i>D</i><sub>b</sub>, P*, &sigma;<sup>2</sup>"
+    assert render.symbols("n_w of n_layers") == "<i>n</i><sub>w</sub> of n_layers"
+    assert render.inline("`gamma_D <b>` **tau** [here](#x)") == (
         '<code>gamma_D &lt;b&gt;</code> <strong>τ</strong> <a href="#x">here</a>'
     )
 
@@ -202,14 +202,14 @@ def test_symbols_are_set_and_words_are_not():
 def test_what_a_table_holds_cannot_break_the_page():
     evil = '<img src="http://x"> | `"'
     made = document(Paragraph(text=evil), Grid(heads=("a",), rows=((evil,),)), Bullets(items=(evil,)))
-    page = Page(html.render(made))
+    page = Page(render.html(made))
     assert [to for tag, to in page.refers if tag == "img"] == []
     assert page.faults == []
-    assert "\\|" in markdown.render(made, "figures")
+    assert "\\|" in render.markdown(made, "figures")
 
 
 def test_verdicts_have_a_colour_besides_their_words():
-    page = html.render(
+    page = render.html(
         document(Verdict(verdict=REPRODUCED, text="x"), Grid(heads=("v",), rows=((REPRODUCED,),), verdicts=0))
     )
     assert '<div class="verdict yes"><b>Reproduced.</b> <span>x</span></div>' in page
@@ -223,9 +223,9 @@ def test_contents_come_before_the_first_section_and_nest():
         Heading(level=3, text="under", anchor="b"),
         Heading(level=2, text="two", anchor="c"),
     )
-    text = markdown.render(made, "figures")
+    text = render.markdown(made, "figures")
     assert text.index("first") < text.index("- [one](#a)\n  - [under](#b)\n- [two](#c)") < text.index("## one")
-    page = Page(html.render(made))
+    page = Page(render.html(made))
     assert page.faults == [] and page.open == []
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import table
 from analysis.errors import InputError
 from analysis.report.claims.training import growth_of_costs
 from analysis.report.evidence import numbers
@@ -127,7 +128,12 @@ def test_scatter_widens_with_what_was_chosen_from():
 
 
 def test_reasons_come_without_the_list_of_columns():
-    assert numbers.brief("x: the table has no such column; it has N, D (a)") == "x: the table has no such column)"
+    def measure():
+        return Number.plain(table.numbers(pd.DataFrame({"N": [1.0], "D": [2.0]}), "x").sum())
+
+    with pytest.raises(InputError, match=r"^x: the table has no such column; it has N, D$"):
+        measure()
+    assert numbers.attempt(measure).note == "x: the table has no such column"
 
 
 def test_widths_of_one_part_are_one_unit():

@@ -1,0 +1,83 @@
+"""The document as Markdown with its pictures as files in a folder beside it, and as one HTML file that needs nothing
+else: style and pictures are inside, and it runs no program.
+
+Text of blocks is Markdown with `code`, **strong words** and [links](#anchor) alone. In HTML, symbols are set as such,
+and all else is escaped.
+"""
+
+import re
+from html import escape
+from html.entities import name2codepoint
+from pathlib import Path
+
+import jinja2
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from analysis.files import replacing
+from analysis.report.document.blocks import Block, Document
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+
+CLASSES = {REPRODUCED: "yes", NOT_REPRODUCED: "no", NOT_DECIDABLE: "open", NOT_RUN: "none"}
+GREEK = {name: chr(name2codepoint[name]) for name in ("alpha", "beta", "gamma", "delta", "kappa", "sigma", "tau")}
+SYMBOL = re.compile(
+    rf"(?<![\w./=-])({'|'.join(GREEK)}|[A-Z]|n(?=_(?:w|a|kv)\b))(?:_([A-Za-z0-9*]+))?(?![\w(=-])|(?<![\w./=-])(sigma2)(?:_(\w+))?(?!\w)"
+)
+LONGEST = 34  # letters of a cell that is a number, which stays in one line
+
+
+def markdown(document: Document, pictures: str) -> str:
+    """Markdown text; `pictures` is the folder of the figures as seen from it."""
+    return TEMPLATES.get_template("report.md.jinja").render(document=document, pictures=pictures).rstrip("\n") + "\n"
+
+
+def html(document: Document) -> str:
+    """The whole file."""
+    return TEMPLATES.get_template("report.html.jinja").render(document=document, classes=CLASSES)
+
+
+def write_pictures(document: Document, folder: Path) -> list[Path]:
+    """Write the figures as PNG files into `folder`, and remove those that are none of them any more."""
+    paths = []
+    for picture in document.pictures:
+        paths.append(folder / f"{picture.name}.png")
+        with replacing(paths[-1]) as temporary:
+            temporary.write_bytes(picture.png)
+    for stale in set(folder.glob("*.png")) - set(paths):
+        stale.unlink()
+    return paths
+
+
+def inline(text: str) -> Markup:
+    """Text of a block as HTML."""
+    return Markup(INLINE.renderInline(text))
+
+
+def symbols(text: str) -> str:
+    """Escaped text with gamma_D as a Greek letter with its subscript; words are left as they are."""
+
+    def symbol(match: re.Match) -> str:
+        letter, index, square, of_square = match.groups()
+        if square:
+            return f"&sigma;<sup>2</sup>{_subscript(of_square)}"
+        if letter in GREEK:
+            return f"{GREEK[letter]}{_subscript(index)}"
+        return f"<i>{letter}</i>{_subscript(index)}" if index else match[0]
+
+    return SYMBOL.sub(symbol, escape(text, quote=False))
+
+
+def _subscript(text: str | None) -> str:
+    return f"<sub>{text}</sub>" if text else ""
+
+
+INLINE = MarkdownIt("zero").enable(["backticks", "emphasis", "link"])
+INLINE.add_render_rule("text", lambda self, tokens, place, options, env: symbols(tokens[place].content))
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=lambda name: ".html" in name,
+    keep_trailing_newline=False,
+)
+TEMPLATES.filters |= {"inline": inline, "plain": lambda text: re.sub(r"[`*\[\]]", "", text)}
+TEMPLATES.tests |= {kind.__name__.lower(): lambda b, kind=kind: isinstance(b, kind) for kind in Block.__args__}
+TEMPLATES.tests["number"] = lambda cell: re.match(r"-?[\d.]", cell) and len(cell) <= LONGEST
