@@ -22,7 +22,7 @@ class Encoder(Protocol):
 
 
 def encoder_for(data: DataConfig, source: Source, folder: Path, stage: Callable[[str, int | None], None]) -> Encoder:
-    """The encoder that the settings name. A trained one is stored in `folder`, and `stage` is told of the training."""
+    """The encoder that the settings name. A trained one is stored in `folder`; `stage` is called when it is trained."""
     tokenizer = data.tokenizer
     if isinstance(data.corpus, SyntheticCorpus):
         return _Symbols(data.corpus.alphabet)

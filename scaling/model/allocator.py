@@ -14,7 +14,7 @@ _GROWTH = 2**28
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep what this process frees. Returns whether it was told: other C libraries are left alone."""
+    """Tell glibc to keep what this process frees. Returns whether it did: other C libraries are left alone."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):

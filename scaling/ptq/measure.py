@@ -41,8 +41,8 @@ def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens
     """Evaluate one model (1, out, in) as trained and under every setting of `run.ptq`, on the same windows."""
     base = _losses(run, weights, [run.precision], windows)[0]
     found = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
-    kept = {"documents": windows.documents, evaluation_name(tokens_seen): base}
-    return dataclasses.replace(found, windows=kept | found.windows)
+    as_trained = {"documents": windows.documents, evaluation_name(tokens_seen): base}
+    return dataclasses.replace(found, windows=as_trained | found.windows)
 
 
 def measure_quantized(
@@ -62,17 +62,17 @@ def measure_quantized(
     """
     calibration = cache(lambda: calibrate(run, weights, corpus))
     rows: list[Row] = []
-    kept: dict[str, np.ndarray] = {}
+    by_window: dict[str, np.ndarray] = {}
     at_once = max(1, STACK_PARAMETERS // sum(w.numel() for w in weights.values()))
     for start in range(0, len(settings), at_once):
         chosen = settings[start : start + at_once]
         stack, notes = quantized(weights, chosen, calibration)
         losses = _stack_losses(run, stack, [s.precision(run.precision) for s in chosen], windows)
         for setting, values, note in zip(chosen, losses, notes, strict=True):
-            kept[evaluation_name(tokens_seen, setting.key)] = values
+            by_window[evaluation_name(tokens_seen, setting.key)] = values
             rows.append(_row(tokens_seen, setting, values, base, windows, note, calibration))
     loss, _ = clustered_mean(base, windows.documents)
-    return Measurement(loss, rows, kept)
+    return Measurement(loss, rows, by_window)
 
 
 def _row(

@@ -1,4 +1,5 @@
-"""Adds quantizations to finished runs: of every model that a run has kept, in every setting that it lacks."""
+"""Adds quantizations to finished runs: of every model that a run has stored (its end, its snapshots), in every
+setting that it lacks."""
 
 import dataclasses
 import os
@@ -41,7 +42,7 @@ class PTQJob:
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """One model that a run has kept, and what it has not been quantized to yet."""
+    """One model that a run has stored, and what it has not been quantized to yet."""
 
     folder: RunFolder
     path: Path
@@ -102,8 +103,8 @@ def _finished(job: PTQJob) -> Iterator[RunFolder]:
         raise InputError(f"runs={job.runs}: none of the {len(found)} finished runs of {study} matches")
     for path in matching:
         stored = RunFolder.at(path).run
-        kept = {"dtype": stored.runtime.dtype, "micro_batch_tokens": stored.runtime.micro_batch_tokens}
-        runtime = dataclasses.replace(job.runtime, **kept)
+        numerics = {"dtype": stored.runtime.dtype, "micro_batch_tokens": stored.runtime.micro_batch_tokens}
+        runtime = dataclasses.replace(job.runtime, **numerics)
         yield RunFolder(dataclasses.replace(stored, ptq=job.ptq, runtime=runtime), path)
 
 
@@ -113,9 +114,9 @@ def _models(folder: RunFolder) -> Iterator[_Model]:
         return
     run = folder.run
     there = {(row["tokens_seen"], row["setting"]) for row in folder.ptq()}
-    kept = {run.step_at(tokens): snapshot_path(folder.path, tokens) for tokens in run.snapshots}
-    kept[run.steps] = folder.checkpoint_path
-    for step, path in kept.items():
+    models = {run.step_at(tokens): snapshot_path(folder.path, tokens) for tokens in run.snapshots}
+    models[run.steps] = folder.checkpoint_path
+    for step, path in models.items():
         seen = step * run.data.batch_tokens
         settings = [s for s in settings_of(run) if (seen, s.key) not in there]
         if settings:

@@ -26,7 +26,7 @@ EXPONENT_BITS = 0x7F800000
 
 
 def family(fmt: Format) -> str:
-    """`grid` (triples), `levels` or `zero_point`: formats of one family can share a stack. Unquantized ones are told
+    """`grid` (triples), `levels` or `zero_point`: formats of one family can share a stack. Unquantized ones count
     as `grid`."""
     return "levels" if fmt.levels is not None else "zero_point" if fmt.zero_point else "grid"
 

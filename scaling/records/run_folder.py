@@ -123,8 +123,8 @@ class RunFolder:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in json_lines(path) if line["tokens"] <= tokens]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+            points = [line for line in json_lines(path) if line["tokens"] <= tokens]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in points))
 
     def add_windows(self, losses: Mapping[str, np.ndarray]) -> None:
         """Add per-window losses (n,) by the name of their evaluation, and under `documents` the document of each
@@ -133,7 +133,7 @@ class RunFolder:
             save_arrays({**self.windows(), **losses}, temporary)
 
     def windows(self) -> dict[str, np.ndarray]:
-        """What `add_windows` has kept."""
+        """What `add_windows` has stored."""
         path = self.path / "windows.safetensors"
         if not path.exists():
             return {}

@@ -80,7 +80,7 @@ def memory(stack: Sequence[Run]) -> Memory:
 
 
 def means(stack: Sequence[Run]) -> float:
-    """Means of weights that are kept at once, for each model that is there."""
+    """Averages of weights that are there at once, for each model that is there."""
     averaging = [run for run in stack if run.schedule.kind == "average"]
     ends = ((run, run.steps - run.first_step) for run in averaging)
     windows = [range(end - run.step_at(run.schedule.decay_tokens), end) for run, end in ends]
@@ -136,7 +136,7 @@ def in_a_step(run: Run, s: Shapes) -> list[Moment]:
 
     def moment(name: str, blocks: int, more: float, gradients: float = 0.0) -> Moment:
         """With so many `blocks` below, and `gradients` of weights above, in bytes."""
-        return Moment(name, always + max(gradients, from_earlier_passes) + blocks * block.kept + more)
+        return Moment(name, always + max(gradients, from_earlier_passes) + blocks * block.saved + more)
 
     found = [
         moment("forward pass", layers - 1, block.forward),

@@ -98,7 +98,7 @@ class Pass(NamedTuple):
     """Bytes of one model. Weights do not count, nor gradients of theirs that were there before; tensors that come in
     and go out do."""
 
-    kept: float
+    saved: float
     """From the forward pass for the backward pass."""
     forward: float
     """The most in the forward pass."""
@@ -190,10 +190,10 @@ def _measured(part: _Part, accumulates: bool) -> Pass:
             h = source.clone()  # not `source`, which autograd holds
             loss = _Loss.apply(part.compute(h, part.weights))
             del h
-        kept, forward = live.now - before, live.highest - before
+        saved, forward = live.now - before, live.highest - before
         live.restart()
         torch.autograd.backward(loss)
-    return Pass(kept=kept, forward=forward, backward=live.highest - before)
+    return Pass(saved=saved, forward=forward, backward=live.highest - before)
 
 
 class _Loss(torch.autograd.Function):
@@ -215,7 +215,7 @@ def _compiled_block(shapes: Shapes, tokens: int, accumulates: bool) -> Pass:
     d, f, heads = model.d_model, model.width_ff, model.n_heads
     half, on_cpu = shapes.dtype == "bfloat16", shapes.device == "cpu"
     c = HALF if half else FLOAT  # bytes of what matmuls take and give
-    # What goes into a norm is kept beside what comes out where that is no operand as it is.
+    # What goes into a norm is saved beside what comes out where that is no operand as it is.
     beside = half or precision.format("activations").quantizes
     attended = c * heads * shapes.length if on_cpu else c * d + FLOAT * heads
     attention = 2 * FLOAT + (FLOAT + c) * d * beside + 5 * c * d + attended
@@ -226,8 +226,8 @@ def _compiled_block(shapes: Shapes, tokens: int, accumulates: bool) -> Pass:
     else:
         operand = HALF if half else FLOAT * quantized
     matrices = shapes.block_matrices
-    kept = tokens * (attention + feed_forward) + operand * sum(matrices.values())
-    here = kept + FLOAT * tokens * d  # with the gradient that comes in
+    saved = tokens * (attention + feed_forward) + operand * sum(matrices.values())
+    here = saved + FLOAT * tokens * d  # with the gradient that comes in
     # Behind `down`; then with all of the feed-forward layer through, at the gradients of probabilities and scores.
     in_feed_forward = here + tokens * 2 * c * f
     work = 2 * c * (d + heads * shapes.length) if on_cpu else 2 * (c + FLOAT) * d
@@ -237,18 +237,18 @@ def _compiled_block(shapes: Shapes, tokens: int, accumulates: bool) -> Pass:
     backward = max(in_feed_forward, in_attention)
     stream = FLOAT * tokens * d  # what it is computed again from
     return (
-        Pass(kept=stream, forward=0.0, backward=backward + stream) if shapes.recomputes else Pass(kept, 0.0, backward)
+        Pass(saved=stream, forward=0.0, backward=backward + stream) if shapes.recomputes else Pass(saved, 0.0, backward)
     )
 
 
 def _compiled_head(shapes: Shapes, tokens: int) -> Pass:
-    """The backward pass writes the gradient of the logits over the logits, which are kept."""
+    """The backward pass writes the gradient of the logits over the logits, which are saved."""
     d, half = shapes.model.d_model, shapes.dtype == "bfloat16"
     size = shapes.matrices["embedding"]
-    kept = size * (HALF if half else FLOAT * shapes.precision.format("head").quantizes)
+    saved = size * (HALF if half else FLOAT * shapes.precision.format("head").quantizes)
     if shapes.loss_tokens:
-        # In chunks of whole sequences: the stream is kept, and the head's gradient is summed over them.
-        kept += FLOAT * (tokens * d + size)
+        # In chunks of whole sequences: the stream is saved, and the head's gradient is summed over them.
+        saved += FLOAT * (tokens * d + size)
         tokens = min(tokens, max(1, shapes.loss_tokens // shapes.length) * shapes.length)
-    kept += tokens * (FLOAT * (d + 1) + HALF * d * half + (HALF if half else FLOAT) * shapes.vocabulary)
-    return Pass(kept=kept, forward=0.0, backward=kept)
+    saved += tokens * (FLOAT * (d + 1) + HALF * d * half + (HALF if half else FLOAT) * shapes.vocabulary)
+    return Pass(saved=saved, forward=0.0, backward=saved)

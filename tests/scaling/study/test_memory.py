@@ -158,7 +158,7 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
     run, shapes = runs[0], Shapes.of(runs, "cuda")
     tokens = run.tokens_at_once
     block, head = block_pass(shapes, tokens, False), head_pass(shapes, tokens)
-    predicted = run.model.n_layers * block.kept + head.kept + 16 * tokens
+    predicted = run.model.n_layers * block.saved + head.saved + 16 * tokens
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, is_causal: Fused.apply(q, k, v))
     parameters = run.model.shapes(shapes.vocabulary)
     weights = {n: torch.empty(2, *shape, device="meta", requires_grad=True) for n, shape in parameters.items()}
