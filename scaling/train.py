@@ -69,7 +69,7 @@ def _train_one(config: DictConfig) -> None:
             if processes.first:
                 note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")
         elif failed := train([run], processes):
-            raise UnfinishedError(failed[run.run_id])
+            raise UnfinishedError(str(failed[run.run_id]))
     if processes.first:
         losses = folder.result()["evaluations"]
         loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
@@ -92,16 +92,17 @@ def _train_file(stack: object) -> None:
             raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
 
 
-def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[str, str]:
+def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[str, InputError]:
     """Train the runs of one stack to their ends, and write into the folder of each that could not be why. Of several
     processes it is the one with the fault that writes.
 
     Returns:
-        run_id -> one line, for each run that is not done now.
+        run_id -> why, in one line, for each run that is not done now.
     """
     from scaling.console.terminal import note
     from scaling.model.allocator import keep_memory
     from scaling.records.run_folder import RunFolder
+    from scaling.records.writer import HeldError, holder
     from scaling.training.distributed import ALONE
     from scaling.training.loop import train_stack
 
@@ -111,7 +112,7 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
     try:
         failed = train_stack(runs, processes)
     except InputError as fault:
-        failed = {run_id: str(fault) for run_id, folder in folders.items() if folder.result() is None}
+        failed = {run_id: fault for run_id, folder in folders.items() if folder.result() is None}
     except Exception as fault:
         if processes.is_loss_of_peer(fault):
             if not any(folder.has_error() for folder in folders.values()):
@@ -119,13 +120,14 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
             raise SystemExit(1) from None  # it has said why
         line, details = f"{type(fault).__name__}: {' '.join(str(fault).split())}", traceback.format_exc()
         failed = {
-            run_id: f"{line} (traceback in {folder.path / 'error.txt'})"
+            run_id: InputError(f"{line} (traceback in {folder.path / 'error.txt'})")
             for run_id, folder in folders.items()
             if folder.result() is None
         }
     for run_id, line in failed.items():
-        # Bad input leaves no folder of a run that never began.
-        if details or (processes.first and folders[run_id].path.exists()):
+        # Bad input leaves no folder of a run that never began; one that another process writes to is not touched.
+        is_ours = not isinstance(line, HeldError) and holder(folders[run_id].path) is None
+        if is_ours and (details or (processes.first and folders[run_id].path.exists())):
             folders[run_id].write_error(details or f"{line}\n")
     if details and not processes.first:
         note(f"scaling.train: process {processes.rank}: {next(iter(failed.values()), details)}")

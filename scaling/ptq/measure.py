@@ -19,6 +19,7 @@ from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.evaluate import evaluate
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.columns import declared
+from scaling.records.run_folder import RunFolder
 from scaling.records.window_losses import clustered_mean, evaluation_name
 
 # Models quantized and evaluated at once hold at most this many parameters together.
@@ -43,6 +44,14 @@ def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens
     found = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
     as_trained = {"documents": windows.documents, evaluation_name(tokens_seen): base}
     return dataclasses.replace(found, windows=as_trained | found.windows)
+
+
+def is_measured(folder: RunFolder, tokens_seen: int) -> bool:
+    """Whether a run folder has all that `measure` finds of the model at so many tokens."""
+    losses, rows = folder.windows(), {(row["tokens_seen"], row["setting"]) for row in folder.ptq()}
+    keys = [setting.key for setting in settings_of(folder.run)]
+    names = {"documents", *(evaluation_name(tokens_seen, key) for key in ("", *keys))}
+    return names <= losses.keys() and {(tokens_seen, key) for key in keys} <= rows
 
 
 def measure_quantized(

@@ -147,12 +147,21 @@ def _data(job: PTQJob, folder: RunFolder) -> tuple[Corpus, Windows]:
 
 def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.device) -> None:
     folder = model.folder
-    loaded = Checkpoint.load(model.path).weights
-    weights: Weights = {name: w[None].to(device) for name, w in loaded.items()}
-    base = folder.windows()[evaluation_name(model.tokens_seen)]
-    found = measure_quantized(folder.run, weights, model.settings, corpus, windows, model.tokens_seen, base)
-    folder.add_windows(found.windows)
-    folder.add_ptq(found.rows)
+    folder.lock()
+    try:
+        stored = Checkpoint.load(model.path)
+        if stored.step * folder.run.data.batch_tokens != model.tokens_seen:
+            raise InputError(
+                f"{model.path}: is of step {stored.step}, not of the model behind {model.tokens_seen} tokens; delete "
+                "the run's folder to train it again"
+            )
+        weights: Weights = {name: w[None].to(device) for name, w in stored.weights.items()}
+        base = folder.windows()[evaluation_name(model.tokens_seen)]
+        found = measure_quantized(folder.run, weights, model.settings, corpus, windows, model.tokens_seen, base)
+        folder.add_windows(found.windows)
+        folder.add_ptq(found.rows)
+    finally:
+        folder.unlock()
 
 
 def _track(job: PTQJob, folders: list[RunFolder]) -> None:

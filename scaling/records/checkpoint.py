@@ -3,7 +3,7 @@
 import dataclasses
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -28,10 +28,12 @@ class Checkpoint:
     step: int
     seconds: float
     skipped: int
+    skipped_in_a_row: int = 0
     mean: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
-        """Write weights, what else is given and position, with a checksum that tells a damaged file."""
+    def save(self, path: Path, allowed: Callable[[], None] | None = None) -> None:
+        """Write weights, what else is given and position, with a checksum that tells a damaged file. `allowed` as for
+        `scaling.records.files.replacing`."""
         groups = (self.weights, self.first, self.second, self.mean)
         tensors = {
             f"{prefix}.{name}": tensor.detach().cpu().contiguous()
@@ -43,9 +45,10 @@ class Checkpoint:
             "step": str(self.step),
             "seconds": repr(self.seconds),
             "skipped": str(self.skipped),
+            "skipped_in_a_row": str(self.skipped_in_a_row),
             "crc32": str(_checksum(tensors)),
         }
-        with replacing(path) as temporary:
+        with replacing(path, allowed) as temporary:
             save_file(tensors, temporary, metadata=metadata)
 
     @classmethod
@@ -75,6 +78,7 @@ class Checkpoint:
             step=int(metadata["step"]),
             seconds=float(metadata["seconds"]),
             skipped=int(metadata["skipped"]),
+            skipped_in_a_row=int(metadata.get("skipped_in_a_row", 0)),  # not in older files
             mean=groups["mean"],
         )
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ SCHEMA = 1
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, allowed: Callable[[], None] | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not. What
     takes its place is on the disk by then, so that a machine that stops leaves the old file or the new one.
+
+    Args:
+        allowed: called right before; what it raises leaves the old file.
 
     Raises:
         InputError: the folder cannot be made or written to.
@@ -33,15 +36,34 @@ def replacing(path: Path) -> Iterator[Path]:
         os.chmod(temporary, 0o644)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if allowed:
+            allowed()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    with replacing(path) as temporary:
+def write_text(path: Path, text: str, allowed: Callable[[], None] | None = None) -> None:
+    """Write `text` to `path`, whole or not at all; `allowed` as for `replacing`."""
+    with replacing(path, allowed) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_new(path: Path, text: str) -> bool:
+    """Write `text` to `path`, whole or not at all; False, and nothing is done, where a file is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.link(file.name, path)
+    except FileExistsError:
+        return False
+    except OSError as fault:
+        raise InputError(f"{path.parent}: cannot be written to ({fault.strerror}); name another folder") from None
+    return True
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@
         ptq.jsonl                a line for each quantization of each evaluated model
         result.json              written last: a run is done when it validates
         error.txt                why the last attempt failed
+        lock, writer.json        who writes to it now (`scaling.records.writer`)
 
 Everything but metrics.jsonl is written to a temporary name and renamed.
 """
@@ -30,6 +31,7 @@ from scaling.config.run import Run, build_run
 from scaling.errors import InputError
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.files import SCHEMA, json_lines, replacing, write_text
+from scaling.records.writer import Writer
 
 RESULT_FIELDS = {
     "schema": int,
@@ -52,11 +54,32 @@ class RunFolder:
     def __init__(self, run: Run, path: Path | None = None):
         self.run = run
         self.path = path or Path(run.runtime.out) / run.study / run.run_id
+        self.writer: Writer | None = None
 
     @classmethod
     def at(cls, path: Path) -> "RunFolder":
         """The folder at `path`, wherever it was moved to, with the run that its config says."""
         return cls(stored_run(path), path)
+
+    # -- one writer --------------------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Become the one who writes here, until `unlock`.
+
+        Raises:
+            HeldError: another process is.
+        """
+        if self.writer is None:
+            self.writer = Writer.take(self.path)
+
+    def unlock(self) -> None:
+        if self.writer is not None:
+            self.writer.release()
+            self.writer = None
+
+    def _allowed(self) -> None:
+        if self.writer is not None:
+            self.writer.check()
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -83,7 +106,7 @@ class RunFolder:
         return (self.path / "error.txt").exists()
 
     def write_error(self, text: str) -> None:
-        write_text(self.path / "error.txt", text)
+        write_text(self.path / "error.txt", text, self._allowed)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -104,7 +127,7 @@ class RunFolder:
                     )
         else:
             head = {"schema": SCHEMA, "data_sha": data_sha, "eval_sha": eval_sha}
-            write_text(path, yaml.safe_dump({**head, "run": plain(self.run)}, sort_keys=False))
+            write_text(path, yaml.safe_dump({**head, "run": plain(self.run)}, sort_keys=False), self._allowed)
         (self.path / "error.txt").unlink(missing_ok=True)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -112,6 +135,13 @@ class RunFolder:
     @property
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.safetensors"
+
+    def save_checkpoint(self, state: Checkpoint) -> None:
+        state.save(self.checkpoint_path, self._allowed)
+
+    def save_snapshot(self, state: Checkpoint, tokens: int) -> None:
+        """Keep the model as it is behind so many tokens, for branches to start from."""
+        state.save(snapshot_path(self.path, tokens), self._allowed)
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -124,12 +154,12 @@ class RunFolder:
         path = self.path / "metrics.jsonl"
         if path.exists():
             points = [line for line in json_lines(path) if line["tokens"] <= tokens]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in points))
+            write_text(path, "".join(json.dumps(line) + "\n" for line in points), self._allowed)
 
     def add_windows(self, losses: Mapping[str, np.ndarray]) -> None:
         """Add per-window losses (n,) by the name of their evaluation, and under `documents` the document of each
         window; equal names are replaced."""
-        with replacing(self.path / "windows.safetensors") as temporary:
+        with replacing(self.path / "windows.safetensors", self._allowed) as temporary:
             save_arrays({**self.windows(), **losses}, temporary)
 
     def windows(self) -> dict[str, np.ndarray]:
@@ -143,7 +173,8 @@ class RunFolder:
     def add_ptq(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add quantization rows; a row takes the place of an earlier one of the same model and setting."""
         merged = {(row["tokens_seen"], row["setting"]): row for row in [*self.ptq(), *rows]}
-        write_text(self.path / "ptq.jsonl", "".join(json.dumps(row) + "\n" for row in merged.values()))
+        lines = "".join(json.dumps(row) + "\n" for row in merged.values())
+        write_text(self.path / "ptq.jsonl", lines, self._allowed)
 
     def ptq(self) -> list[dict[str, Any]]:
         path = self.path / "ptq.jsonl"
@@ -152,7 +183,7 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         missing = [k for k, kind in RESULT_FIELDS.items() if not isinstance(result.get(k), kind)]
         assert not missing, missing
-        write_text(self.path / "result.json", json.dumps(result, indent=1) + "\n")
+        write_text(self.path / "result.json", json.dumps(result, indent=1) + "\n", self._allowed)
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None while the run is unfinished (or its result does not validate)."""

@@ -12,7 +12,7 @@ from scaling.config.from_dict import plain
 from scaling.config.run import Run, build_run
 from scaling.errors import InputError
 from scaling.model.stack_size import best_size
-from scaling.records.files import write_text
+from scaling.records.files import write_new
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.study.cost import cost, work
 from scaling.study.launcher import cores
@@ -180,9 +180,11 @@ def with_threads(runs: Sequence[Run], threads: int) -> list[Run]:
 def write_stack(runs: Sequence[Run]) -> Path:
     """Write the next free `<out>/<study>/stacks/NNN.json`: the resolved configs of the runs that one job trains."""
     folder = (RunFolder(runs[0]).path.parent / "stacks").absolute()
-    number = max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=-1) + 1
-    path = folder / f"{number:03}.json"
-    write_text(path, json.dumps([plain(run) for run in runs], indent=1) + "\n")
+    number = max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()), default=-1) + 1
+    while not write_new(
+        path := folder / f"{number:03}.json", json.dumps([plain(run) for run in runs], indent=1) + "\n"
+    ):
+        number += 1  # another sweep has just taken it
     return path
 
 

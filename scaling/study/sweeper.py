@@ -24,6 +24,7 @@ from scaling.data.corpus import Corpus
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.records.run_folder import RunFolder
+from scaling.records.writer import holder
 from scaling.study.grid import study_runs, up_to
 from scaling.study.jobs import cost_together, stacks, waves, with_threads, write_stack
 from scaling.study.launcher import threads_per_job, workers
@@ -65,8 +66,12 @@ class StackSweeper:
         done = len(runs) - len(todo) - len(refused)
         note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
         launched = 0
-        for wave in planned:
-            launched += self._launch(wave, launched)
+        while True:
+            for wave in planned:
+                launched += self._launch(wave, launched)
+            if not wait_for_others(runs):
+                break
+            planned = waves(remaining(runs)[0])
         missing = [run.run_id for run in runs if RunFolder(run).result() is None]
         if missing or refused:
             count = max(len(missing), len(refused))
@@ -123,6 +128,18 @@ class Watch:
                 note(
                     f"{self.runs[0].study}: {said} of {len(self.runs)} runs done, {share:.0%} of the work, {left} left"
                 )
+
+
+def wait_for_others(runs: Sequence[Run], every: float = 5.0) -> bool:
+    """Wait while other processes train runs that are not done; False: there are none."""
+    waited, said = False, ""
+    while held := [who for run in runs if RunFolder(run).result() is None and (who := holder(RunFolder(run).path))]:
+        line = f"{runs[0].study}: {len(held)} runs are trained by {' and '.join(sorted(set(held)))}; waiting for them"
+        if line != said:
+            note(said := line)
+        waited = True
+        time.sleep(every)
+    return waited
 
 
 def remaining(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

@@ -11,7 +11,6 @@ import torch
 
 from scaling.model.transformer import Weights
 from scaling.records.checkpoint import Checkpoint
-from scaling.records.run_folder import snapshot_path
 from scaling.training.distributed import Processes
 from scaling.training.members import Member, SharedModel
 from scaling.training.stack import Stack
@@ -55,27 +54,36 @@ class Checkpointer:
 
 
 def save(state: Checkpoint, member: Member) -> None:
-    state.save(member.folder.checkpoint_path)
+    member.folder.save_checkpoint(state)
 
 
 def save_snapshot(stack: Stack, m: int, member: Member, tokens: int) -> None:
     """What branches of the member start from: its model behind so many tokens."""
-    state = stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
-    state.save(snapshot_path(member.folder.path, tokens))
+    member.folder.save_snapshot(_state(stack, m, member), tokens)
 
 
 def resumable(stack: Stack, m: int, member: Member) -> Checkpoint:
     """What a member of model m goes on from."""
-    state = stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped)
+    state = _state(stack, m, member)
     return dataclasses.replace(state, mean=_one(member.mean.weights)) if member.mean else state
 
 
 def final(stack: Stack, m: int, member: Member) -> Checkpoint:
     """The trained model of a member: the mean of its weights where it averages them. A member that is killed behind
     this checkpoint comes back with the mean as its weights, and without a mean."""
-    state = stack.checkpoint(m, seconds=member.seconds, skipped=member.skipped, moments=False)
+    state = _state(stack, m, member, moments=False)
     mean = member.mean.weights if member.mean else {}
     return dataclasses.replace(state, weights=_one(mean) or state.weights)
+
+
+def _state(stack: Stack, m: int, member: Member, *, moments: bool = True) -> Checkpoint:
+    return stack.checkpoint(
+        m,
+        moments=moments,
+        seconds=member.seconds,
+        skipped=member.skipped,
+        skipped_in_a_row=member.skipped_in_a_row,
+    )
 
 
 def _one(weights: Weights) -> Weights:

@@ -2,9 +2,13 @@
 
 from weakref import WeakKeyDictionary
 
+import torch
+
 from scaling.config.ptq import PTQConfig
 from scaling.data.corpus import Corpus, Windows
 from scaling.ptq.measure import Measurement, measure
+from scaling.records.checkpoint import Checkpoint
+from scaling.records.run_folder import snapshot_path
 from scaling.training.members import Member, SharedModel
 from scaling.training.stack import Stack
 
@@ -26,6 +30,16 @@ class Evaluator:
             found = measure(member.run, stack.member(m), self.corpus, self.windows, tokens)
             self.latest[model] = known = (*asked, found)
         return known[2]
+
+    def of_snapshot(self, member: Member, tokens: int, seen: int, device: torch.device) -> Measurement:
+        """Of the snapshot that was asked for at `tokens` and taken at `seen`.
+
+        Raises:
+            InputError: its file is missing or damaged.
+        """
+        loaded = Checkpoint.load(snapshot_path(member.folder.path, tokens)).weights
+        weights = {name: w[None].to(device) for name, w in loaded.items()}
+        return measure(member.run, weights, self.corpus, self.windows, seen)
 
     def at_end(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:
         """Of what the member ends with: model m, or the mean of its weights where the member averages them."""

@@ -8,6 +8,7 @@ measured (`evaluation`), checkpoints saved and restored (`checkpoints`), what ru
 """
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from scaling.console.wandb_runs import Trackers
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.shards import prepare
 from scaling.errors import InputError
+from scaling.ptq.measure import is_measured
 from scaling.training import checkpoints
 from scaling.training.checkpoints import Checkpointer
 from scaling.training.distributed import ALONE, Processes, divided
@@ -36,7 +38,7 @@ from scaling.training.record import Recorder
 from scaling.training.stack import Stack
 
 
-def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, str]:
+def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, InputError]:
     """Train every run that is not done, all as one stack; everything lands in the run folders. Of several processes
     each calls this with the same runs, and the first one alone reads and writes those folders.
 
@@ -45,7 +47,8 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
     there.
 
     Returns:
-        run_id -> one line, for each run that could not be started (damaged checkpoint, missing parent, other tokens).
+        run_id -> why, for each run that could not be started (damaged checkpoint, missing parent, other tokens, another
+        process that trains it).
 
     Raises:
         InputError: what all the runs share cannot be used (corpus, device).
@@ -59,25 +62,37 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
         corpus = processes.in_turn(lambda: prepare(first.data, Path(first.runtime.cache), note))
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
         members = [Member(run, corpus, processes) for run in runs]
-        found, failures = processes.from_first(lambda: _opened(members, corpus, windows))
-        if found:
-            models = [SharedModel([members[i] for i in places]) for places in found]
-            _train(models, corpus, windows, device, processes)
+        try:
+            found, failures = processes.from_first(lambda: _opened(members, corpus, windows))
+            if found:
+                models = [SharedModel([members[i] for i in places]) for places in found]
+                _train(models, corpus, windows, device, processes)
+        finally:
+            for member in members:
+                member.folder.unlock()
     return failures
 
 
-def _opened(members: Sequence[Member], corpus: Corpus, windows: Windows) -> tuple[list[list[int]], dict[str, str]]:
-    """Open the folders of the runs that are not done, each at its start: the places of those that one model serves, and
-    a line for each that cannot be opened."""
+def _opened(
+    members: Sequence[Member], corpus: Corpus, windows: Windows
+) -> tuple[list[list[int]], dict[str, InputError]]:
+    """Lock and open the folders of the runs that are not done, each at its start: the places of those that one model
+    serves, and the fault of each that cannot be opened. Whoever locks the same folders does so in the same order, so
+    that of two sweeps one gets all of a stack."""
     todo, failures = [], {}
-    for i, member in enumerate(members):
+    for i in sorted(range(len(members)), key=lambda i: members[i].run.run_id):
+        member = members[i]
         try:
-            if member.folder.state() != "done":
-                corpus.check_horizon(member.run.data)
+            if member.folder.state() == "done":
+                continue
+            corpus.check_horizon(member.run.data)
+            member.folder.lock()
+            if member.folder.state() != "done":  # by the process that had the lock until now
                 member.open(corpus.data_sha, windows.sha)
                 todo.append(i)
         except InputError as fault:
-            failures[member.run.run_id] = str(fault)
+            failures[member.run.run_id] = fault
+    todo.sort()
     return [[todo[i] for i in places] for places in grouped([members[i] for i in todo])], failures
 
 
@@ -140,6 +155,7 @@ class Loop:
     def run(self, interrupt: Interrupt) -> None:
         """Take steps until no member is left."""
         try:
+            self._catch_up()
             self._leave()  # whoever was killed between the last update and the result
             while self.models:
                 self.step()
@@ -198,13 +214,27 @@ class Loop:
         self.done_tokens += len(self.models) * members[0].run.data.batch_tokens
         self.progress.update(self.done_tokens, models=str(len(self.models)), runs=str(len(members)))
 
-    def _take_snapshots(self) -> None:
-        for m, model, member in self._mine():
-            tokens = member.snapshot_steps.get(self.stack.optimizer.steps[m])
-            if tokens is not None:
-                checkpoints.save_snapshot(self.stack, m, member, tokens)
-                found = self.evaluator.of_model(self.stack, m, model, member)
-                self.recorder.measurement(member, self.stack.tokens(m), found)
+    def _take_snapshots(self, unless_measured: bool = False) -> None:
+        for m, model in enumerate(self.models):
+            seen = self.stack.tokens(m)
+            for member in model.members:
+                tokens = member.snapshot_steps.get(self.stack.optimizer.steps[m])
+                if tokens is None:
+                    continue
+                if not self.stack.is_finite(m):
+                    member.broken = True  # on every process alike
+                elif self.processes.first and not (unless_measured and is_measured(member.folder, seen)):
+                    checkpoints.save_snapshot(self.stack, m, member, tokens)
+                    self.recorder.measurement(member, seen, self.evaluator.of_model(self.stack, m, model, member))
+
+    def _catch_up(self) -> None:
+        """Measure the snapshots at which, or behind which, an earlier attempt was stopped before their records were
+        whole."""
+        for m, _, member in self._mine():
+            for tokens, seen in member.unmeasured(self.stack.optimizer.steps[m]):
+                found = self.evaluator.of_snapshot(member, tokens, seen, self.gradients.device)
+                self.recorder.measurement(member, seen, found)
+        self._take_snapshots(unless_measured=True)
 
     def _fork(self) -> None:
         """Members whose learning rates part in the next update go on in copies of their own."""
@@ -229,17 +259,23 @@ class Loop:
             self._take(staying, [self.models[m] for m in staying])
 
     def _finish(self, m: int, model: SharedModel, member: Member) -> None:
+        member.broken |= not self.stack.is_finite(m)
+        if not member.diverged:
+            found = self.evaluator.at_end(self.stack, m, model, member)
+            member.broken = not math.isfinite(found.loss)
         if member.diverged:
-            at = f"{self.stack.tokens(m):,} tokens"
-            note(f"{member.run.run_id}: diverged, after {SKIPS} steps without a finite gradient, at {at}")
+            why = "weights or losses that are not finite"
+            if member.skipped_in_a_row >= SKIPS:
+                why = f"after {SKIPS} steps without a finite gradient"
+            note(f"{member.run.run_id}: diverged, {why}, at {self.stack.tokens(m):,} tokens")
             # A diverged model that is killed here still has to be trained on.
             state = checkpoints.resumable(self.stack, m, member)
         else:
-            found = self.evaluator.at_end(self.stack, m, model, member)
             self.recorder.measurement(member, self.stack.tokens(m), found)
             state = checkpoints.final(self.stack, m, member)
         checkpoints.save(state, member)
         self.recorder.end(member)
+        member.folder.unlock()
 
     def _take(self, chosen: list[int], models: list[SharedModel]) -> None:
         """Go on with the chosen models of the stack, which serve as `models` says from now on."""

@@ -11,6 +11,7 @@ from scaling.config.run import Run
 from scaling.data.batches import Ahead, Batches
 from scaling.data.corpus import Corpus
 from scaling.errors import InputError
+from scaling.ptq.measure import is_measured
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.training.distributed import Processes
@@ -36,12 +37,31 @@ class Member:
         self.seconds, self.skipped, self.skipped_in_a_row = 0.0, 0, 0
         self.shared_steps = 0  # since this process started: a checkpoint does not say what was before
         self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
+        self.broken = False  # its weights or its loss are not finite
 
     def open(self, data_sha: str, eval_sha: str) -> None:
+        """Find out where the run starts, and make its folder.
+
+        Raises:
+            InputError: its folder, or the snapshot that it branches from, cannot be used.
+        """
         self.start = self._find_start()
+        for tokens, _ in self.unmeasured(self.start.step if self.start else 0):
+            if not (path := snapshot_path(self.folder.path, tokens)).exists():
+                raise InputError(
+                    f"{path}: is missing, and not all that was asked for was measured of it; delete "
+                    f"{self.folder.checkpoint_path} to train the run from its start"
+                )
         self.folder.open(data_sha, eval_sha)
         self.seconds = self.start.seconds if self.start else 0.0
         self.skipped = self.start.skipped if self.start else 0
+        self.skipped_in_a_row = self.start.skipped_in_a_row if self.start else 0
+
+    def unmeasured(self, step: int) -> list[tuple[int, int]]:
+        """Snapshots before `step` whose records are not whole: the tokens they were asked for at, and were taken at."""
+        batch, first = self.run.data.batch_tokens, self.run.first_step
+        taken = [(tokens, at * batch) for at, tokens in self.snapshot_steps.items() if first < at < step]
+        return [(tokens, seen) for tokens, seen in taken if not is_measured(self.folder, seen)]
 
     def count(self, seconds: float, finite: bool, shared: bool) -> None:
         """Count an update: the time that it took, whether it was made or skipped for a gradient that was not finite,
@@ -53,7 +73,7 @@ class Member:
 
     @property
     def diverged(self) -> bool:
-        return self.skipped_in_a_row >= SKIPS
+        return self.broken or self.skipped_in_a_row >= SKIPS
 
     @cached_property
     def batches(self) -> Batches | Ahead:

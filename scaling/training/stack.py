@@ -65,8 +65,12 @@ class Stack:
         """Detached weights (1, out, in) of one model."""
         return {name: w.detach()[m : m + 1] for name, w in self.weights.items()}
 
-    def checkpoint(self, m: int, *, seconds: float, skipped: int, moments: bool = True) -> Checkpoint:
-        """What a file of model m holds; without `moments` it is no longer resumable."""
+    def is_finite(self, m: int) -> bool:
+        """Whether every weight of model m is."""
+        return all(bool(torch.isfinite(w).all()) for w in self.member(m).values())
+
+    def checkpoint(self, m: int, *, moments: bool = True, **counts: float) -> Checkpoint:
+        """What a file of model m holds, with the counts of one of its runs; without `moments` it cannot be resumed."""
 
         def of(group: Weights) -> Weights:
             return {name: tensor.detach()[m] for name, tensor in group.items()}
@@ -76,6 +80,5 @@ class Stack:
             first=of(self.optimizer.first) if moments else {},
             second=of(self.optimizer.second) if moments else {},
             step=self.optimizer.steps[m],
-            seconds=seconds,
-            skipped=skipped,
+            **counts,
         )

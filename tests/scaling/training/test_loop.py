@@ -157,7 +157,7 @@ def test_a_branch_equals_the_run_that_never_branched(make_run):
 def test_a_missing_parent_fails_alone(make_run):
     orphan, healthy = make_run("branch.parent=nobody", "branch.tokens=1280"), make_run()
     failures = train_stack([orphan, healthy])
-    assert list(failures) == [orphan.run_id] and "nobody" in failures[orphan.run_id]
+    assert list(failures) == [orphan.run_id] and "nobody" in str(failures[orphan.run_id])
     assert RunFolder(healthy).state() == "done" and RunFolder(orphan).state() == "new"
 
 
@@ -268,8 +268,8 @@ def test_a_damaged_checkpoint_is_one_line_and_stays(make_run, damage):
     path.write_bytes(content[: len(content) // 2] if damage == "truncate" else content)
     kept = path.read_bytes()
     failures = train_stack([run])
-    assert "truncated or damaged" in failures[run.run_id] and str(path) in failures[run.run_id]
-    assert "\n" not in failures[run.run_id] and path.read_bytes() == kept
+    assert "truncated or damaged" in str(failures[run.run_id]) and str(path) in str(failures[run.run_id])
+    assert "\n" not in str(failures[run.run_id]) and path.read_bytes() == kept
     path.unlink()
     trained(run)
 
@@ -291,11 +291,11 @@ def test_a_run_started_on_other_tokens_is_refused(make_run):
     (folder.path / "result.json").unlink()
     path = folder.path / "config.yaml"
     path.write_text(path.read_text().replace("data_sha: ", "data_sha: 0"))
-    assert "the corpus has changed" in train_stack([run])[run.run_id]
+    assert "the corpus has changed" in str(train_stack([run])[run.run_id])
 
 
 def test_more_tokens_than_there_are(make_run):
     run = make_run("data.tokens=1e9")
-    assert "data.repeat=true" in train_stack([run])[run.run_id]
+    assert "data.repeat=true" in str(train_stack([run])[run.run_id])
     repeated = make_run("data.tokens=128000", "data.repeat=true")
     trained(repeated)
