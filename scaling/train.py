@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scaling.config import compose
-from scaling.console.cli import EXPECTED, UnfinishedError, guarded
+from scaling.console.cli import EXPECTED, UnfinishedError, guarded, one_line
+from scaling.console.terminal import note
 from scaling.console.torchrun import leaving, one_voice, place
 from scaling.errors import InputError
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _faults: list[Exception] = []
-"""What went wrong in a single run: Hydra drops what a job returns, and reports in its own way what it raises."""
+"""What went wrong where no sweeper looks: Hydra drops what a job returns, and reports in its own way what it raises."""
 
 
 def main() -> None:
@@ -53,12 +56,15 @@ def job(config: DictConfig) -> None:
         else:
             _train_one(config)
     except EXPECTED as fault:
-        _faults.append(fault)
+        # Whether a study is done its sweeper says, from what is on disk in the end.
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            _faults.append(fault)
+        elif not isinstance(fault, UnfinishedError):  # whose runs were named
+            note(one_line(fault))
 
 
 def _train_one(config: DictConfig) -> None:
     from scaling.config.run import build_run
-    from scaling.console.terminal import note
     from scaling.records.run_folder import RunFolder
     from scaling.training.distributed import joined
 
@@ -77,7 +83,6 @@ def _train_one(config: DictConfig) -> None:
 
 
 def _train_file(stack: object) -> None:
-    from scaling.console.terminal import note
     from scaling.study.jobs import read_stack
     from scaling.training.distributed import joined
 
@@ -99,7 +104,6 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
     Returns:
         run_id -> why, in one line, for each run that is not done now.
     """
-    from scaling.console.terminal import note
     from scaling.model.allocator import keep_memory
     from scaling.records.run_folder import RunFolder
     from scaling.records.writer import HeldError, holder
