@@ -2,8 +2,8 @@
 
 Columns are those of `runs.csv`, but any CSV will do that has N, D and loss, and whichever of P_w, P_a, P_kv, P_post,
 gap, gap_se, cluster, run_id a law needs. N counts non-embedding parameters, D tokens, loss and gap are in nats a token,
-P in bits (16 where nothing is quantized). columns.csv beside this module, which is the list that `runs.csv` is written
-from, says the types; columns that it does not have are left as pandas reads them.
+P in bits (16 where nothing is quantized). columns.csv beside this module, a link to the list that
+`runs.csv` is written from, says the types; columns that it does not have are left as pandas reads them.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""From a law and a table to the optimum: `prepare` is where every fit begins, whatever is asked of it then.
+"""The best parameters of a law for a table, without intervals: `prepare` is what fits, profiles and slopes start from.
 
 A loss law is one robust fit. A gap law is a fixed point: the rows that count are those with a small enough predicted
 gap, their standard deviations are those at the predicted gap, and both are known only once the law is fitted. Iteration

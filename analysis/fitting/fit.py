@@ -1,4 +1,4 @@
-"""One fitter for all laws: projected multi-start, robust polish, error model, diagnosis, intervals.
+"""The entry point, `fit(law, table, options)`, one fitter for all laws: the estimate, its diagnosis, and intervals.
 
 Nothing about a fit is left to be guessed: `Fit` carries the objective and its delta, which rows were used and why the
 others were not, how many starts agree, how well the parameters are determined and every reason for doubt.

@@ -1,4 +1,4 @@
-"""From a law and a table to the objective that is minimised, with its analytic derivatives.
+"""The function that `estimate` minimises for a law and a table, with its analytic derivatives.
 
 Two residuals are known. Losses are compared on the log scale under Huber's function: sum over rows of
 w * huber(ln pred - ln loss; delta), a sum and not a mean, delta in log units. Gaps are compared as they are, in units

@@ -1,10 +1,10 @@
 """The registry of laws. A new law is a `Law` in a module of its family, listed here."""
 
 from analysis.errors import InputError
-from analysis.laws import after_training, chinchilla, data, kumar, low_precision, precision_forms, schemes
+from analysis.laws import after_training, chinchilla, kumar, low_precision, precision_forms, repeated_data, schemes
 from analysis.laws.law import Law
 
-FAMILIES = (chinchilla, data, kumar, precision_forms, low_precision, schemes, after_training)
+FAMILIES = (chinchilla, repeated_data, kumar, precision_forms, low_precision, schemes, after_training)
 LAWS: dict[str, Law] = {law.name: law for family in FAMILIES for law in family.LAWS}
 
 

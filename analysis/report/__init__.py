@@ -1,5 +1,6 @@
 """The report of the project: every claim with its rule, our number and a verdict, from the committed tables alone.
 
-`tables` reads results/<study>/runs.csv, the modules `claims_*` measure, `rules` decides, `build` writes what came out
-as Markdown and as one HTML file. `python -m analysis report --help`.
+`evidence/` reads results/<study>/runs.csv, measures, and has the rules that verdicts follow (`evidence.rules`);
+`claims/` has a module a topic, and each claim in it its own rule; `document/` writes Markdown and one HTML file;
+`build` runs all of it. `python -m analysis report --help`.
 """

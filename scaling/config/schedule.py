@@ -1,4 +1,5 @@
-"""What a run may say of its learning rate over time."""
+"""What a run may say of its learning rate over time: the names of schedules and their settings. Their rates are in
+`scaling.training.schedule`."""
 
 import dataclasses
 from typing import Annotated, Literal

@@ -1,4 +1,5 @@
-"""The source of documents that a corpus names."""
+"""Which class serves which corpus: a new one is a module that offers what `scaling.data.documents` asks for, listed
+here, with its settings in `scaling.config.data` and a file in configs/data/."""
 
 from scaling.config.data import DataConfig, HfCorpus, PythonCorpus, SyntheticCorpus, TextCorpus
 from scaling.data.documents import Source

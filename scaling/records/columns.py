@@ -1,5 +1,8 @@
 """The columns of the tidy table, as columns.csv beside this module lists them: name, type, unit, which rows fill them,
-meaning. `analysis` reads the same file, docs/contracts.md has it as a table.
+meaning. analysis/columns.csv is a link to that file, docs/contracts.md has it as a table.
+
+A new column is a line there, and its value: in `scaling.records.table`, or, where it is measured, in
+`scaling.training.record` or `scaling.ptq.measure`.
 
 A column belongs to
     run          the same in all rows of a run

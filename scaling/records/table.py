@@ -24,8 +24,8 @@ from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import NAMES, declared
 from scaling.records.files import write_text
 from scaling.records.merge import as_written, ordered, with_rows_of, write
+from scaling.records.model_bytes import model_bytes, short_blocks
 from scaling.records.run_folder import RunFolder, read_result, stored_run
-from scaling.records.storage import model_bytes, short_blocks
 from scaling.records.window_losses import clustered_mean, evaluation_name
 
 

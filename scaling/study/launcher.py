@@ -1,4 +1,5 @@
-"""What the launcher of a study means for its jobs: how many run at once, and with how many threads."""
+"""How a machine is divided among the jobs of a launcher (basic, joblib, submitit): how many run at once, and with how
+many threads each. `runtime.threads` overrides it."""
 
 import os
 

@@ -1,4 +1,5 @@
-"""The learning rate of every update of a run."""
+"""The learning rate at every update under each schedule. A new one: its name and settings in `scaling.config.schedule`,
+its rate here, a file in configs/schedule/; `families` learns from the rates where runs part."""
 
 import math
 

@@ -1,5 +1,5 @@
 from scaling.quantization.spec import QuantSpec
-from scaling.records.storage import model_bytes, short_blocks
+from scaling.records.model_bytes import model_bytes, short_blocks
 
 
 def test_bytes_count_scales_and_what_is_not_quantized(make_run):

@@ -1,4 +1,5 @@
-"""How many bytes a model takes: its matrices in their formats, scales included."""
+"""How many bytes a served model takes: its matrices in their formats, scales included. Not of its files, nor of
+training."""
 
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.run import Run
