@@ -20,6 +20,7 @@ RENAMED_COLUMNS: dict[str, str] = {}
 """Columns of tables and keys of JSON likewise."""
 
 VOLATILE = {"seconds", "tokens_per_second", "commit", "versions", "device"}
+CHECKSUMS = {"sha256", "checksum", "crc32"}  # of records that have volatile values
 RUN_ID = re.compile(r"n\d\S*-[0-9a-f]{10}")
 MEASURED = ("time:",)
 TEXT_CORPUS = re.compile(r"text-[0-9a-f]{16}")  # named after the paths and times of its files; `data_sha` is compared
@@ -141,13 +142,13 @@ def _table(path: Path, renamed: Mapping[str, str]) -> list[str]:
 def _records(path: Path, renamed: Mapping[str, str]) -> list[str]:
     """JSON, one value or one a line, a line a value; numbers with all their digits."""
     text = path.read_text(encoding="utf-8")
-    values = text.splitlines() if path.suffix == ".jsonl" else [text]
-    return [json.dumps(_steady(json.loads(value), renamed)) for value in values]
+    values = [json.loads(value) for value in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    return [json.dumps(_steady(value, renamed)) for value in values if not value.keys() <= CHECKSUMS]
 
 
 def _steady(value: Any, renamed: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {renamed.get(k, k): _steady(v, renamed) for k, v in value.items() if k not in VOLATILE}
+        return {renamed.get(k, k): _steady(v, renamed) for k, v in value.items() if k not in VOLATILE | CHECKSUMS}
     if isinstance(value, str):
         return TEXT_CORPUS.sub("text", value)
     return [_steady(v, renamed) for v in value] if isinstance(value, list) else value
