@@ -240,7 +240,7 @@ def _stored_config(folder: Path) -> dict[str, Any]:
         if not isinstance(values, dict) or not values.keys() <= {*CONFIG_KEYS, "sha256"}:
             raise ValueError("other keys are expected")
         if not is_intact(values):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum is another, so it was damaged or edited")
     except (OSError, yaml.YAMLError, TypeError, ValueError) as fault:
         raise _not_a_config(path, fault) from None
     return values

@@ -46,7 +46,7 @@ def load(path: Path, what_to_do: str) -> tuple[dict[str, torch.Tensor], dict[str
     else:
         intact = not metadata or metadata.get("crc32") == _crc32_of_bytes(tensors)
     if not intact:
-        raise InputError(f"{path}: damaged, or the file of another run; {what_to_do}")
+        raise InputError(f"{path}: truncated or damaged, or the file of another run; {what_to_do}")
     return tensors, metadata
 
 
