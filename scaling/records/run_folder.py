@@ -81,6 +81,11 @@ class RunFolder:
     def has_error(self) -> bool:
         return (self.path / "error.txt").exists()
 
+    def last_error(self) -> str:
+        """The last line of what the last attempt said."""
+        lines = (self.path / "error.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "error.txt is empty"
+
     def write_error(self, text: str) -> None:
         write_text(self.path / "error.txt", text)
 
