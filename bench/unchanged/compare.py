@@ -125,9 +125,7 @@ def _bytes(path: Path, _: Mapping[str, str]) -> list[str]:
 
 def _fits(path: Path, _: Mapping[str, str]) -> list[str]:
     """A file of fits without its checksum, which earlier commits do not write."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content.pop("sha256", None)
-    return json.dumps(content, indent=1).splitlines()
+    return re.sub(r',\n "sha256": "\w*"\n}$', "\n}", path.read_text(encoding="utf-8").rstrip("\n")).splitlines()
 
 
 def _ids(path: Path, _: Mapping[str, str]) -> list[str]:
