@@ -164,6 +164,7 @@ def _status(study: Study, ids: bool) -> None:
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
     from scaling.config.compose import is_study
     from scaling.console.terminal import note
+    from scaling.ptq.settings import settings_of
     from scaling.records.run_folder import RunFolder
     from scaling.records.table import collect
 
@@ -176,7 +177,8 @@ def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequ
     else:
         folder = RunFolder(_single(name, overrides)).path.parent
     out = out or Path("results") / name / "runs.csv"
-    print(f"{out}: {collect(folder, out, others)} rows")
+    rows = collect(folder, out, others, lambda run: [setting.key for setting in settings_of(run)])
+    print(f"{out}: {rows} rows")
 
 
 def _single(study: str, overrides: Sequence[str]) -> "Run":

@@ -1,12 +1,14 @@
 """FITS.json: fitted laws in a file that says everything about how they were made.
 
-    {"schema": 2, "table": {"name", "sha256", "rows"}, "fits": {law: entry}, "skipped": {law: why it was not fitted}}
+    {"schema": 2, "table": {"name", "sha256", "rows"}, "fits": {law: entry}, "skipped": {law: why it was not fitted},
+     "sha256": of all before}
 
 Numbers carry eight significant digits and nothing else varies (no times, no paths), so that refitting the same table
 gives the same bytes. NaN and infinity are written as null.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -46,6 +48,7 @@ def write(path: Path, fits: Fits) -> None:
         "fits": {name: entry(fit) for name, fit in sorted(fits.fits.items())},
         "skipped": dict(sorted(fits.skipped.items())),
     }
+    content["sha256"] = _checksum(content)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -54,10 +57,11 @@ def read(path: Path) -> Fits:
     """The fits in `path`.
 
     Raises:
-        InputError: no such file, or not one that `write` made.
+        InputError: no such file, not one that `write` made, or one that was changed since.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        _check(content)
         if content["schema"] != SCHEMA:
             raise InputError(f"{path}: schema {content['schema']}, expected {SCHEMA}; fit again")
         return Fits(
@@ -74,6 +78,20 @@ def read(path: Path) -> Fits:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         reason = " ".join(f"{type(fault).__name__} {fault}".split())
         raise InputError(f"{path}: not a file of fits ({reason}); make it with python -m analysis fit") from None
+
+
+def _checksum(content: dict) -> str:
+    """sha256 of what a file says, its own checksum apart, however it is spaced."""
+    others = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def _check(content: dict) -> None:
+    """Raise ValueError if a file does not say what was written. Files of earlier versions have no checksum."""
+    if unknown := content.keys() - {"schema", "table", "fits", "skipped", "sha256"}:
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}")
+    if "sha256" in content and content["sha256"] != _checksum(content):
+        raise ValueError("its checksum is another, so it was damaged or edited")
 
 
 def entry(fit: Fit) -> dict:

@@ -20,6 +20,7 @@ RENAMED_COLUMNS: dict[str, str] = {}
 """Columns of tables and keys of JSON likewise."""
 
 VOLATILE = {"seconds", "tokens_per_second", "commit", "versions", "device"}
+CHECKSUMS = {"sha256", "checksum", "crc32"}  # of records that have volatile values
 RUN_ID = re.compile(r"n\d\S*-[0-9a-f]{10}")
 MEASURED = ("time:",)
 TEXT_CORPUS = re.compile(r"text-[0-9a-f]{16}")  # named after the paths and times of its files; `data_sha` is compared
@@ -122,6 +123,11 @@ def _bytes(path: Path, _: Mapping[str, str]) -> list[str]:
     return [f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"]
 
 
+def _fits(path: Path, _: Mapping[str, str]) -> list[str]:
+    """A file of fits without its checksum, which earlier commits do not write."""
+    return re.sub(r',\n "sha256": "\w*"\n}$', "\n}", path.read_text(encoding="utf-8").rstrip("\n")).splitlines()
+
+
 def _ids(path: Path, _: Mapping[str, str]) -> list[str]:
     return [line for line in _text(path, {}) if RUN_ID.fullmatch(line)]
 
@@ -141,13 +147,13 @@ def _table(path: Path, renamed: Mapping[str, str]) -> list[str]:
 def _records(path: Path, renamed: Mapping[str, str]) -> list[str]:
     """JSON, one value or one a line, a line a value; numbers with all their digits."""
     text = path.read_text(encoding="utf-8")
-    values = text.splitlines() if path.suffix == ".jsonl" else [text]
-    return [json.dumps(_steady(json.loads(value), renamed)) for value in values]
+    values = [json.loads(value) for value in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    return [json.dumps(_steady(value, renamed)) for value in values if not value.keys() <= CHECKSUMS]
 
 
 def _steady(value: Any, renamed: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {renamed.get(k, k): _steady(v, renamed) for k, v in value.items() if k not in VOLATILE}
+        return {renamed.get(k, k): _steady(v, renamed) for k, v in value.items() if k not in VOLATILE | CHECKSUMS}
     if isinstance(value, str):
         return TEXT_CORPUS.sub("text", value)
     return [_steady(v, renamed) for v in value] if isinstance(value, list) else value
@@ -181,7 +187,7 @@ GROUPS = (
         lines=_tensors,
     ),
     Group(name="collected table", patterns=("table/runs.csv",), lines=_table),
-    Group(name="fits.json", patterns=("results/*/fits.json",), lines=_text),
+    Group(name="fits.json", patterns=("results/*/fits.json",), lines=_fits),
     Group(name="slopes.csv", patterns=("results/*/slopes.csv",), lines=_text),
     Group(name="numbers of figures", patterns=("results/*/figures/*.csv",), lines=_text),
     Group(name="figures", patterns=("results/*/figures/*.png", "results/report.figures/*.png"), lines=_bytes),

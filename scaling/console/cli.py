@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -24,7 +25,8 @@ class UnfinishedError(Exception):
     """Work was left undone. Its message is one line that says what, and how to go on."""
 
 
-EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException)
+EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError)
+"""Of these the last two come from damaged files of configs/ or sweeps/."""
 
 
 def guarded(app: Callable[[], object], prog: str) -> None:
@@ -69,6 +71,8 @@ def one_line(fault: Exception) -> str:
         return f"{cause.full_key}: missing; a value has to be given"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {_flat(cause.msg)}" if cause.full_key else _flat(cause.msg)
+    if isinstance(fault, UnicodeDecodeError):
+        return f"a file, perhaps of sweeps/ or configs/, is not text in UTF-8 ({_flat(fault)}); write it anew"
     if isinstance(fault, OverrideParseException):
         return f"{fault.override}: cannot be read; write setting=value, and quote what has spaces or any of ,=[]{{}}()"
     if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", str(fault)):

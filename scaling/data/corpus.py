@@ -45,21 +45,24 @@ class Corpus:
 
     @staticmethod
     def open(folder: Path) -> "Corpus":
-        """Map a folder that `prepare` has built.
+        """Map a folder that `prepare` has built. The first time in a process its files are read to the end, and their
+        checksums compared with those of the manifest.
 
         Raises:
-            InputError: a file is missing or shorter than the manifest says.
+            InputError: a file is missing, or is not what the manifest says.
         """
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
+            _check_manifest(manifest)
             arrays = {}
             for split in ("train", "validation"):
                 arrays[split] = np.memmap(folder / f"{split}.bin", dtype=manifest["dtype"], mode="r")
-                arrays[f"{split}_offsets"] = np.load(folder / f"{split}_offsets.npy", mmap_mode="r")
+                arrays[f"{split}_offsets"] = _offsets(folder / f"{split}_offsets.npy", manifest["splits"][split])
                 found, stated = len(arrays[split]), manifest["splits"][split]["tokens"]
                 if found != stated:
                     raise ValueError(f"{split}.bin has {found} tokens, its manifest says {stated}")
-        except (OSError, ValueError, KeyError) as fault:
+                _check_tokens(folder / f"{split}.bin", manifest["splits"][split]["sha256"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
             raise InputError(f"{folder}: damaged corpus ({fault}); delete the folder to have it built again") from None
         return Corpus(name=folder.name, manifest=manifest, **arrays)
 
@@ -132,3 +135,46 @@ class Corpus:
         tokens = self.validation[start[:, None] + np.arange(length + 1)].astype(np.int64)
         sha = hashlib.sha256(tokens.tobytes() + documents.astype(np.int64).tobytes()).hexdigest()
         return Windows(tokens=tokens, documents=documents, sha=sha)
+
+
+def manifest_sha(manifest: dict) -> str:
+    """sha256 of a manifest but for that entry."""
+    stated = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+def _check_manifest(manifest: dict) -> None:
+    # Those of earlier versions have no checksums of offsets and none of themselves.
+    summed = any("offsets_sha256" in split for split in manifest["splits"].values())
+    if (summed or "sha256" in manifest) and manifest.get("sha256") != manifest_sha(manifest):
+        raise ValueError("manifest.json has another checksum")
+
+
+def _offsets(path: Path, stated: dict) -> np.ndarray:
+    """The starts of documents in an .npy file, if they are what the manifest states."""
+    try:
+        offsets = np.load(path, mmap_mode="r")
+    except Exception as fault:  # numpy parses the head as Python: where it is damaged, anything may be raised
+        raise ValueError(f"{path.name}: {' '.join(str(fault).split())}") from None
+    if offsets.dtype != np.int64 or offsets.shape != (stated["documents"] + 1,):
+        raise ValueError(f"{path.name} does not have the starts of {stated['documents']} documents")
+    if offsets[0] != 0 or offsets[-1] != stated["tokens"] or (np.diff(offsets) <= 0).any():
+        raise ValueError(f"{path.name} does not rise from 0 to {stated['tokens']}")
+    # Manifests of earlier versions do not have it.
+    if "offsets_sha256" in stated and hashlib.sha256(offsets).hexdigest() != stated["offsets_sha256"]:
+        raise ValueError(f"{path.name} has another checksum than its manifest says")
+    return offsets
+
+
+_verified: set[tuple[str, int, int, str]] = set()
+"""Path, size, time and sha256 of the files whose checksums this process has found right."""
+
+
+def _check_tokens(path: Path, stated: str) -> None:
+    found = path.stat()
+    key = (str(path.absolute()), found.st_size, found.st_mtime_ns, stated)
+    if key not in _verified:
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != stated:
+                raise ValueError(f"{path.name} has another checksum than its manifest says")
+        _verified.add(key)

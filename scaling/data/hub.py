@@ -1,6 +1,8 @@
 """The `hf` corpus: any dataset that Hugging Face `datasets` streams, written to shards as it passes by."""
 
 import contextlib
+import glob
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,7 +33,7 @@ class HubSource:
         self.max_tokens = config.max_tokens
 
     def fingerprint(self) -> list:
-        return stamps(path for path in map(Path, self.config.data_files) if path.is_file())
+        return stamps(_local_files(self.config))
 
     def scan(self, note: Callable[[str], None]) -> None:
         config = self.config
@@ -67,3 +69,22 @@ class HubSource:
 
     def describe(self) -> dict:
         return {"sources": self.version}
+
+
+def _local_files(config: HfCorpus) -> list[Path]:
+    """Every file of this machine that the dataset may be read from: below its own folder, and what `data_files` name,
+    files, folders or patterns, there or below the working folder. A dataset of the hub has none."""
+    own = Path(config.path)
+    named = [place for files in config.data_files for place in (*_matching(files), *_matching(str(own / files)))]
+    roots = [own, *named]
+    below = [path for root in roots if root.is_dir() for path in root.rglob("*") if _is_data(path.relative_to(root))]
+    return sorted({path for path in (*roots, *below) if path.is_file()})
+
+
+def _is_data(path: Path) -> bool:
+    """`datasets` passes over what is hidden, such as .git, which changes without the data."""
+    return not any(part.startswith((".", "__")) for part in path.parts)
+
+
+def _matching(pattern: str) -> list[Path]:
+    return [Path(path) for path in (pattern, *glob.glob(pattern, recursive=True)) if os.path.exists(path)]

@@ -2,8 +2,9 @@
 
 A folder of the cache holds, for each split, the tokens (`train.bin`, little-endian, the narrowest unsigned type that
 holds the vocabulary) and the start of each document (`train_offsets.npy`, int64, one more than documents); then the
-tokenizer where there is one to store; and last `manifest.json`. Every document is followed by one separator. The text
-streams through: only what a source itself holds is in memory.
+tokenizer where there is one to store; and last `manifest.json`, with the checksums of tokens, starts and
+itself. Every document is followed by one separator. The text streams through: only what a source itself holds is in
+memory.
 
 The folder is named by a hash of the settings that decide its content. It is built under a temporary name and renamed,
 so it is complete or absent, and of two processes that build it at once the second takes what the first has made.
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scaling.config.data import DataConfig
 from scaling.config.from_dict import plain
-from scaling.data.corpus import ENOUGH_DOCUMENTS, Corpus
+from scaling.data.corpus import ENOUGH_DOCUMENTS, Corpus, manifest_sha
 from scaling.data.documents import Document, Source
 from scaling.data.encoders import Encoder, encoder_for
 from scaling.data.sources import source_for
@@ -84,6 +85,7 @@ def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note:
             source.scan(note)
             manifest = _write(source, encoder_for(data, source, temporary, display.stage), temporary, display)
         manifest = settings | source.describe() | manifest
+        manifest["sha256"] = manifest_sha(manifest)
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         temporary.chmod(0o755)  # mkdtemp makes it private
         try:
@@ -152,7 +154,8 @@ class _Split:
 
     def __exit__(self, *_) -> None:
         self.file.close()
-        np.save(self.folder / f"{self.name}_offsets.npy", np.frombuffer(self.offsets, dtype=np.int64))
+        self.starts = np.frombuffer(self.offsets, dtype=np.int64)
+        np.save(self.folder / f"{self.name}_offsets.npy", self.starts)
 
     def add(self, tokens: np.ndarray, size: int) -> None:
         if not len(tokens):
@@ -170,6 +173,7 @@ class _Split:
             "bytes": self.bytes,
             "tokens": self.tokens,
             "sha256": self.sha.hexdigest(),
+            "offsets_sha256": hashlib.sha256(self.starts).hexdigest(),
         }
 
 

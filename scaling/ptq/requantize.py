@@ -61,8 +61,8 @@ def add_rows(job: PTQJob) -> dict[str, str]:
     """
     torch.set_num_threads(job.runtime.threads or os.cpu_count() or 1)
     device = torch.device(resolve_device(job.runtime.device))
-    folders = list(_finished(job))
     failures: dict[str, str] = {}
+    folders = list(_finished(job, failures))
     models: list[_Model] = []
     for folder in folders:
         try:
@@ -70,7 +70,7 @@ def add_rows(job: PTQJob) -> dict[str, str]:
         except InputError as fault:
             failures[folder.run.run_id] = str(fault)
     rows = sum(len(m.settings) for m in models)
-    asked = settings_of(folders[0].run)
+    asked = folders and settings_of(folders[0].run)
     why = "" if rows or failures else "; all are there already" if asked else "; no method or no format was asked for"
     note(f"{job.study}: {len(folders)} finished runs, {len(models)} models to quantize, {rows} rows to add{why}")
     if not rows:
@@ -92,17 +92,24 @@ def add_rows(job: PTQJob) -> dict[str, str]:
     return failures
 
 
-def _finished(job: PTQJob) -> Iterator[RunFolder]:
-    """Folders of the finished runs that match, each run with the job's settings in place of its own."""
+def _finished(job: PTQJob, failures: dict[str, str]) -> Iterator[RunFolder]:
+    """Folders of the finished runs that match, each run with the job's settings in place of its own; those that are
+    damaged go to `failures`."""
     study = Path(job.runtime.out) / job.study
-    found = [p.parent for p in sorted(study.glob("*/result.json")) if read_result(p.parent) is not None]
+    found = [path.parent for path in sorted(study.glob("*/result.json"))]
     if not found:
         raise InputError(f"study={job.study}: no finished run in {study}; train some with python -m scaling.train")
     matching = [path for path in found if fnmatch(path.name, job.runs)]
     if not matching:
         raise InputError(f"runs={job.runs}: none of the {len(found)} finished runs of {study} matches")
     for path in matching:
-        stored = RunFolder.at(path).run
+        try:
+            stored = RunFolder.at(path).run
+            if read_result(path) is None:
+                raise InputError(f"{path / 'result.json'}: damaged, or of another run; train the run again")
+        except InputError as fault:
+            failures[path.name] = str(fault)
+            continue
         numerics = {"dtype": stored.runtime.dtype, "micro_batch_tokens": stored.runtime.micro_batch_tokens}
         runtime = dataclasses.replace(job.runtime, **numerics)
         yield RunFolder(dataclasses.replace(stored, ptq=job.ptq, runtime=runtime), path)

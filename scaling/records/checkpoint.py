@@ -1,17 +1,14 @@
 """The weights of one model on disk, and what training goes on from."""
 
 import dataclasses
-import struct
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from scaling.errors import InputError
-from scaling.records.files import SCHEMA, replacing
+from scaling.records import tensor_files
+from scaling.records.files import SCHEMA
 
 PREFIXES = ("w", "m1", "m2", "mean")
 """Of the tensors in a checkpoint: weights, first and second moments, mean of the weights."""
@@ -32,8 +29,8 @@ class Checkpoint:
     mean: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
 
     def save(self, path: Path, allowed: Callable[[], None] | None = None) -> None:
-        """Write weights, what else is given and position, with a checksum that tells a damaged file. `allowed` as for
-        `scaling.records.files.replacing`."""
+        """Write weights, what else is given and position, with a checksum over all of it and over the file's place.
+        `allowed` as for `scaling.records.files.replacing`."""
         groups = (self.weights, self.first, self.second, self.mean)
         tensors = {
             f"{prefix}.{name}": tensor.detach().cpu().contiguous()
@@ -46,45 +43,32 @@ class Checkpoint:
             "seconds": repr(self.seconds),
             "skipped": str(self.skipped),
             "skipped_in_a_row": str(self.skipped_in_a_row),
-            "crc32": str(_checksum(tensors)),
         }
-        with replacing(path, allowed) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        tensor_files.save(path, tensors, metadata, allowed)
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
         """Read what `save` wrote.
 
         Raises:
-            InputError: missing, truncated or damaged; the line says which file and what to do.
+            InputError: missing, truncated, damaged or of another run; the line says which file and what to do.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            damaged = int(metadata["crc32"]) != _checksum(tensors)
-        except (SafetensorError, OSError, KeyError, ValueError, struct.error):
-            damaged = True
-        if damaged:
-            raise InputError(f"{path}: missing, truncated or damaged; delete the file to train the run from its start")
+        what_to_do = "delete the file to train the run from its start"
+        tensors, metadata = tensor_files.load(path, what_to_do)
         groups: dict[str, dict[str, torch.Tensor]] = {prefix: {} for prefix in PREFIXES}
-        for key, tensor in tensors.items():
-            prefix, _, name = key.partition(".")
-            groups[prefix][name] = tensor
-        return cls(
-            weights=groups["w"],
-            first=groups["m1"],
-            second=groups["m2"],
-            step=int(metadata["step"]),
-            seconds=float(metadata["seconds"]),
-            skipped=int(metadata["skipped"]),
-            skipped_in_a_row=int(metadata.get("skipped_in_a_row", 0)),  # not in older files
-            mean=groups["mean"],
-        )
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
-    value = 0
-    for key in sorted(tensors):
-        value = zlib.crc32(tensors[key].numpy(), zlib.crc32(key.encode(), value))
-    return value
+        try:
+            for key, tensor in tensors.items():
+                prefix, _, name = key.partition(".")
+                groups[prefix][name] = tensor
+            return cls(
+                weights=groups["w"],
+                first=groups["m1"],
+                second=groups["m2"],
+                step=int(metadata["step"]),
+                seconds=float(metadata["seconds"]),
+                skipped=int(metadata["skipped"]),
+                skipped_in_a_row=int(metadata.get("skipped_in_a_row", 0)),  # not in older files
+                mean=groups["mean"],
+            )
+        except (KeyError, ValueError):
+            raise InputError(f"{path}: not a checkpoint; {what_to_do}") from None

@@ -1,16 +1,21 @@
-"""Files that are there whole or not at all, and lines of JSON."""
+"""Files that are there whole or not at all, and checksums of what they say."""
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scaling.errors import InputError
 
 SCHEMA = 1
+LEFT_OVER = 24 * 3600.0
+"""Seconds after which a temporary file that nobody has touched is what a killed process left."""
 
 
 @contextlib.contextmanager
@@ -22,10 +27,11 @@ def replacing(path: Path, allowed: Callable[[], None] | None = None) -> Iterator
         allowed: called right before; what it raises leaves the old file.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the folder cannot be made or written to, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as fault:
         raise InputError(f"{path.parent}: cannot be written to ({fault.strerror}); name another folder") from None
@@ -39,8 +45,18 @@ def replacing(path: Path, allowed: Callable[[], None] | None = None) -> Iterator
         if allowed:
             allowed()
         os.replace(temporary, path)
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be written ({fault.strerror or fault}); it is as it was before") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove temporary files of `path` that killed processes left beside it."""
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - other.stat().st_mtime > LEFT_OVER:
+                other.unlink()
 
 
 def write_text(path: Path, text: str, allowed: Callable[[], None] | None = None) -> None:
@@ -66,19 +82,19 @@ def write_new(path: Path, text: str) -> bool:
     return True
 
 
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file, of which the last one may have been cut off.
+def checksum(values: Any) -> str:
+    """sha256 of JSON values, however they are spaced and in whatever order their keys are."""
+    # What is written is summed as it will be read: a tuple as a list, a key that is a number as text.
+    plain = json.loads(json.dumps(values))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
-    Raises:
-        InputError: another line is not JSON.
-    """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for i, line in enumerate(lines):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            # A killed run may leave half a line at the end; half a line in the middle is damage.
-            if i < len(lines) - 1:
-                raise InputError(f"{path}: line {i + 1} is not JSON") from None
-    return rows
+
+def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and under `sha256` the checksum of all of them."""
+    return {**values, "sha256": checksum(values)}
+
+
+def is_intact(values: Mapping[str, Any]) -> bool:
+    """Whether values that have a checksum are those that it was made of. Files of earlier versions have none."""
+    others = {name: value for name, value in values.items() if name != "sha256"}
+    return "sha256" not in values or values["sha256"] == checksum(others)

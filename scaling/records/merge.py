@@ -40,7 +40,7 @@ def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     lie apart: tables of two machines belong together only where the same runs agree.
 
     Raises:
-        InputError: no such table, or not one with these columns.
+        InputError: no such table, or not one with these columns and numbers in them.
     """
     try:
         other = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -53,10 +53,26 @@ def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     new = other[~other["run_id"].isin(frame["run_id"])]
     said = f"{path}: {new['run_id'].nunique()} runs added"
     if len(both):
-        apart = np.abs(both["loss_x"].astype(float) - both["loss_y"].astype(float)).max()
+        # Rows of runs that diverged have no loss.
+        apart = np.nan_to_num(np.abs(_numbers(both["loss_x"], path) - _numbers(both["loss_y"], path))).max()
         said += f"; {both['run_id'].nunique()} runs are here too, with losses at most {apart:.2g} nats apart"
+    for column in frame:
+        if TYPES[column] in ("integer", "number"):
+            _numbers(new[column], path)
     note(said)
     return pd.concat([frame, new[list(frame)]], ignore_index=True)
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    """A column of text as numbers, NaN where it is empty.
+
+    Raises:
+        InputError: something else is in it.
+    """
+    try:
+        return pd.to_numeric(column).astype(float)
+    except ValueError as fault:
+        raise InputError(f"{path}: {str(column.name).removesuffix('_y')} is not a number ({fault})") from None
 
 
 def write(frame: pd.DataFrame, out: Path) -> None:

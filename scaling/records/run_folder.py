@@ -11,7 +11,8 @@
         error.txt                why the last attempt failed
         lock, writer.json        who writes to it now (`scaling.records.writer`)
 
-Everything but metrics.jsonl is written to a temporary name and renamed.
+Everything but metrics.jsonl is written to a temporary name and renamed, and has a checksum that is verified when it is
+read. Folders of earlier versions have none in their configs, and then their other files may lack it too.
 """
 
 import dataclasses
@@ -23,14 +24,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from safetensors import safe_open
-from safetensors.numpy import save_file as save_arrays
 
 from scaling.config.from_dict import plain
 from scaling.config.run import Run, build_run
+from scaling.console.terminal import note
 from scaling.errors import InputError
+from scaling.records import tensor_files
 from scaling.records.checkpoint import Checkpoint
-from scaling.records.files import SCHEMA, json_lines, replacing, write_text
+from scaling.records.files import SCHEMA, checksum, is_intact, with_checksum, write_text
 from scaling.records.writer import Writer
 
 RESULT_FIELDS = {
@@ -44,6 +45,10 @@ RESULT_FIELDS = {
     "data_sha": str,
     "eval_sha": str,
 }
+
+CONFIG_KEYS = ("schema", "data_sha", "eval_sha", "run")
+TRAIN_AGAIN = "delete the folder of the run to train it again"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, ten times as fast
 
 State = Literal["new", "partial", "done"]
 
@@ -91,19 +96,18 @@ class RunFolder:
         """
         if not (self.path / "config.yaml").exists():
             return "new"
-        stored = stored_run(self.path)
-        ours, theirs = self.run.identity(), stored.identity()
-        if ours != theirs:
-            field = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
-            raise InputError(
-                f"{self.path}: holds a run with another {field}; move the folder away or change study={self.run.study}"
-            )
+        stored_run(self.path)
         if self.result() is not None:
             return "done"
         return "partial" if self.checkpoint_path.exists() else "new"
 
     def has_error(self) -> bool:
         return (self.path / "error.txt").exists()
+
+    def last_error(self) -> str:
+        """The last line of what the last attempt said."""
+        lines = (self.path / "error.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "error.txt is empty"
 
     def write_error(self, text: str) -> None:
         write_text(self.path / "error.txt", text, self._allowed)
@@ -118,7 +122,7 @@ class RunFolder:
         """
         path = self.path / "config.yaml"
         if path.exists():
-            stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+            stored = _stored_config(self.path)
             for name, value in (("data_sha", data_sha), ("eval_sha", eval_sha)):
                 if stored.get(name) != value:
                     raise InputError(
@@ -127,7 +131,9 @@ class RunFolder:
                     )
         else:
             head = {"schema": SCHEMA, "data_sha": data_sha, "eval_sha": eval_sha}
-            write_text(path, yaml.safe_dump({**head, "run": plain(self.run)}, sort_keys=False), self._allowed)
+            # The checksum comes first: what is cut off keeps it.
+            config = with_checksum({**head, "run": plain(self.run)})
+            write_text(path, yaml.safe_dump({"sha256": config.pop("sha256"), **config}, sort_keys=False), self._allowed)
         (self.path / "error.txt").unlink(missing_ok=True)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -150,40 +156,81 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def forget_metrics_after(self, tokens: int) -> None:
-        """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from."""
-        path = self.path / "metrics.jsonl"
-        if path.exists():
-            points = [line for line in json_lines(path) if line["tokens"] <= tokens]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in points), self._allowed)
+        """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from. Says so where lines
+        are damaged, and drops them: nothing is computed from them."""
+        path, points, damaged = self.path / "metrics.jsonl", [], []
+        if not path.exists():
+            return
+        lines = path.read_bytes().splitlines()
+        for i, line in enumerate(lines):
+            try:
+                point = json.loads(line)
+                if point["tokens"] <= tokens:
+                    points.append(point)
+            except (ValueError, TypeError, KeyError):
+                damaged.append(i + 1)
+        # A killed run may leave half a line at the end; half a line in the middle is damage.
+        if damaged and damaged != [len(lines)]:
+            note(f"{path}: line {damaged[0]} is not a point of the curve; {len(damaged)} such lines were dropped")
+        write_text(path, "".join(json.dumps(point) + "\n" for point in points), self._allowed)
 
     def add_windows(self, losses: Mapping[str, np.ndarray]) -> None:
         """Add per-window losses (n,) by the name of their evaluation, and under `documents` the document of each
         window; equal names are replaced."""
-        with replacing(self.path / "windows.safetensors", self._allowed) as temporary:
-            save_arrays({**self.windows(), **losses}, temporary)
+        merged = {**self.windows(), **losses}
+        tensors = {name: torch.tensor(values) for name, values in merged.items()}
+        tensor_files.save(self._windows_path, tensors, allowed=self._allowed)
 
     def windows(self) -> dict[str, np.ndarray]:
-        """What `add_windows` has stored."""
-        path = self.path / "windows.safetensors"
-        if not path.exists():
+        """What `add_windows` has stored.
+
+        Raises:
+            InputError: the file is damaged or another run's.
+        """
+        if not self._windows_path.exists():
             return {}
-        with safe_open(path, framework="np") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        tensors, _ = tensor_files.load(self._windows_path, TRAIN_AGAIN)
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+    @property
+    def _windows_path(self) -> Path:
+        return self.path / "windows.safetensors"
 
     def add_ptq(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add quantization rows; a row takes the place of an earlier one of the same model and setting."""
         merged = {(row["tokens_seen"], row["setting"]): row for row in [*self.ptq(), *rows]}
-        lines = "".join(json.dumps(row) + "\n" for row in merged.values())
-        write_text(self.path / "ptq.jsonl", lines, self._allowed)
+        lines = [*merged.values(), {"sha256": checksum([self.path.name, *merged.values()])}]
+        write_text(self.path / "ptq.jsonl", "".join(json.dumps(line) + "\n" for line in lines), self._allowed)
 
     def ptq(self) -> list[dict[str, Any]]:
+        """The quantization rows.
+
+        Raises:
+            InputError: the file is damaged or another run's.
+        """
         path = self.path / "ptq.jsonl"
-        return json_lines(path) if path.exists() else []
+        if not path.exists():
+            return []
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if rows and rows[-1].keys() == {"sha256"}:
+                intact = rows.pop() == {"sha256": checksum([self.path.name, *rows])}
+            else:
+                intact = not _has_checksums(self.path)
+            intact = intact and all(row.keys() >= {"tokens_seen", "setting"} for row in rows)
+        except (OSError, ValueError, AttributeError):
+            intact = False
+        if not intact:
+            raise InputError(
+                f"{path}: damaged, or the file of another run; delete it, and add its rows again with "
+                f"python -m scaling.ptq study={self.run.study} runs={self.path.name}"
+            )
+        return rows
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         missing = [k for k, kind in RESULT_FIELDS.items() if not isinstance(result.get(k), kind)]
         assert not missing, missing
-        write_text(self.path / "result.json", json.dumps(result, indent=1) + "\n", self._allowed)
+        write_text(self.path / "result.json", json.dumps(with_checksum(result), indent=1) + "\n", self._allowed)
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None while the run is unfinished (or its result does not validate)."""
@@ -206,26 +253,59 @@ def stored_run(folder: Path) -> Run:
     """The run whose config a folder holds.
 
     Raises:
-        InputError: the config is missing or damaged.
+        InputError: the config is missing, damaged, or that of a run that the folder is not named by.
     """
+    path, values = folder / "config.yaml", _stored_config(folder)
+    try:
+        run = build_run(values["run"])
+    except (TypeError, ValueError, KeyError) as fault:
+        raise _not_a_config(path, fault) from None
+    if run.run_id != folder.absolute().name:
+        raise InputError(
+            f"{path}: is of the run {run.run_id}, and its folder has another name; name it back, or move a copy away"
+        )
+    return run
+
+
+def _stored_config(folder: Path) -> dict[str, Any]:
+    """What config.yaml says, verified as far as its checksum goes."""
     path = folder / "config.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))["run"]
-        return build_run(values)
-    except (OSError, yaml.YAMLError, TypeError, KeyError, InputError) as fault:
-        raise InputError(
-            f"{path}: not the config of a run ({str(fault).splitlines()[0]}); move the folder away"
-        ) from None
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        # Where a bit flips in the name of the checksum, it is an unknown key.
+        if not isinstance(values, dict) or not values.keys() <= {*CONFIG_KEYS, "sha256"}:
+            raise ValueError("other keys are expected")
+        if not is_intact(values):
+            raise ValueError("its checksum is another, so it was damaged or edited")
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as fault:
+        raise _not_a_config(path, fault) from None
+    return values
+
+
+def _not_a_config(path: Path, fault: Exception) -> InputError:
+    reason = (str(fault) or type(fault).__name__).splitlines()[0]
+    return InputError(f"{path}: not the config of a run ({reason}); move the folder away")
+
+
+def _has_checksums(folder: Path) -> bool:
+    """Whether a folder was begun by a version that gives all files checksums. False where the config cannot be read:
+    whoever reads the run is told so."""
+    try:
+        return "sha256" in _stored_config(folder)
+    except InputError:
+        return False
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """result.json of a run folder if it is there and validates."""
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     valid = isinstance(result, dict) and all(isinstance(result.get(k), kind) for k, kind in RESULT_FIELDS.items())
-    return result if valid and result["schema"] == SCHEMA else None
+    if not valid or result["schema"] != SCHEMA or result["run_id"] != folder.absolute().name:
+        return None
+    return result if is_intact(result) and ("sha256" in result or not _has_checksums(folder)) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,17 @@ token count; both are paired over windows, and standard errors are clustered by 
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.run import Run
+from scaling.console.cli import UnfinishedError
+from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.quantization.normal_error import over_matrices
 from scaling.quantization.spec import QuantSpec
@@ -25,7 +28,7 @@ from scaling.records.columns import NAMES, declared
 from scaling.records.files import write_text
 from scaling.records.merge import as_written, ordered, with_rows_of, write
 from scaling.records.model_bytes import model_bytes, short_blocks
-from scaling.records.run_folder import RunFolder, read_result, stored_run
+from scaling.records.run_folder import TRAIN_AGAIN, RunFolder
 from scaling.records.window_losses import clustered_mean, evaluation_name
 
 
@@ -34,29 +37,39 @@ class _Folder:
     path: Path
     run: Run
     result: dict[str, Any]
+    windows: dict[str, np.ndarray]
+    """Losses of the models that were not quantized, and their documents."""
+    quantizations: list[dict[str, Any]]
 
 
-def collect(study_folder: Path, out: Path, others: Sequence[Path] = ()) -> int:
+Settings = Callable[[Run], Sequence[str]]
+"""The names of the quantizations that a run's config asks for, of each model that it evaluates."""
+
+
+def collect(study_folder: Path, out: Path, others: Sequence[Path] = (), settings: Settings = lambda run: ()) -> int:
     """Write the table of all finished runs under `study_folder` to the CSV `out`, with those rows of the tables
     `others` (of other machines) whose runs are not there, and beside it provenance.json: with what how many of the runs
     were made. Returns its number of rows.
 
+    A damaged folder is left out, a run that lacks rows is in the table with those that it has; a line says so of each.
+
     Raises:
-        InputError: no finished run there, a folder is damaged or of a later version, or another table has not these
-            columns.
+        InputError: no finished run there, or another table has not these columns. Nothing was written.
+        UnfinishedError: the table was written, but runs are left out of it or lack rows.
     """
-    folders = {folder.path.name: folder for folder in _finished(study_folder)}
-    rows = [row for folder in folders.values() for row in _rows(folder, folders)]
+    folders, rows, faults = _read(study_folder, settings)
+    for line in faults:
+        note(line)
     if not rows:
         raise InputError(f"{study_folder}: no finished run; train some with python -m scaling.train")
-    if unknown := sorted(set().union(*rows) - set(NAMES)):
-        raise InputError(f"{study_folder}: was made by a later version, which has {', '.join(unknown)} as well")
     frame = as_written(pd.DataFrame(rows, columns=NAMES))
     for path in others:
         frame = with_rows_of(path, frame)
     write(ordered(frame), out)
-    versions = {name: folder.result["versions"] for name, folder in folders.items()}
+    versions = {name: folder.result.get("versions") for name, folder in folders.items()}
     write_text(out.with_name("provenance.json"), json.dumps(_provenance(frame, versions), indent=1) + "\n")
+    if faults:
+        raise UnfinishedError(f"{out}: {len(frame)} rows; what {len(faults)} lines name is not in it")
     return len(frame)
 
 
@@ -68,7 +81,7 @@ def _provenance(frame: pd.DataFrame, versions: Mapping[str, dict[str, str]]) -> 
         made["versions"] = versions.get(run["run_id"])
         entry = found.setdefault(json.dumps(made, sort_keys=True), {**made, "runs": 0, "hours": 0.0})
         entry["runs"] += 1
-        entry["hours"] += float(run["seconds"]) / 3600
+        entry["hours"] += float(run["seconds"] or 0) / 3600
     return [{**entry, "hours": round(entry["hours"], 3)} for _, entry in sorted(found.items())]
 
 
@@ -85,25 +98,81 @@ def planned(runs: Sequence[Run], out: Path) -> int:
     return len(frame)
 
 
-def _finished(study_folder: Path) -> Iterator[_Folder]:
+def _read(study_folder: Path, settings: Settings) -> tuple[dict[str, _Folder], list[dict[str, Any]], list[str]]:
+    """The finished runs by their ids, all their rows, and a line for whatever is damaged or missing."""
+    folders, rows, faults = {}, [], []
     for path in sorted(study_folder.glob("*/result.json")):
-        result = read_result(path.parent)
-        if result is None:
-            raise InputError(f"{path}: not the result of a run; delete it to train the run again")
-        yield _Folder(path.parent, stored_run(path.parent), result)
+        try:
+            folder = _folder(path.parent)
+        except InputError as fault:
+            faults.append(str(fault))
+            continue
+        folders[folder.path.name] = folder
+        if missing := _missing(folder, settings):
+            faults.append(missing)
+    for name, folder in list(folders.items()):
+        try:
+            found = list(_rows(folder, folders))
+            if unknown := sorted(set().union(*found) - set(NAMES)):
+                raise InputError(f"{folder.path}: was made by a later version, which has {', '.join(unknown)} as well")
+        except (KeyError, TypeError, ValueError, AttributeError) as fault:
+            # Files without a checksum may say anything.
+            of_file = f"{folder.path}: damaged ({type(fault).__name__}: {fault}); {TRAIN_AGAIN}"
+            faults.append(str(fault) if isinstance(fault, InputError) else of_file)
+            del folders[name]
+        else:
+            rows += found
+    return folders, rows, faults
+
+
+def _folder(path: Path) -> _Folder:
+    """A finished run with its records.
+
+    Raises:
+        InputError: a file of it is damaged, or the folder is a copy of another.
+    """
+    records = RunFolder.at(path)
+    result = records.result()
+    if result is None:
+        raise InputError(f"{path / 'result.json'}: damaged, or of another run; delete it to train the run again")
+    windows = {name: values for name, values in records.windows().items() if "/" not in name}
+    return _Folder(path, records.run, result, windows, records.ptq())
+
+
+def _missing(folder: _Folder, settings: Settings) -> str | None:
+    """Which rows a run lacks of those that its config asks for, and what to do, in one line."""
+    run = folder.run
+    if folder.result["diverged"]:
+        return None
+    asked = [run.step_at(tokens) * run.data.batch_tokens for tokens in (*run.snapshots, run.D)]
+    evaluated = {evaluation.get("tokens_seen") for evaluation in folder.result["evaluations"]}
+    if unseen := [tokens for tokens in asked if tokens not in evaluated]:
+        return f"{folder.path}: was never evaluated at {_some(unseen)} tokens; {TRAIN_AGAIN}"
+    names = [evaluation_name(tokens) for tokens in asked]
+    if unknown := [name for name in (*names, "documents") if name not in folder.windows]:
+        return f"{folder.path / 'windows.safetensors'}: missing, or lacks {_some(unknown)}; {TRAIN_AGAIN}"
+    there = {(row["tokens_seen"], row["setting"]) for row in folder.quantizations}
+    wanted = [(tokens, setting) for tokens in asked for setting in settings(run)]
+    if lacking := [evaluation_name(*row) for row in wanted if row not in there]:
+        again = f"python -m scaling.ptq study={run.study} runs={run.run_id}"
+        rows = f"{len(lacking)} of {len(wanted)} rows are missing ({_some(lacking)})"
+        return f"{folder.path / 'ptq.jsonl'}: {rows}; add them with {again}"
+    return None
+
+
+def _some(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, Any]]:
     constant = _constant_columns(folder)
-    records = RunFolder.at(folder.path)
-    quantizations = records.ptq()
     # A run that diverged before its first evaluation still has a row: it was tried.
     for evaluation in folder.result["evaluations"] or [{"tokens_seen": folder.run.D}]:
         tokens = evaluation["tokens_seen"]
         trained = folder.run.precision.spec("weights")
         gap = _qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens)
         yield {**constant, **evaluation, **gap, **_stored(folder, trained)}
-        for row in quantizations:
+        for row in folder.quantizations:
             if row["tokens_seen"] == tokens:
                 stored = QuantSpec.of(row["format_post"], row["granularity_post"], row["scale_rule"])
                 yield {**constant, **row, **_stored(folder, stored), **_post(folder.run, stored)}
@@ -213,8 +282,7 @@ def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, fl
     """Paired difference to the unquantized run, where that is in the study and saw the same windows."""
     if base is None or base.path == folder.path or base.result["eval_sha"] != folder.result["eval_sha"]:
         return {}
-    ours, theirs = RunFolder.at(folder.path).windows(), RunFolder.at(base.path).windows()
-    name = evaluation_name(tokens)
+    ours, theirs, name = folder.windows, base.windows, evaluation_name(tokens)
     if name not in ours or name not in theirs:
         return {}
     gap, gap_se = clustered_mean(ours[name] - theirs[name], ours["documents"])

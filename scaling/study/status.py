@@ -29,8 +29,7 @@ def standing(run: Run) -> Standing:
         return Standing("refused", str(fault))
     reached = f"{amount(at)} of {amount(run.D)} tokens"
     if state != "done" and folder.has_error():
-        last_line = (folder.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
-        return Standing("failed", f"{reached}; {last_line}")
+        return Standing("failed", f"{reached}; {folder.last_error()}")
     if state == "done":
         return Standing("done", "diverged" if folder.result()["diverged"] else "")
     return Standing(state, reached if state == "partial" else "")

@@ -183,6 +183,23 @@ def test_status_says_why_a_run_failed_and_how_far_it_is(sweep, train, make_run):
     assert re.search(rf"refused {refused.run.run_id}  .*not the config of a run", out)
 
 
+def test_status_reads_an_error_that_is_not_text(sweep, make_run):
+    folder = RunFolder(make_run("study=four", "seed=0"))
+    folder.path.mkdir(parents=True)
+    for content, said in ((b"", "error.txt is empty"), (b"\xff\xfe\n", "\ufffd")):
+        (folder.path / "error.txt").write_bytes(content)
+        status, out, _ = sweep("status")
+        assert status == 0 and "1 failed, 3 new" in out and said in out
+
+
+@pytest.mark.parametrize("content", [b"# @package _global_\nstudy: [", b"# @package _global_\nstudy: \xff"])
+def test_a_broken_study_is_one_line_and_stops_no_other(sweep, study_file, content):
+    study_file("broken", "").write_bytes(content)
+    status, out, _ = sweep("status", study="broken")
+    assert status == 1 and len(out.splitlines()) == 1 and out.startswith("scaling.sweep: ")
+    assert sweep("status")[0] == 0
+
+
 def test_collect_writes_the_table_and_says_what_it_lacks(sweep, train, tmp_path):
     out_file = tmp_path / "table" / "runs.csv"
     train("study=four", "data.tokens=2560", "seed=0,1", "--multirun")

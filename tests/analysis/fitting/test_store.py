@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def test_published_constants_have_the_same_form(tmp_path):
     "damage",
     [
         lambda text: text[: len(text) // 2],
+        lambda text: text.replace('"rows": ', '"rows": 1', 1),
+        lambda text: "\xff" + text,
         lambda text: text.replace('"schema": 2', '"schema": 99'),
         lambda text: text.replace('"gamma_D"', '"gamma_Q"'),
         lambda text: text.replace('"law": "kumar_ptq"', '"law": "kumar_pqt"'),
@@ -77,6 +80,32 @@ def test_damaged_files_are_one_line(made, tmp_path, damage):
     with pytest.raises(InputError) as fault:
         store.read(path)
     assert "\n" not in str(fault.value)
+
+
+def test_a_flipped_bit_is_told_or_changes_nothing(made, tmp_path):
+    path, chance = tmp_path / "fits.json", random.Random(0)
+    store.write(path, made)
+    content = path.read_bytes()
+    for _ in range(100):
+        changed = bytearray(content)
+        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+        try:
+            again = store.read(path)
+        except InputError as fault:
+            assert "\n" not in str(fault)
+        else:  # such as another blank between two values
+            store.write(path, again)
+            assert path.read_bytes() == content
+
+
+def test_a_file_without_a_checksum_is_read(made, tmp_path):
+    path = tmp_path / "fits.json"
+    store.write(path, made)
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert store.read(path).rows == made.rows
 
 
 def test_nothing_half_written(made, tmp_path, monkeypatch):

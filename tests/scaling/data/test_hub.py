@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,21 @@ def test_changed_file_is_read_again(local, settings, tmp_path):
         file.write('{"body": "One more document.", "n": 1}\n')
     assert documents(prepare(settings(config), tmp_path / "cache"), "train")[-1] == "One more document."
     assert first.manifest["splits"]["train"]["documents"] == 80
+
+
+@pytest.mark.parametrize("files", [(), ("part*.jsonl",), ("part1.jsonl",)])
+def test_an_edited_local_dataset_is_another_corpus(local, settings, tmp_path, files):
+    config, _ = local
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for path in config.data_files:
+        Path(path).rename(folder / Path(path).name)
+    config = replace(config, path=str(folder), data_files=files)
+    before = prepare(settings(config), tmp_path / "cache")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("main")
+    assert prepare(settings(config), tmp_path / "cache").name == before.name
+    edited = folder / "part1.jsonl"
+    edited.write_text(edited.read_text().replace("Document 51", "Document XX"))
+    after = prepare(settings(config), tmp_path / "cache")
+    assert after.name != before.name and after.data_sha != before.data_sha

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -104,17 +105,21 @@ def test_which_runs(make_run, quantize):
 
 
 def test_one_bad_run_does_not_stop_the_others(make_run, quantize):
-    runs = [make_run("ptq=none", f"seed={seed}") for seed in (0, 1, 2)]
+    runs = [make_run("ptq=none", f"seed={seed}") for seed in (0, 1, 2, 3)]
     train_stack(runs)
-    damaged, changed, healthy = (RunFolder(run) for run in runs)
+    damaged, changed, healthy, broken = (RunFolder(run) for run in runs)
+    copy = shutil.copytree(healthy.path, healthy.path.with_name("copy"))
+    (broken.path / "result.json").write_bytes(b"\xff")
     with replacing(damaged.checkpoint_path) as path:
         path.write_bytes(b"not a checkpoint")
     result = changed.result() | {"data_sha": "another"}
-    (changed.path / "result.json").write_text(json.dumps(result))
+    del result["sha256"]
+    changed.write_result(result)
     status, _, err = quantize("ptq.formats=[int4]")
     assert status == 1 and "Traceback" not in err
     assert f"{damaged.run.run_id}: {damaged.checkpoint_path}: missing, truncated or damaged" in err
-    assert "the corpus has changed since" in err and "2 runs of default not quantized" in err
+    assert "the corpus has changed since" in err and "4 runs of default not quantized" in err
+    assert f"copy: {copy / 'config.yaml'}: is of the run" in err and f"{broken.path / 'result.json'}: damaged" in err
     assert [len(folder.ptq()) for folder in (damaged, changed, healthy)] == [0, 0, 1]
 
 

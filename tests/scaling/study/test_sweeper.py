@@ -93,7 +93,7 @@ def test_a_folder_with_another_config_is_refused_and_the_rest_is_trained(train, 
     config.write_text(config.read_text().replace("seed_data: 1", "seed_data: 8"))
     before = config.read_text()
     status, _, err = train("--multirun", "study=grid", "seed=0,1,2")
-    assert status == 1 and f"{config.parent}: holds a run with another seed_data" in err
+    assert status == 1 and f"{config}: not the config of a run (its checksum is another" in err
     assert len(results(tmp_path)) == 3 and config.read_text() == before
 
 

@@ -22,6 +22,7 @@ from scaling.model.transformer import initialize
 from scaling.ptq.evaluate import evaluate
 from scaling.ptq.rtn import rtn
 from scaling.records.checkpoint import Checkpoint
+from scaling.records.files import with_checksum
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.records.window_losses import clustered_mean
 from scaling.training.loop import train_stack
@@ -281,7 +282,11 @@ def test_a_folder_with_another_config_is_refused(make_run):
     stored = yaml.safe_load(path.read_text())
     stored["run"]["optimizer"]["lr"] = 0.5
     path.write_text(yaml.safe_dump(stored))
-    with pytest.raises(InputError, match="another optimizer"):
+    with pytest.raises(InputError, match="its checksum is another"):
+        folder.state()
+    del stored["sha256"]  # as in folders of earlier versions
+    path.write_text(yaml.safe_dump(stored))
+    with pytest.raises(InputError, match="is of the run"):
         folder.state()
 
 
@@ -290,7 +295,9 @@ def test_a_run_started_on_other_tokens_is_refused(make_run):
     (folder,) = trained(run)
     (folder.path / "result.json").unlink()
     path = folder.path / "config.yaml"
-    path.write_text(path.read_text().replace("data_sha: ", "data_sha: 0"))
+    stored = {**yaml.safe_load(path.read_text()), "data_sha": "another"}
+    del stored["sha256"]
+    path.write_text(yaml.safe_dump(with_checksum(stored)))
     assert "the corpus has changed" in str(train_stack([run])[run.run_id])
 
 
