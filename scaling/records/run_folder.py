@@ -60,7 +60,7 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: Path) -> "RunFolder":
-        """The folder at `path`, wherever it was moved to, with the run that its config says."""
+        """The folder at `path`, wherever it was moved to under its own name, with the run that its config says."""
         return cls(stored_run(path), path)
 
     # -- state ------------------------------------------------------------------------------------------------------
