@@ -63,7 +63,7 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: Path) -> "RunFolder":
-        """The folder at `path`, wherever it was moved to, with the run that its config says."""
+        """The folder at `path`, wherever it was moved to under its own name, with the run that its config says."""
         return cls(stored_run(path), path)
 
     # -- one writer --------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def _has_checksums(folder: Path) -> bool:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """result.json of a run folder if it is there and validates."""
+    """result.json of a run folder, without its checksum, if it is there and validates."""
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -305,7 +305,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     valid = isinstance(result, dict) and all(isinstance(result.get(k), kind) for k, kind in RESULT_FIELDS.items())
     if not valid or result["schema"] != SCHEMA or result["run_id"] != folder.absolute().name:
         return None
-    return result if is_intact(result) and ("sha256" in result or not _has_checksums(folder)) else None
+    if not is_intact(result) or ("sha256" not in result and _has_checksums(folder)):
+        return None
+    return {name: value for name, value in result.items() if name != "sha256"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

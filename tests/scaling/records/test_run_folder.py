@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -44,6 +46,25 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(InputError, match="No space left"), replacing(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    path, old, fresh = tmp_path / "file", tmp_path / ".file.abc", tmp_path / ".file.def"
+    for temporary in (old, fresh, tmp_path / ".filed.abc"):
+        temporary.touch()
+    os.utime(old, (0, 0))
+    os.utime(tmp_path / ".filed.abc", (0, 0))
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".file.def", ".filed.abc", "file"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(make_run, tmp_path):
