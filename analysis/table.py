@@ -78,27 +78,6 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def filtered(frame: pd.DataFrame, expression: str | None) -> pd.DataFrame:
-    """The rows for which a pandas query expression such as `N > 1e5 and ptq == 'rtn'` holds.
-
-    Raises:
-        InputError: it does not parse, names no column, is not true or false for each row, or leaves no row.
-    """
-    if not expression:
-        return frame
-    try:
-        mask = frame.eval(expression, engine="python")
-    except Exception as fault:
-        # What pandas raises here has no common class; all of it comes from the expression.
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        raise InputError(f"filter {expression!r}: {reason}; expected a condition on columns, e.g. N > 1e5") from None
-    if not isinstance(mask, pd.Series) or mask.dtype != bool:
-        raise InputError(f"filter {expression!r}: expected a condition that is true or false for each row")
-    if not mask.any():
-        raise InputError(f"filter {expression!r}: leaves none of {len(frame)} rows")
-    return frame[mask]
-
-
 def numbers(frame: pd.DataFrame, column: str, *, positive: bool = False) -> np.ndarray:
     """A column as floats (n,).
 

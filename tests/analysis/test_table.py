@@ -63,22 +63,6 @@ def test_missing_columns_and_too_few_rows(tables):
     assert "too few runs trained in low precision" in fault_of(analysis.fit, "kumar_neff", frame)
 
 
-def test_filter(tables):
-    frame = tables.simulate()
-    assert len(table.filtered(frame, "N > 1e5 and ptq == 'rtn'")) == 8 * 7
-    assert table.filtered(frame, None) is frame
-    for expression, reason in (
-        ("M > 3", "'M' is not defined"),
-        ("N >", "invalid syntax"),
-        ("N + 1", "true or false for each row"),
-        ("3", "true or false for each row"),
-        ("N < 0", "leaves none of 192 rows"),
-    ):
-        line = fault_of(table.filtered, frame, expression)
-        assert line.startswith(f"filter {expression!r}: "), line
-        assert reason in line
-
-
 def test_flags_survive_the_csv(tmp_path):
     pd.DataFrame({"N": range(4), "diverged": [True, False, None, "True"]}).to_csv(tmp_path / "t.csv", index=False)
     assert table.flags(table.load(tmp_path / "t.csv"), "diverged").tolist() == [True, False, False, True]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import table
+from analysis import filters, table
 from analysis.diagnostics.slopes import ByWidth, slopes_by_width
 from analysis.errors import InputError
 from analysis.fitting import store as fits_file
@@ -108,7 +108,7 @@ class Tables:
         for column in ("format_post_a", "format_post_kv"):
             if column in frame:
                 kept &= frame[column].isna().to_numpy(bool)
-        return table.filtered(frame[plain & (kept | ~quantized)], asked.where)
+        return filters.filtered(frame[plain & (kept | ~quantized)], asked.where)
 
     def fit(self, law: str, rows: Rows, *, draws: int | None = None, **options) -> Fit:
         """The law fitted to these rows; a stored fit of the very same table is not made again.
