@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.errors import InputError
 
 LINE = "line"  # name of the index of a table that was read from a file: rows are then called by their line there
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to spreadsheets
 BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 with open(Path(__file__).with_name("columns.csv"), newline="", encoding="utf-8") as _file:
     TYPES = {row["name"]: row["type"] for row in csv.DictReader(_file)}
@@ -46,6 +47,10 @@ def load(path: Path) -> pd.DataFrame:
             frame[column] = _booleans(frame[column])
         elif TYPES[column] != "text":
             frame[column] = _numeric(frame[column])
+        else:
+            # What is read here is written to tables of figures, which people open in spreadsheets.
+            formula = frame[column].str.startswith(FORMULA, na=False)
+            _refuse(frame[column], formula, f"a text that begins with none of {' '.join(FORMULA)}")
     return frame
 
 

@@ -90,9 +90,10 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.config.compose import CONFIGS
+    from scaling.config.compose import CONFIGS, study_file
     from scaling.study.grid import study_runs, up_to
 
+    study_file(name)
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"{override}: expected setting=value")
@@ -162,12 +163,12 @@ def _status(study: Study, ids: bool) -> None:
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
-    from scaling.config.compose import is_study
+    from scaling.config.compose import study_file
     from scaling.console.terminal import note
     from scaling.records.run_folder import RunFolder
     from scaling.records.table import collect
 
-    if is_study(name):
+    if study_file(name) is not None:
         runs = load(name, overrides).runs
         folder = RunFolder(runs[0]).path.parent
         missing = sum(RunFolder(run).result() is None for run in runs)

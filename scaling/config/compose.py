@@ -1,12 +1,14 @@
 """What Hydra composes from the files of configs/, as plain values. Imports nothing heavy: `--help` asks as well."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+
+from scaling.config.limits import FolderName
+from scaling.errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 """What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
@@ -22,11 +24,16 @@ def user_folders() -> list[Path]:
     return [folder for asked, folder in own.items() if asked.is_dir()]
 
 
-def is_study(name: str) -> bool:
-    """Whether a file of sweeps/, shipped or the user's own, has this name."""
-    folders = [CONFIGS, *user_folders()]
-    # Not Path.is_file, which raises where the name is too long for a file.
-    return any(os.path.isfile(folder / "sweeps" / f"{name}.yaml") for folder in folders)
+def study_file(name: str) -> Path | None:
+    """The file of sweeps/, shipped or the user's own, that has this name; None if there is none.
+
+    Raises:
+        InputError: the name can name no study.
+    """
+    if not FolderName().allows(name):
+        raise InputError(f"study={name if name.isprintable() else ascii(name)}: must be {FolderName()}")
+    paths = [folder / "sweeps" / f"{name}.yaml" for folder in (CONFIGS, *user_folders())]
+    return next(filter(Path.is_file, paths), None)
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

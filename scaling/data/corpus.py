@@ -14,6 +14,9 @@ from scaling.errors import InputError
 ENOUGH_DOCUMENTS = 1000
 """Held-out documents below which standard errors clustered by document are noticeably coarse."""
 
+DTYPES = ("|u1", "<u2", "<u4")
+"""Of tokens on disk; no others, such as objects, are read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
@@ -53,13 +56,15 @@ class Corpus:
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
             arrays = {}
+            if manifest["dtype"] not in DTYPES:
+                raise ValueError(f"tokens of type {manifest['dtype']}, expected one of {', '.join(DTYPES)}")
             for split in ("train", "validation"):
                 arrays[split] = np.memmap(folder / f"{split}.bin", dtype=manifest["dtype"], mode="r")
                 arrays[f"{split}_offsets"] = np.load(folder / f"{split}_offsets.npy", mmap_mode="r")
                 found, stated = len(arrays[split]), manifest["splits"][split]["tokens"]
                 if found != stated:
                     raise ValueError(f"{split}.bin has {found} tokens, its manifest says {stated}")
-        except (OSError, ValueError, KeyError) as fault:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
             raise InputError(f"{folder}: damaged corpus ({fault}); delete the folder to have it built again") from None
         return Corpus(name=folder.name, manifest=manifest, **arrays)
 

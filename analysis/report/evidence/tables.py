@@ -15,6 +15,7 @@ import pandas as pd
 from analysis import filters, table
 from analysis.diagnostics.slopes import ByWidth, slopes_by_width
 from analysis.errors import InputError
+from analysis.files import inside
 from analysis.fitting import store as fits_file
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import CELL, seed_sd
@@ -71,7 +72,7 @@ class Tables:
             path = folder / study / "runs.csv"
             if path.exists():
                 try:
-                    self.frames[study] = checked(table.load(path), path)
+                    self.frames[study] = checked(table.load(inside(path, folder)), path)
                 except InputError as fault:
                     self.faults[study] = str(fault)
         self.pooled = functools.cache(self._pooled)
@@ -153,7 +154,7 @@ class Tables:
         if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(found) != 1:
             return None
         try:
-            stored = fits_file.read(self.folder / found[0] / "fits.json")
+            stored = fits_file.read(inside(self.folder / found[0] / "fits.json", self.folder))
         except InputError:
             return None
         fresh = stored.sha256 == table.digest(self.path(found[0]))
