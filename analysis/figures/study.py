@@ -47,6 +47,8 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     for name in (runs.name, stored.name, "figures"):
         inside(folder / name, folder)
     frame = table.load(runs)
+    if count := int(table.diverged(frame).sum()):
+        progress(f"{runs}: {count} of {len(frame)} rows diverged, or have no finite loss, and are left out")
     if not _fresh(stored, runs, draws, seed):
         fits_file.write(stored, fit_all(LAWS, frame, runs, draws=draws, seed=seed, progress=progress))
     # Read back even when just written: figures then show the rounded numbers that the file holds.

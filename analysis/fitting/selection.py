@@ -98,7 +98,7 @@ def rows_of(law: Law, expression: str | None, frame: pd.DataFrame) -> Selection:
 
 def _applicable_rows(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
     sieve = _Sieve(with_derived(frame, law.variables))
-    sieve.keep(~table.flags(frame, "diverged"), "diverged")
+    sieve.keep(~table.diverged(frame), "diverged, or without a finite loss")
     _no_other_part(sieve)
     quantized = table.after_training(sieve.frame)
     if law.response == "gap":

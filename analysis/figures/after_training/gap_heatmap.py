@@ -16,6 +16,7 @@ from analysis.figures import style
 from analysis.fitting.fit import Fit
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
+from analysis.table import nominal_tokens
 
 LOWEST = 1e-3  # nats; the least gap with a colour of its own
 PALE = "0.93"
@@ -64,6 +65,7 @@ def draw(frame: pd.DataFrame, fits: dict[str, Fit]) -> style.Drawn:
 def _cells(frame: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
     """Mean gap by P_w and P_post, at the N and D with the most combinations (of several, the largest D and N)."""
     rows = shared.alone(shared.quantized(frame, LAW), "P_w")
+    rows = rows.assign(D=nominal_tokens(rows))
     means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
     best = None
     for cell, group in means.groupby(["D", "N"]):

@@ -95,7 +95,7 @@ class Tables:
 
     def _rows(self, asked: Rows) -> pd.DataFrame:
         frame = self.pooled(asked.studies)
-        plain = ~table.flags(frame, "diverged")
+        plain = ~table.diverged(frame)
         quantized = frame["ptq"].notna().to_numpy(bool)
         kept = np.ones(len(frame), bool)
         if asked.ptq is not None:
