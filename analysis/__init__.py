@@ -5,6 +5,7 @@ From the bottom up; each imports only itself and what stands before it:
     errors, files  bad input, as one line; files that are whole or not there
     laws/          every law as data
     table          a CSV read and checked
+    filters        conditions on its columns
     fitting/       rows in, a fit with intervals out
     diagnostics/   is the law right, and can the table show it?
     planning/      what the laws advise

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there.
+"""Files that are either whole or not there, and in the folder where they belong.
 
 `scaling.records.files` has the like for run folders: neither package may import the other.
 """
@@ -9,6 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from analysis.errors import InputError
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """`path`, which lies in `folder`: with `..` or a symbolic link in it, a study's results could lead anywhere.
+
+    Raises:
+        InputError: it leads out of `folder`.
+    """
+    try:
+        leads_to = path.resolve()
+        if leads_to.is_relative_to(folder.resolve()):
+            return path
+    except (OSError, RuntimeError):  # a circle of links
+        leads_to = "itself"
+    raise InputError(f"{path}: leads to {leads_to}; expected a name in {folder}, and no link out of it")
 
 
 @contextmanager

@@ -16,6 +16,9 @@ import pandas as pd
 from analysis.errors import InputError
 
 LINE = "line"  # name of the index of a table that was read from a file: rows are then called by their line there
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to spreadsheets
+ROUNDING = 1e-3  # of D, by whole batches, where a table does not tell the batch
+ALIKE = 0.02  # of D: the most that whole batches may take off
 BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 with open(Path(__file__).with_name("columns.csv"), newline="", encoding="utf-8") as _file:
     TYPES = {row["name"]: row["type"] for row in csv.DictReader(_file)}
@@ -46,6 +49,10 @@ def load(path: Path) -> pd.DataFrame:
             frame[column] = _booleans(frame[column])
         elif TYPES[column] != "text":
             frame[column] = _numeric(frame[column])
+        else:
+            # What is read here is written to tables of figures, which people open in spreadsheets.
+            formula = frame[column].str.startswith(FORMULA, na=False)
+            _refuse(frame[column], formula, f"a text that begins with none of {' '.join(FORMULA)}")
     return frame
 
 
@@ -78,27 +85,6 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def filtered(frame: pd.DataFrame, expression: str | None) -> pd.DataFrame:
-    """The rows for which a pandas query expression such as `N > 1e5 and ptq == 'rtn'` holds.
-
-    Raises:
-        InputError: it does not parse, names no column, is not true or false for each row, or leaves no row.
-    """
-    if not expression:
-        return frame
-    try:
-        mask = frame.eval(expression, engine="python")
-    except Exception as fault:
-        # What pandas raises here has no common class; all of it comes from the expression.
-        reason = " ".join(str(fault).split()) or type(fault).__name__
-        raise InputError(f"filter {expression!r}: {reason}; expected a condition on columns, e.g. N > 1e5") from None
-    if not isinstance(mask, pd.Series) or mask.dtype != bool:
-        raise InputError(f"filter {expression!r}: expected a condition that is true or false for each row")
-    if not mask.any():
-        raise InputError(f"filter {expression!r}: leaves none of {len(frame)} rows")
-    return frame[mask]
-
-
 def numbers(frame: pd.DataFrame, column: str, *, positive: bool = False) -> np.ndarray:
     """A column as floats (n,).
 
@@ -124,6 +110,45 @@ def flags(frame: pd.DataFrame, column: str) -> np.ndarray:
     if column not in frame:
         return np.zeros(len(frame), bool)
     return _booleans(frame[column]).eq(True).to_numpy(bool)
+
+
+def diverged(frame: pd.DataFrame) -> np.ndarray:
+    """Which rows (n,) are of no use, because their run diverged or their loss is not finite. A gap does without a loss
+    that is empty.
+
+    Raises:
+        InputError: as `flags`.
+    """
+    found = flags(frame, "diverged")
+    if "loss" in frame:
+        empty = frame["loss"].isna()
+        if "gap" in frame:
+            empty &= frame["gap"].isna()
+        found = found | empty.to_numpy(bool) | np.isinf(pd.to_numeric(frame["loss"], errors="coerce").to_numpy(float))
+    return found
+
+
+def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
+    """D (n,) by which rows are grouped. A run's tokens are rounded down to whole batches, so that what was asked for
+    once is another D for each size of batch: those that are less than a batch apart, or less than `ROUNDING` where the
+    table tells no batch, are one, the smallest of them.
+
+    Raises:
+        InputError: as `numbers`.
+    """
+    tokens = numbers(frame, "D", positive=True)
+    batch = ROUNDING * tokens
+    if "batch_tokens" in frame:
+        known = pd.to_numeric(frame["batch_tokens"], errors="coerce").to_numpy(float)
+        batch = np.where(np.isfinite(known), np.minimum(known, ALIKE * tokens), batch)
+    nominal: dict[float, float] = {}
+    start = reach = 0.0
+    for found in np.unique(tokens):
+        own = batch[tokens == found].max()
+        if not found - start < max(reach, own):
+            start, reach = found, own
+        nominal[found], reach = start, max(reach, own)
+    return np.array([nominal[found] for found in tokens]).astype(frame["D"].dtype)
 
 
 def after_training(frame: pd.DataFrame) -> np.ndarray:

@@ -54,13 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="TABLE",
         help="a table of the same study from another machine, whose other runs are put into this one (collect)",
     )
+    parser.add_argument("--prune", action="store_true", help="leave out runs that the study does not name (collect)")
     given = parser.parse_intermixed_args(arguments)
     guarded(lambda: _run(given), "scaling.sweep")
 
 
 def _run(given: argparse.Namespace) -> None:
     if given.command == "collect":
-        _collect(given.study, given.overrides, given.out, given.add)
+        _collect(given.study, given.overrides, given.out, given.add, given.prune)
     elif given.command == "status":
         _status(load(given.study, given.overrides), given.ids)
     else:
@@ -90,9 +91,10 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.config.compose import CONFIGS
+    from scaling.config.compose import CONFIGS, study_file
     from scaling.study.grid import study_runs, up_to
 
+    study_file(name)
     for override in overrides:
         if "=" not in override and not override.startswith("~"):
             raise InputError(f"{override}: expected setting=value")
@@ -161,23 +163,29 @@ def _status(study: Study, ids: bool) -> None:
     print(f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 
-def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path]) -> None:
-    from scaling.config.compose import is_study
+def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path], prune: bool) -> None:
+    from scaling.config.compose import study_file
     from scaling.console.terminal import note
     from scaling.ptq.settings import settings_of
     from scaling.records.run_folder import RunFolder
     from scaling.records.table import collect
 
-    if is_study(name):
+    named = None
+    if study_file(name) is not None:
         runs = load(name, overrides).runs
+        named = {run.run_id for run in runs}
         folder = RunFolder(runs[0]).path.parent
         missing = sum(RunFolder(run).result() is None for run in runs)
         if missing:
             note(f"{missing} of the {len(runs)} runs of {name} are not done, and not in the table")
+    elif prune:
+        raise InputError(f"--prune: {name} has no file in sweeps/ that names its runs")
     else:
         folder = RunFolder(_single(name, overrides)).path.parent
     out = out or Path("results") / name / "runs.csv"
-    rows = collect(folder, out, others, lambda run: [setting.key for setting in settings_of(run)])
+    rows = collect(
+        folder, out, others, lambda run: [setting.key for setting in settings_of(run)], named=named, prune=prune
+    )
     print(f"{out}: {rows} rows")
 
 

@@ -39,6 +39,9 @@ def main() -> None:
         with one_voice():
             if place().size > 1 and any(a == "-m" or a.startswith(("--multirun", "sweeps=")) for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
+            for argument in sys.argv[1:]:
+                if argument.startswith("sweeps=") and (name := argument.partition("=")[2].strip("'\"")):
+                    compose.study_file(name)
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
             hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
             if _faults:

@@ -29,6 +29,7 @@ ROOMS = {
         "files",
         "laws",
         "table",
+        "filters",
         "fitting",
         "diagnostics",
         "planning",

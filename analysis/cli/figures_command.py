@@ -29,10 +29,12 @@ def run(chosen: argparse.Namespace) -> None:
         InputError: as `study.make`; an option out of range.
     """
     from analysis.figures.study import make
+    from analysis.files import inside
     from analysis.fitting.options import Options
 
     Options(bootstrap=chosen.bootstrap)  # refuse bad values before anything is read
-    made = make(chosen.results / chosen.study, draws=chosen.bootstrap, seed=chosen.seed, progress=progress)
+    folder = inside(chosen.results / chosen.study, chosen.results)
+    made = make(folder, draws=chosen.bootstrap, seed=chosen.seed, progress=progress)
     for name, reason in made.skipped.items():
         print(f"skipped {name}: {reason}")
     for fit in made.fits.fits.values():

@@ -66,7 +66,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def _many(chosen: argparse.Namespace, fits: dict) -> None:
-    from analysis import table
+    from analysis import filters, table
     from analysis.files import replacing
     from analysis.planning import predict
 
@@ -74,7 +74,7 @@ def _many(chosen: argparse.Namespace, fits: dict) -> None:
         raise InputError("--cells: expected --out beside it, and none of --N, --D, --weights, --activations, --kv")
     csv_path(chosen.out)
     posts = [predict.bits_of(text) for text in chosen.post.split(",")] if chosen.post else []
-    frame, lines = predict.predict_cells(fits, table.filtered(table.load(chosen.cells), chosen.filter), posts)
+    frame, lines = predict.predict_cells(fits, filters.filtered(table.load(chosen.cells), chosen.filter), posts)
     with replacing(chosen.out) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     for line in lines:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from analysis import table
+from analysis import filters
 from analysis.diagnostics.holdout import FOLDS, Holdout, shared_rows, sorted_rows
 from analysis.diagnostics.ranking import Candidates, Ranking, rank
 from analysis.errors import InputError
@@ -72,7 +72,7 @@ def compare(
     chosen = Options(bootstrap=0, seed=seed, **options)
     asked = [named(law) if isinstance(law, str) else law for law in (LAWS if laws is None else laws)]
     labelled = frame if frame.index.is_unique else frame.reset_index(drop=True)
-    rows = sorted_rows(table.filtered(labelled, chosen.filter))
+    rows = sorted_rows(filters.filtered(labelled, chosen.filter))
     skipped: dict[str, str] = {}
     rankings = []
     for kind in RESPONSES if response is None else (response,):

@@ -1,6 +1,6 @@
 """Hold-outs: which rows a law is fitted on, which it must predict, and how far off it was.
 
-`N`, `D`      the largest size, or the longest training, is predicted from all others
+`N`, `D`      the largest size, or the longest training, is predicted from all others; D as `table.nominal_tokens`
 `both`        neither is fitted; what is predicted has both, where the table has such rows, else either
 `random`      folds of whole groups, the groups of one N spread over the folds
 `cell`        each (N, D) in turn, without any row of a group that has rows in it
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import table
 from analysis.errors import InputError
 from analysis.fitting.estimate import fit_rows
 from analysis.fitting.intervals import LEAST_CLUSTERS
@@ -125,7 +126,7 @@ def split(frame: pd.DataFrame, holdout: Holdout) -> list[Fold]:
         return _cells(frame)
     top = {}
     for symbol in ("N", "D") if holdout.name == "both" else (holdout.name,):
-        values = frame[symbol].to_numpy(float)
+        values = table.nominal_tokens(frame) if symbol == "D" else frame[symbol].to_numpy(float)
         top[symbol] = values == values.max()
         if top[symbol].all():
             raise InputError(
@@ -158,7 +159,7 @@ def _random(frame: pd.DataFrame, seed: int, folds: int) -> list[Fold]:
 
 def _cells(frame: pd.DataFrame) -> list[Fold]:
     _, label = groups(frame)
-    pairs = frame[["N", "D"]].to_numpy(float)
+    pairs = np.column_stack([frame["N"].to_numpy(float), table.nominal_tokens(frame)])
     cells, cell = np.unique(pairs, axis=0, return_inverse=True)
     if len(cells) < 2:
         raise InputError(f"holdout=cell: all rows have N = {cells[0, 0]:g} and D = {cells[0, 1]:g}, needs two cells")

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import table
+from analysis import filters, table
 from analysis.errors import InputError
 from analysis.files import replacing
 from analysis.fitting.estimate import Fitted, prepare
@@ -135,7 +135,7 @@ def local_slopes(law: str | Law, frame: pd.DataFrame, *, only: str | None = None
         InputError: what a fit of the law raises; a law of losses; no group that spans two D.
     """
     fitted, rows = _fitted(law, frame, options)
-    return _slopes(fitted.law, table.filtered(rows, only))
+    return _slopes(fitted.law, filters.filtered(rows, only))
 
 
 def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = None, **options) -> ByWidth:
@@ -145,7 +145,7 @@ def slopes_by_width(law: str | Law, frame: pd.DataFrame, *, only: str | None = N
         InputError: as `local_slopes`; a width without slopes is no fault.
     """
     fitted, rows = _fitted(law, frame, options)
-    rows, widths, skipped = table.filtered(rows, only), {}, {}
+    rows, widths, skipped = filters.filtered(rows, only), {}, {}
     together = _slopes(fitted.law, rows)
     for bits, part in rows.groupby("P_post") if fitted.law.response == "gap" and "P_post" in rows else ():
         try:
@@ -255,7 +255,7 @@ def law_curvature(law: str | Law, frame: pd.DataFrame, **options) -> Slope:
         InputError: what a fit of the law raises.
     """
     law = named(law) if isinstance(law, str) else law
-    tokens = table.numbers(table.filtered(frame, options.get("filter")), "D", positive=True)
+    tokens = table.numbers(filters.filtered(frame, options.get("filter")), "D", positive=True)
     made = fit(curved(law, D_0=float(np.exp(np.log(tokens).mean()))), frame, **options)
     interval = made.intervals.get(CURVATURE)
     se = interval.se if interval else np.nan

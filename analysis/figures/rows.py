@@ -14,7 +14,7 @@ from analysis.fitting.selection import applicable_rows, rows_of, ways_in_trainin
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
 from analysis.laws.registry import LAWS
-from analysis.table import numbers
+from analysis.table import nominal_tokens, numbers
 
 NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 SYMBOLS = {"P_w": "$P_w$", "P_a": "$P_a$", "P_kv": r"$P_\mathrm{kv}$"}
@@ -27,14 +27,15 @@ ANY = {
 
 
 def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
-    """Ends of runs that were not quantized after training, with P_w, P_a and P_kv (16 where the table has none).
+    """Ends of runs that were not quantized after training, with P_w, P_a and P_kv (16 where the table has none)
+    and D as rows are grouped by it.
 
     Of each part's ways to be in low precision the most frequent is kept, unless `one_way` is off.
     """
     full = {part: FULL_BITS for part in PARTS if part not in frame}
     rows = applicable_rows(ANY["kumar_neff"], frame.assign(**full), one_way=one_way).frame
     numbers(rows, "loss", positive=True)
-    return rows
+    return rows.assign(D=nominal_tokens(rows))
 
 
 def from_the_start(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from analysis.diagnostics.slopes import slopes_by_width, write
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import save
+from analysis.files import inside
 from analysis.fitting import store as fits_file
 from analysis.fitting.fit import fit
 from analysis.fitting.store import Fits
@@ -40,10 +41,14 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     table supports.
 
     Raises:
-        InputError: no table, or no law and no figure has anything to work on.
+        InputError: no table, one of these is a link out of the folder, or no law and no figure has anything to work on.
     """
     runs, stored = folder / "runs.csv", folder / "fits.json"
+    for name in (runs.name, stored.name, "figures"):
+        inside(folder / name, folder)
     frame = table.load(runs)
+    if count := int(table.diverged(frame).sum()):
+        progress(f"{runs}: {count} of {len(frame)} rows diverged, or have no finite loss, and are left out")
     if not _fresh(stored, runs, draws, seed):
         fits_file.write(stored, fit_all(LAWS, frame, runs, draws=draws, seed=seed, progress=progress))
     # Read back even when just written: figures then show the rounded numbers that the file holds.

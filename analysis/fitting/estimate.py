@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.filters import filtered
 from analysis.fitting import noise
 from analysis.fitting.noise import GapNoise, gap_errors
 from analysis.fitting.objective import Problem
@@ -19,7 +20,6 @@ from analysis.fitting.selection import enough, select
 from analysis.fitting.solver import Solution, minimise
 from analysis.laws.law import Law
 from analysis.laws.registry import named
-from analysis.table import filtered
 
 PUBLISHED_DELTA = 1e-3  # Huber's delta in log loss where a table has no replicates (Hoffmann et al. 2022)
 STARTS = 64  # starts that are polished: the best of the law's grid

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from analysis import table
+from analysis import filters, table
 from analysis.errors import InputError
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS, Law
@@ -91,14 +91,14 @@ def rows_of(law: Law, expression: str | None, frame: pd.DataFrame) -> Selection:
     after training, however large the gap.
 
     Raises:
-        InputError: as `applicable_rows` and `table.filtered`.
+        InputError: as `applicable_rows` and `filters.filtered`.
     """
-    return _applicable_rows(law, table.filtered(frame, expression), narrow=False)
+    return _applicable_rows(law, filters.filtered(frame, expression), narrow=False)
 
 
 def _applicable_rows(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
     sieve = _Sieve(with_derived(frame, law.variables))
-    sieve.keep(~table.flags(frame, "diverged"), "diverged")
+    sieve.keep(~table.diverged(frame), "diverged, or without a finite loss")
     _no_other_part(sieve)
     quantized = table.after_training(sieve.frame)
     if law.response == "gap":

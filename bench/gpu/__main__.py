@@ -2,9 +2,11 @@
 
 import argparse
 import logging
+import lzma
 import os
 import shutil
 import sys
+import tarfile
 import time
 import warnings
 from collections.abc import Callable
@@ -61,7 +63,7 @@ def main(argv: list[str]) -> int:
             print(compare(options.cpu, options.gpu))
             return 0
         return _section(options, began, say)
-    except (InputError, OSError) as fault:
+    except (InputError, OSError, tarfile.TarError, EOFError, lzma.LZMAError) as fault:
         print(f"python -m bench.gpu: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

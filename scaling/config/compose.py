@@ -1,13 +1,20 @@
 """What Hydra composes from the files of configs/, as plain values. Imports nothing heavy: `--help` asks as well."""
 
-import os
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from scaling.config.limits import FolderName
+from scaling.errors import InputError
+
+OF_A_STUDY = ("mode", "sweeper", "launcher")
+"""What a study's file may set of Hydra, which makes objects of any class that some other settings name."""
 CONFIGS = Path(__file__).parents[1] / "configs"
 """What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
 
@@ -22,11 +29,43 @@ def user_folders() -> list[Path]:
     return [folder for asked, folder in own.items() if asked.is_dir()]
 
 
-def is_study(name: str) -> bool:
-    """Whether a file of sweeps/, shipped or the user's own, has this name."""
-    folders = [CONFIGS, *user_folders()]
-    # Not Path.is_file, which raises where the name is too long for a file.
-    return any(os.path.isfile(folder / "sweeps" / f"{name}.yaml") for folder in folders)
+def study_file(name: str) -> Path | None:
+    """The file of sweeps/, shipped or the user's own, that has this name; None if there is none.
+
+    Raises:
+        InputError: the name can name no study, or the file is not that of one.
+    """
+    if not FolderName().allows(name):
+        raise InputError(f"study={name if name.isprintable() else ascii(name)}: must be {FolderName()}")
+    paths = [folder / "sweeps" / f"{name}.yaml" for folder in (CONFIGS, *user_folders())]
+    path = next(filter(Path.is_file, paths), None)
+    if path is not None:
+        _check_study(path, name)
+    return path
+
+
+def _check_study(path: Path, name: str) -> None:
+    """Raise InputError where Hydra would pass over what the file says, or follow it to other programs than a sweep."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as fault:
+        raise InputError(f"{path}: cannot be read as YAML ({' '.join(str(fault).split())})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: has no settings; expected those of a study, such as study: {name}")
+    head = itertools.takewhile(lambda line: not line or line[0] == "#", map(str.strip, text.splitlines()))
+    if not any(re.fullmatch(r"#\s*@package\s+_global_", line) for line in head):
+        raise InputError(f"{path}: add the line `# @package _global_` at its head, or nothing of it is used")
+    if not isinstance(content.get("study"), str):
+        raise InputError(f"{path}: add a line such as `study: {name}`: the folder of its runs below runtime.out")
+    about_hydra = content.get("hydra") or {}
+    if not isinstance(about_hydra, dict):
+        raise InputError(f"{path}: hydra={about_hydra}: expected a group of settings")
+    if other := [str(key) for key in about_hydra if key not in OF_A_STUDY]:
+        raise InputError(f"{path}: hydra.{other[0]}: a study sets only {', '.join(OF_A_STUDY)} of Hydra")
+    for key, settings in about_hydra.items():
+        if isinstance(settings, dict) and "_target_" in settings:
+            raise InputError(f"{path}: hydra.{key}._target_: a study names no program; choose one in its defaults")
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import operator
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
+FORMULA = "=+-@"
+"""What spreadsheets take a cell for a formula by, if it begins with it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Bound:
@@ -39,15 +42,17 @@ class AtMost(_Bound):
 
 
 class FolderName:
-    """A text that can name a folder, and a group of W&B, which takes no longer names."""
+    """A text that can name a folder, and nothing outside of the folder that this stands in, and a group of W&B, which
+    takes no longer names. In a CSV it is no formula."""
 
     LONGEST = 128
 
     def allows(self, value: str) -> bool:
-        return value.isprintable() and 0 < len(value.encode()) <= self.LONGEST and value[0] != "." and "/" not in value
+        inside = value[:1] not in ("", ".", *FORMULA) and "/" not in value and "\\" not in value
+        return inside and value.isprintable() and len(value.encode()) <= self.LONGEST
 
     def __str__(self) -> str:
-        return f"a folder name of at most {self.LONGEST} bytes"
+        return f"a folder name of at most {self.LONGEST} bytes that begins with none of . {' '.join(FORMULA)}"
 
 
 class NotEmpty:

@@ -29,7 +29,7 @@ from scaling.quantization.formats import HADAMARD, UNQUANTIZED
 class BranchConfig(Settings):
     """Start from another run's snapshot instead of from fresh weights."""
 
-    parent: str | None
+    parent: Annotated[str, FolderName()] | None
     """run_id of the run to branch from, in the same study; null: start fresh."""
     tokens: Count | None
     """Tokens seen at the parent's snapshot; the schedule goes on from there."""
@@ -231,7 +231,9 @@ def build_run(values: Mapping[str, Any]) -> Run:
     Raises:
         InputError: one line with the full key of the offending value.
     """
-    run = build(Run, {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")})
+    if isinstance(values, Mapping):
+        values = {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")}
+    run = build(Run, values)
     if run.runtime.dtype != "auto":
         return run
     # Resolved here, because dtype is part of a run's identity. A device that is named may be another machine's.

@@ -14,6 +14,9 @@ from scaling.errors import InputError
 ENOUGH_DOCUMENTS = 1000
 """Held-out documents below which standard errors clustered by document are noticeably coarse."""
 
+DTYPES = ("|u1", "<u2", "<u4")
+"""Of tokens on disk; no others, such as objects, are read."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
@@ -55,6 +58,8 @@ class Corpus:
             manifest = json.loads((folder / "manifest.json").read_text())
             _check_manifest(manifest)
             arrays = {}
+            if manifest["dtype"] not in DTYPES:
+                raise ValueError(f"tokens of type {manifest['dtype']}, expected one of {', '.join(DTYPES)}")
             for split in ("train", "validation"):
                 arrays[split] = np.memmap(folder / f"{split}.bin", dtype=manifest["dtype"], mode="r")
                 arrays[f"{split}_offsets"] = _offsets(folder / f"{split}_offsets.npy", manifest["splits"][split])
@@ -62,7 +67,7 @@ class Corpus:
                 if found != stated:
                     raise ValueError(f"{split}.bin has {found} tokens, its manifest says {stated}")
                 _check_tokens(folder / f"{split}.bin", manifest["splits"][split]["sha256"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
             raise InputError(f"{folder}: damaged corpus ({fault}); delete the folder to have it built again") from None
         return Corpus(name=folder.name, manifest=manifest, **arrays)
 

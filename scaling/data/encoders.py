@@ -92,7 +92,7 @@ class _Hf:
         except ImportError:
             raise InputError(f"data.tokenizer.kind=hf: needs the package transformers; {INSTALL_HF}") from None
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(config.name)
+            self.tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
         except (OSError, ValueError) as fault:
             raise InputError(f"data.tokenizer.name={config.name}: {_first_line(fault)}") from None
         if self.tokenizer.eos_token_id is None:

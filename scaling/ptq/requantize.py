@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 from scaling.config.from_dict import plain
+from scaling.config.limits import FolderName
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.tracking import TrackingConfig
@@ -30,7 +32,7 @@ from scaling.records.window_losses import evaluation_name
 class PTQJob:
     """What `python -m scaling.ptq` is asked to do."""
 
-    study: str
+    study: Annotated[str, FolderName()]
     """Folder of the runs below `runtime.out`."""
     runs: str
     """Pattern of run ids."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scaling.config.limits import FORMULA
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.records.columns import TYPES
@@ -76,6 +77,19 @@ def _numbers(column: pd.Series, path: Path) -> pd.Series:
 
 
 def write(frame: pd.DataFrame, out: Path) -> None:
-    """Rows of text as a CSV, whole or not at all."""
+    """Rows of text as a CSV, whole or not at all.
+
+    Raises:
+        InputError: one is not of its column's type, or a spreadsheet would take it for a formula.
+    """
+    for name, column in frame.items():
+        if TYPES.get(str(name)) == "text":
+            bad, wanted = column.str.startswith(tuple(FORMULA)), f"a text that begins with none of {' '.join(FORMULA)}"
+        elif TYPES.get(str(name)) == "true or false":
+            bad, wanted = ~column.str.lower().isin(["", "true", "false"]), "true or false"
+        else:
+            bad, wanted = (column != "") & pd.to_numeric(column, errors="coerce").isna(), "a number"
+        if bad.any():
+            raise InputError(f"{name}={column[bad].iloc[0]!a} in the rows for {out}: expected {wanted}")
     with replacing(out) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from scaling.config.limits import FORMULA
+
 PACKAGES = ("torch", "numpy", "hydra-core", "safetensors")
 
 
@@ -19,7 +21,7 @@ def commit() -> str | None:
     """The checked-out commit, `+` appended where tracked files differ from it; None outside a repository. The
     environment variable SCALING_COMMIT says it where a copy without .git is run."""
     if stated := os.environ.get("SCALING_COMMIT"):
-        return stated
+        return stated.lstrip(FORMULA)
 
     def git(*words: str) -> subprocess.CompletedProcess:
         folder = Path(__file__).parent

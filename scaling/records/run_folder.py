@@ -243,8 +243,16 @@ def snapshot_path(folder: Path, tokens: int) -> Path:
 
 
 def trunk_of(folder: Path) -> str:
-    """run_id at the root of the branches that led to this run: its own where it did not branch."""
+    """run_id at the root of the branches that led to this run: its own where it did not branch.
+
+    Raises:
+        InputError: a config on the way is missing or damaged, or a run branches from itself.
+    """
+    seen = set()
     while parent := stored_run(folder).branch.parent:
+        if folder in seen:
+            raise InputError(f"{folder}: branches from itself; move the folder away")
+        seen.add(folder)
         folder = folder.parent / parent
     return folder.name
 

@@ -10,7 +10,8 @@ token count; both are paired over windows, and standard errors are clustered by 
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,22 @@ Settings = Callable[[Run], Sequence[str]]
 """The names of the quantizations that a run's config asks for, of each model that it evaluates."""
 
 
-def collect(study_folder: Path, out: Path, others: Sequence[Path] = (), settings: Settings = lambda run: ()) -> int:
+def collect(
+    study_folder: Path,
+    out: Path,
+    others: Sequence[Path] = (),
+    settings: Settings = lambda run: (),
+    *,
+    named: Collection[str] | None = None,
+    prune: bool = False,
+) -> int:
     """Write the table of all finished runs under `study_folder` to the CSV `out`, with those rows of the tables
     `others` (of other machines) whose runs are not there, and beside it provenance.json: with what how many of the runs
     were made. Returns its number of rows.
 
     A damaged folder is left out, a run that lacks rows is in the table with those that it has; a line says so of each.
+    Says how many runs are not among those that the study's file has `named` (ids; None: no such file), which were
+    trained before it was edited; with `prune` these are left out.
 
     Raises:
         InputError: no finished run there, or another table has not these columns. Nothing was written.
@@ -65,12 +76,29 @@ def collect(study_folder: Path, out: Path, others: Sequence[Path] = (), settings
     frame = as_written(pd.DataFrame(rows, columns=NAMES))
     for path in others:
         frame = with_rows_of(path, frame)
+    if named is not None:
+        frame = _as_named(frame, named, prune)
     write(ordered(frame), out)
     versions = {name: folder.result.get("versions") for name, folder in folders.items()}
     write_text(out.with_name("provenance.json"), json.dumps(_provenance(frame, versions), indent=1) + "\n")
     if faults:
         raise UnfinishedError(f"{out}: {len(frame)} rows; what {len(faults)} lines name is not in it")
     return len(frame)
+
+
+def _as_named(frame: pd.DataFrame, named: Collection[str], prune: bool) -> pd.DataFrame:
+    """The rows of runs that a study names, and the others unless `prune`, with a line that says how many."""
+    own = frame["run_id"].isin(named)
+    if own.all():
+        return frame
+    what = f"{frame['run_id'][~own].nunique()} runs ({(~own).sum()} rows) are none that the study names"
+    if not prune:
+        note(f"{what}; --prune leaves them out of the table")
+        return frame
+    if not own.any():
+        raise InputError(f"{what}, and there are no others; nothing was written")
+    note(f"{what}, and are left out of the table")
+    return frame[own]
 
 
 def _provenance(frame: pd.DataFrame, versions: Mapping[str, dict[str, str]]) -> list[dict[str, Any]]:
@@ -235,7 +263,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         **_precision_columns(run),
         "n_windows": result["n_windows"],
         "n_docs": result["n_docs"],
-        "diverged": result["diverged"],
+        "diverged": result["diverged"] or not all(math.isfinite(e["loss"]) for e in result["evaluations"][-1:]),
         "device": result["device"],
         "dtype": result["dtype"],
         "commit": result["commit"],

@@ -192,15 +192,18 @@ def read_stack(path: Path) -> list[Run]:
     """The runs of a stack file.
 
     Raises:
-        InputError: the file is missing or is not a list of runs of one shape.
+        InputError: the file is missing or is not a list of runs of one shape, whose study's folder is that of the file.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise InputError(f"stack={path}: cannot be read ({fault}); use a file that a sweep wrote") from None
     if not isinstance(values, list) or not values:
         raise InputError(f"stack={path}: not a list of runs; use a file that a sweep wrote")
     runs = [build_run(value) for value in values]
     if len({run.stack_key for run in runs}) > 1:
         raise InputError(f"stack={path}: its runs differ in shape and cannot be trained together")
+    folder = RunFolder(runs[0]).path.parent
+    if len({RunFolder(run).path.parent for run in runs}) > 1 or folder.resolve() != path.resolve().parent.parent:
+        raise InputError(f"stack={path}: expected the file in a folder of that of its runs, {folder}")
     return runs

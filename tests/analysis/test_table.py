@@ -29,8 +29,7 @@ def test_files_that_are_no_tables(tmp_path):
 def test_bad_values_are_named_with_their_line(tmp_path, tables):
     frame = tables.simulate(post=())
     for column, value, wanted in (
-        ("loss", np.inf, "loss: line 5 holds inf; expected a finite number above zero"),
-        ("loss", np.nan, "loss: line 5 holds nan; expected"),
+        ("loss", -2.5, "loss: line 5 holds -2.5; expected a finite number above zero"),
         ("N", -1, "N: line 5 holds -1"),
         ("D", np.nan, "D: line 5 holds nan"),
         ("P_w", 0, "P_w: line 5 holds 0"),
@@ -61,22 +60,6 @@ def test_missing_columns_and_too_few_rows(tables):
         analysis.fit, "chinchilla", runs[runs["N"] == 23_600]
     )
     assert "too few runs trained in low precision" in fault_of(analysis.fit, "kumar_neff", frame)
-
-
-def test_filter(tables):
-    frame = tables.simulate()
-    assert len(table.filtered(frame, "N > 1e5 and ptq == 'rtn'")) == 8 * 7
-    assert table.filtered(frame, None) is frame
-    for expression, reason in (
-        ("M > 3", "'M' is not defined"),
-        ("N >", "invalid syntax"),
-        ("N + 1", "true or false for each row"),
-        ("3", "true or false for each row"),
-        ("N < 0", "leaves none of 192 rows"),
-    ):
-        line = fault_of(table.filtered, frame, expression)
-        assert line.startswith(f"filter {expression!r}: "), line
-        assert reason in line
 
 
 def test_flags_survive_the_csv(tmp_path):
@@ -143,3 +126,32 @@ def test_one_quantizer_is_chosen_and_said(tables):
         "kumar_ptq", pd.concat([frame, other]), bootstrap=0, filter="granularity_post == 'block16'", gap_below=0.25
     )
     assert blocks.params["C_T"] == pytest.approx(tables.GAP["C_T"] / 2, rel=1e-6)
+
+
+def test_rows_without_a_finite_loss_are_left_out(tables):
+    frame = tables.simulate()
+    bad = frame.assign(loss=frame["loss"].where(frame.index != frame.index[0], np.inf), diverged=False)
+    bad.loc[frame.index[1], "diverged"] = True
+    bad.loc[frame.index[2], ["loss", "gap"]] = np.nan
+    bad.loc[frame.index[3], "loss"] = np.nan if pd.notna(frame.loc[frame.index[3], "gap"]) else -np.inf
+    assert table.diverged(bad)[:3].all() and not table.diverged(bad)[4:].any()
+    for law in ("chinchilla", "kumar_ptq"):
+        made = analysis.fit(law, bad, bootstrap=0)
+        assert made.left_out["diverged, or without a finite loss"] in (3, 4)
+        clean = analysis.fit(law, bad[~table.diverged(bad)], bootstrap=0)
+        assert (made.params, made.rows) == (clean.params, clean.rows)
+
+
+def test_tokens_that_were_rounded_to_batches_are_one():
+    def nominal(tokens, batches=None):
+        frame = pd.DataFrame({"D": tokens} | ({} if batches is None else {"batch_tokens": batches}))
+        return table.nominal_tokens(frame).tolist()
+
+    four, two = [4_000_000 // b * b for b in (2048, 4096, 8192)], [2048, 4096, 8192]
+    assert nominal(four, two) == nominal(four) == [min(four)] * 3
+    assert nominal([*four, 8_000_000], [*two, 2048]) == [*[min(four)] * 3, 8_000_000]
+    assert nominal([32_000_000, 32_499_712], [2048, 2048]) == [32_000_000, 32_499_712]
+    assert nominal([3_997_696, 3_999_744, 4_001_792], [2048] * 3) == [3_997_696, 3_999_744, 4_001_792]
+    assert nominal([1e6, 2e6, 4e6]) == [1e6, 2e6, 4e6]
+    assert nominal([16_384, 20_480], [8192, 2048]) == [16_384, 20_480]
+    assert isinstance(nominal([5, 7])[0], int)

@@ -53,6 +53,7 @@ def assert_same(folder, other):
 
 
 def write(path, *runs):
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([plain(run) for run in runs]))
 
 

@@ -57,10 +57,10 @@ def test_two_processes_train_the_run_of_one(card, card_run, tmp_path, report):
     if card.type == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     run = card_run(*TEN)
-    write(tmp_path / "runs.json", run)
+    write(stack := RunFolder(run).path.parent / "stacks" / "runs.json", run)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *command, "-m", "scaling.train", f"+stack={tmp_path / 'runs.json'}"],
+        [sys.executable, *command, "-m", "scaling.train", f"+stack={stack}"],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -232,6 +232,23 @@ def test_collect_adds_the_runs_of_another_machine(sweep, train, tmp_path):
         assert out_file.read_bytes() == both.read_bytes()
 
 
+def test_collect_says_which_runs_the_study_does_not_name(sweep, train, tmp_path):
+    assert train("--multirun", "sweeps=four", "data.tokens=2560,5120")[0] == 0
+    out_file = tmp_path / "runs.csv"
+    status, _, err = sweep("collect", "data.tokens=2560", options=["--out", str(out_file)])
+    assert status == 0 and pd.read_csv(out_file)["run_id"].nunique() == 4
+    assert re.search(r"2 runs \(\d+ rows\) are none that the study names; --prune leaves them out", err)
+    status, _, err = sweep("collect", "data.tokens=2560", options=["--out", str(out_file), "--prune"])
+    left = pd.read_csv(out_file)
+    assert status == 0 and left["run_id"].nunique() == 2 and set(left["D"]) == {2560}
+    assert "and are left out of the table" in err
+    status, out, _ = sweep("collect", "data.tokens=1280", options=["--out", str(out_file), "--prune"])
+    assert status == 1 and "there are no others; nothing was written" in out
+    pd.testing.assert_frame_equal(pd.read_csv(out_file), left)
+    status, out, _ = sweep("collect", study="loose", options=["--prune"])
+    assert status == 1 and out.startswith("scaling.sweep: --prune: loose has no file in sweeps/")
+
+
 def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
     train("study=loose")
     status, _, _ = sweep("collect", study="loose", options=["--out", str(tmp_path / "runs.csv")])
@@ -261,6 +278,43 @@ def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
 def test_bad_input_is_one_line(sweep, command, study, arguments, line):
     status, out, err = sweep(command, *arguments, study=study)
     assert status == 1 and out.startswith(line) and out.count("\n") == 1 and err == ""
+
+
+ORDINARY = '# @package _global_\nstudy: four\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: "0,1"}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (ORDINARY.replace("# @package _global_\n", ""), "add the line `# @package _global_` at its head"),
+        (f"study: four\n{ORDINARY}", "add the line `# @package _global_` at its head"),
+        (ORDINARY.replace("_global_", "_group_"), "add the line `# @package _global_` at its head"),
+        (ORDINARY.replace("study: four\n", ""), "add a line such as `study: four`"),
+        (ORDINARY.replace("study: four", "study: [4]"), "add a line such as `study: four`"),
+        (ORDINARY.replace("study: four", "study: ../x"), "study=../x: must be a folder name"),
+        (f"{ORDINARY}x: [", "cannot be read as YAML"),
+        (ORDINARY.replace("four", "\x00"), "cannot be read as YAML"),
+        ("# @package _global_\n", "has no settings"),
+        ("# @package _global_\n- study", "has no settings"),
+        (
+            ORDINARY.replace("{mode", "{callbacks: {x: {_target_: os.system}}, mode"),
+            "hydra.callbacks: a study sets only",
+        ),
+        (ORDINARY.replace("{params", "{_target_: os.system, params"), "hydra.sweeper._target_: a study names no"),
+        ("# @package _global_\nstudy: four\nhydra: 3\n", "hydra=3: expected a group"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(sweep, train, study_file, tmp_path, text, line):
+    study_file("four", "").write_text(text)
+    for status, out, err in (sweep("plan"), train("--multirun", "sweeps=four"), train("sweeps=four")):
+        said = (out + err).strip()
+        assert status == 1 and line in said and said.count("\n") == 0
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_head_of_a_study_may_say_more(sweep, study_file):
+    study_file("four", "").write_text(f"# A question.\n\n#   @package   _global_  \n{ORDINARY.partition(chr(10))[2]}")
+    assert sweep("plan", "data.tokens=2560")[0] == 0
 
 
 def test_the_launcher_can_be_changed_from_the_command_line(study_file, tiny_grid):

@@ -14,6 +14,7 @@ from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.fit import Fit
+from analysis.table import nominal_tokens
 
 LEAST = 1e-3  # nats; the least gap with a colour of its own
 PALE = "0.93"
@@ -30,6 +31,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         InputError: no N and D at which models with weights in two widths were quantized to two widths.
     """
     rows = shared.alone(shared.quantized(frame, LAW), "P_w")
+    rows = rows.assign(D=nominal_tokens(rows))
     means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
     cells = [
         (len(group), *cell)

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis import table
 from analysis.errors import InputError
 from analysis.figures.style import magnitude
+from analysis.files import inside
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
 from analysis.report.document.blocks import Grid
@@ -25,7 +26,7 @@ def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
     if not path.exists():
         return ()
     try:
-        predicted = table.load(path)
+        predicted = table.load(inside(path, tables.folder))
         frame = ends(tables.rows(Rows(studies=(study,))))
     except InputError:
         return ()

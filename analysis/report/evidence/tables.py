@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis import table
+from analysis import filters, table
 from analysis.diagnostics.slopes import ByWidth, slopes_by_width
 from analysis.errors import InputError
+from analysis.files import inside
 from analysis.fitting import store as fits_file
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import CELL, seed_sd
@@ -65,7 +66,7 @@ class Tables:
             path = folder / study / "runs.csv"
             if path.exists():
                 try:
-                    self.frames[study] = checked(table.load(path), path)
+                    self.frames[study] = checked(table.load(inside(path, folder)), path)
                 except InputError as fault:
                     self.faults[study] = str(fault)
         self.pooled = functools.cache(self._pooled)
@@ -88,7 +89,7 @@ class Tables:
 
     def _rows(self, asked: Rows) -> pd.DataFrame:
         frame = self.pooled(asked.studies)
-        plain = ~table.flags(frame, "diverged")
+        plain = ~table.diverged(frame)
         quantized = frame["ptq"].notna().to_numpy(bool)
         kept = np.ones(len(frame), bool)
         if asked.ptq is not None:
@@ -102,7 +103,7 @@ class Tables:
         for column in ("format_post_a", "format_post_kv"):
             if column in frame:
                 kept &= frame[column].isna().to_numpy(bool)
-        return table.filtered(frame[plain & (kept | ~quantized)], asked.where)
+        return filters.filtered(frame[plain & (kept | ~quantized)], asked.where)
 
     def fit(self, law: str, rows: Rows, *, draws: int | None = None, **options) -> Fit:
         """The law fitted to these rows; a stored fit of the very same table is not made again.
@@ -167,7 +168,7 @@ class Tables:
         if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(found) != 1:
             return None
         try:
-            stored = fits_file.read(self.folder / found[0] / "fits.json")
+            stored = fits_file.read(inside(self.folder / found[0] / "fits.json", self.folder))
         except InputError:
             return None
         fresh = stored.sha256 == table.digest(self.path(found[0]))

@@ -40,6 +40,16 @@ def test_largest_size_and_longest_training():
     assert parts(GRID, "D") == [("D = 4", [(n, d) for n in (10, 20) for d in (1, 2)], [(10, 4), (20, 4)])]
 
 
+def test_tokens_rounded_to_other_batches_are_one_horizon():
+    rounded = {4: [4_000_000 // b * b for b in (2048, 8192)], 2: [2_000_000 // b * b for b in (2048, 8192)]}
+    rows = [(n, d, b) for n in (10, 20) for pair in rounded.values() for d, b in zip(pair, (2048, 8192), strict=True)]
+    frame = pd.DataFrame(rows, columns=["N", "D", "batch_tokens"])
+    long, short = [[(n, d) for n in (10, 20) for d in sorted(set(rounded[k]))] for k in (4, 2)]
+    for table in (frame, frame.drop(columns="batch_tokens")):
+        assert parts(table, "D") == [("D = 3.99974e+06", short, long)]
+        assert [test for _, _, test in parts(table, "cell")] == [short[:1], long[:2], short[1:], long[2:]]
+
+
 def test_both_is_the_corner_or_the_edges_where_there_is_no_corner():
     assert parts(GRID, "both") == [("N = 20 and D = 4", [(10, 1), (10, 2)], [(20, 4)])]
     edges = [(10, 4), (20, 1), (20, 2)]

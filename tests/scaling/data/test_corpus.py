@@ -96,7 +96,7 @@ def test_damaged_folders(stories, settings, tmp_path):
     (folder / "train.bin").write_bytes(whole)
     assert prepare(data, tmp_path / "cache").data_sha == corpus.data_sha
     manifest = (folder / "manifest.json").read_text()
-    for broken in (manifest[:-20], json.dumps({"dtype": "|u1"})):
+    for broken in (manifest[:-20], json.dumps({"dtype": "|u1"}), manifest.replace("|u1", "O"), "[" * 100_000, "[]"):
         (folder / "manifest.json").write_text(broken)
         with pytest.raises(InputError, match="damaged corpus"):
             prepare(data, tmp_path / "cache")

@@ -50,6 +50,17 @@ def test_table_of_a_study(make_run, tmp_path):
     assert (tmp_path / "again.csv").read_bytes() == out.read_bytes()
 
 
+def test_a_last_loss_that_is_not_finite_is_diverged(make_run, tmp_path):
+    run = make_run()
+    train_stack([run])
+    folder, out = RunFolder(run), tmp_path / "runs.csv"
+    result = folder.result()
+    result["evaluations"][-1]["loss"] = float("nan")
+    folder.write_result(result)
+    collect(folder.path.parent, out)
+    assert pd.read_csv(out)["diverged"].all()
+
+
 def test_a_study_without_runs_says_so(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         collect(tmp_path / "nothing", tmp_path / "runs.csv")
