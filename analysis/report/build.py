@@ -154,7 +154,7 @@ def _numbers(outcome: Outcome) -> Grid:
     for condition, met in zip(outcome.claim.rule.conditions, outcome.met, strict=True):
         number = outcome.finding.numbers.get(condition.number)
         if number is None:
-            flag = outcome.finding.flags.get(condition.number, "not told")
+            flag = outcome.finding.flags.get(condition.number, "not estimated")
             rows.append((condition.what, flag, condition.where, met, "", ""))
         else:
             rows.append((condition.what, number.text, condition.where, met, _paper(number), number.note))

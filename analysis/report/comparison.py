@@ -1,4 +1,4 @@
-"""Which published law foretells what it has not seen: every applicable law on the same rows, held out by N and by D."""
+"""Which published law predicts what it has not seen: every applicable law on the same rows, held out by N and by D."""
 
 import dataclasses
 import re
@@ -57,7 +57,7 @@ QUESTIONS = (
 
 def blocks(tables: Tables) -> Iterator[Block]:
     """The section on laws."""
-    yield Heading(level=2, text="Which law foretells best", anchor="laws")
+    yield Heading(level=2, text="Which law predicts best", anchor="laws")
     yield Paragraph(
         text="Each law is fitted without the largest N, without the largest D, or without a fifth of the chains, and "
         "scored on what was held out; all laws of a table below saw the same rows. Errors are root mean squares in "

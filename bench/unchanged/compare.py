@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-RENAMED_FILES: dict[str, str] = {"foretold.csv": "predictions.csv"}
+RENAMED_FILES: dict[str, str] = {"foretold.csv": "predictions.csv", "foretold.png": "predicted.png"}
 """Names of files or folders in the output of a commit before a renaming -> their names now."""
 RENAMED_COLUMNS: dict[str, str] = {}
 """Columns of tables and keys of JSON likewise."""

@@ -49,7 +49,7 @@ def test_plan_counts_cells_and_runs_before_anything_is_spent(sweep, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_plan_writes_what_can_be_foretold(sweep, tmp_path):
+def test_plan_writes_what_can_be_predicted(sweep, tmp_path):
     status, out, _ = sweep("plan", "precision.weights=bf16,int4", options=["--out", str(tmp_path / "cells.csv")])
     assert status == 0 and "cells.csv: 4 rows" in out
     cells = pd.read_csv(tmp_path / "cells.csv")

@@ -58,7 +58,7 @@ def best(tables: Tables) -> Finding:
         numbers=numbers,
         grids=grids,
         figure=lambda: FIGURES["matched" if groups else "optimal_precision"](frame, fits),
-        caption="Runs of equal N P and D, and what the fitted law foretells of them."
+        caption="Runs of equal N P and D, and what the fitted law predicts of them."
         if groups
         else "The best bits in training.",
     )
@@ -113,7 +113,7 @@ def _matched_grid(tables: Tables, group: pd.DataFrame) -> Grid:
     ]
     memory = magnitude(float((group["N"] * group["P_w"]).mean()))
     caption = f"N P = {memory} bits, D = {magnitude(group['D'].iloc[0])} tokens; losses in nats a token."
-    return Grid(heads=("P", "N", "loss", "foretold by the N_eff law", "runs"), rows=tuple(rows), caption=caption)
+    return Grid(heads=("P", "N", "loss", "predicted by the N_eff law", "runs"), rows=tuple(rows), caption=caption)
 
 
 def whatever_compute(tables: Tables) -> Finding:

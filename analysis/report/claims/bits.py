@@ -34,7 +34,7 @@ def size(tables: Tables) -> Finding:
         numbers={"channel": channel, "block": blocks},
         shown={"gamma_N of the law that knows a format by its error on normal values": error},
         figure=lambda: drawings.forest({"gamma_N": settings}, {"Kumar et al.": channel.paper, "no effect": 0.0}),
-        caption="The exponent of N under both granularities, and with the error of the format told for each N.",
+        caption="The exponent of N under both granularities, and with the error of the format given for each N.",
     )
 
 
@@ -121,7 +121,7 @@ CLAIMS = (
         statement="At equal D and bits delta_PTQ falls as a power of N; there gamma_N = 0.34.",
         how="Study `overtraining`. With one scale a channel the rounding error itself grows with the fan-in, which "
         "pulls gamma_N down as models get wider; blocks of 16 weights have the same error at every width, and both "
-        f"are asked. A third law, `{GAUSSIAN}`, is told the error of each format at each N.",
+        f"are asked. A third law, `{GAUSSIAN}`, is given the error of each format at each N.",
         rule=Rule.of(above("block", "gamma_N with blocks of 16"), above("channel", "gamma_N with one scale a channel")),
         needs=(STUDY,),
         measure=size,

@@ -84,7 +84,7 @@ class Outcome:
             worst = next((i for i, met in enumerate(self.met) if met == "open"), 0)
         condition = self.claim.rule.conditions[worst]
         found = self.finding.numbers.get(condition.number)
-        value = found.text if found is not None else self.finding.flags.get(condition.number, "not told")
+        value = found.text if found is not None else self.finding.flags.get(condition.number, "not estimated")
         line = f"{condition.what}: {value}"
         return f"{line} ({found.note})" if found is not None and not found.known and found.note else line
 

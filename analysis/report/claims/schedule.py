@@ -114,7 +114,7 @@ def _reading(number: Number, large: str, small: str, both: str) -> str:
         return large
     if number.high < DECAY:
         return small
-    return both if number.low > DECAY and number.high < TOKENS else "Not told apart."
+    return both if number.low > DECAY and number.high < TOKENS else "Not distinguishable."
 
 
 def _arms_grid(tables: Tables) -> Grid:

@@ -32,7 +32,7 @@ STUDY = ("overtraining",)
 RTN = Rows(studies=STUDY)
 LAW = "kumar_ptq"
 WIDTHS = (3, 4, 5, 6)
-FACTOR = 1.5  # by which a law may be off what it foretells
+FACTOR = 1.5  # by which a law may be off what it predicts
 DRAWS = 500  # of D_crit
 OCTAVES = 1.5  # by which a D_crit may differ from one that is found on octaves of D
 
@@ -97,7 +97,7 @@ def held_out(tables: Tables) -> Finding:
                 for bits, group in unseen.groupby("P_post")
             }
             panels[symbol] = rows.assign(fitted=(rows[symbol] < top) & rows["fitted"])
-            notes.append(f"Fitted to {symbol} < {magnitude(top)}, it foretells {symbol} = {magnitude(top)}.")
+            notes.append(f"Fitted to {symbol} < {magnitude(top)}, it predicts {symbol} = {magnitude(top)}.")
         except InputError as fault:
             numbers[symbol] = Number.none(fault.brief)
     titles = {symbol: f"largest {symbol} not seen" for symbol in panels}
@@ -113,7 +113,7 @@ def held_out(tables: Tables) -> Finding:
         notes=tuple(notes),
         grids=predictions.beside(tables, *STUDY),
         figure=figure,
-        caption="Foretold against measured gaps; open points were not fitted.",
+        caption="Predicted against measured gaps; open points were not fitted.",
     )
 
 
@@ -126,11 +126,11 @@ def _predicted(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
 
 
 def _ratio(rows: pd.DataFrame, fit: Fit) -> Number:
-    """Foretold over measured, summed over rows within the law's reach. Its variance is that of the law's prediction,
+    """Predicted over measured, summed over rows within the law's reach. Its variance is that of the law's prediction,
     and that of what was measured by the fit's own error model, all rows of a run erring together."""
     rows = rows[rows["fitted"]]
     if rows.empty:
-        raise InputError("every gap there is foretold to be too large for the law")
+        raise InputError("every gap there is predicted to be too large for the law")
     value = rows["predicted"].sum() / rows["gap"].sum()
     if not value > 0 or fit.draws is None:
         raise InputError("gaps there are not positive, or the law has no interval")
@@ -246,7 +246,7 @@ CLAIMS = (
         "width from 3 to 6; there gamma_D = 0.51.",
         how="Study `overtraining`: sizes and token counts crossed, D over five octaves at the smallest sizes, "
         "weights rounded to nearest per channel. The law is fitted to gaps in linear space with an error model; the "
-        "slope within each width is told without the law, from how the gap at equal N changes from one D to the "
+        "slope within each width is estimated without the law, from how the gap at equal N changes from one D to the "
         "next. The sign is asked; the paper's exponent stands beside ours.",
         rule=Rule.of(
             above("gamma_D", "gamma_D"),
@@ -263,7 +263,7 @@ CLAIMS = (
         title="The growth is one power of D at all D",
         source=f"{PAPER}, Eq. 2, Fig. 2 (R2 0.97 of all points)",
         statement="One exponent describes all token counts, and the law describes the points.",
-        how="The same rows. Bits alone explain most of a gap, so R2 is told within each width; a square of ln D "
+        how="The same rows. Bits alone explain most of a gap, so R2 is given within each width; a square of ln D "
         "beside its slope tests whether the slope is the same at all D (`constant` takes an interval that rules out "
         "a change by half of the slope in an octave).",
         rule=Rule.of(
@@ -275,14 +275,14 @@ CLAIMS = (
         measure=one_power,
     ),
     Claim(
-        key="foretold",
-        title="The law foretells larger models and longer training",
+        key="predicted",
+        title="The law predicts larger models and longer training",
         source=f"{PAPER}, Sec. 3 (fitted and shown on the same points)",
         statement="The law of the gap is meant for models beyond those that it was fitted to.",
-        how="The same rows, once without the largest N and once without the largest D. What was held out is foretold; "
-        f"the sum of what is foretold may be off the measured one by a factor of {FACTOR:g}.",
+        how="The same rows, once without the largest N and once without the largest D. What was held out is predicted; "
+        f"the sum of what is predicted may be off the measured one by a factor of {FACTOR:g}.",
         rule=Rule.of(
-            *tuple(within(s, f"foretold over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N"))
+            *tuple(within(s, f"predicted over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N"))
         ),
         needs=(STUDY,),
         measure=held_out,

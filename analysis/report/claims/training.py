@@ -271,8 +271,8 @@ CLAIMS = (
         "f(P_w) f(P_a) f(P_kv)`.",
         how="Studies `weights`, `activations`, `attention`: one part at a time in low precision, integers, weights "
         "per channel, activations and KV cache per tensor, each run beside its unquantized twin. Costs first; gamma "
-        "and n come from a fit of the loss, runs of `overtraining` in 16 bits among them; E is not told well at this "
-        "scale.",
+        "and n come from a fit of the loss, runs of `overtraining` in 16 bits among them; E is not identified well at "
+        "this scale.",
         rule=Rule.of(
             *(above(p, f"the cost of {b}-bit {shared.NAMES[p]}") for p, b in LOWEST.items()),
             *(
@@ -324,12 +324,12 @@ CLAIMS = (
         key="product",
         title="The effects of weights, activations and KV cache multiply",
         source=f"{PAPER}, Sec. 4.2, Fig. 5 (R2 0.897 of the product, 0.901 of the joint fit)",
-        statement="Fits of one part at a time, multiplied, foretell runs with several parts in low precision.",
-        how="Study `joint`, quasi-random (P_w, P_a, P_kv), foretold by an N_eff law that was fitted to runs with at "
+        statement="Fits of one part at a time, multiplied, predict runs with several parts in low precision.",
+        how="Study `joint`, quasi-random (P_w, P_a, P_kv), predicted by an N_eff law that was fitted to runs with at "
         "most one part in low precision.",
         rule=Rule.of(
             at_least("r2", "R2 of the loss of runs with several parts", 0.8),
-            within("ratio", "foretold over measured cost of all of them", 0.8, 1.25),
+            within("ratio", "predicted over measured cost of all of them", 0.8, 1.25),
         ),
         needs=(("joint",), *EACH_ALONE),
         beside=("overtraining",),

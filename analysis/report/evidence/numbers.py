@@ -61,7 +61,7 @@ class Number:
     def text(self) -> str:
         """`0.51 [0.43, 0.59]`, to two digits of half the interval's width."""
         if not self.known:
-            return "not told"
+            return "not estimated"
         unit = f" {self.unit}" if self.unit else ""
         if self.exact or not self.sure:
             return f"{digits(self.value)}{unit}{'' if self.exact else ' (no interval)'}"

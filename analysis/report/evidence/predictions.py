@@ -31,7 +31,7 @@ def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
     except InputError:
         return ()
     rows = [line for one in predicted.to_dict("records") if (line := _line(one, frame))]
-    heads = ("N", "D", "bits in training", "bits after", "number", "foretold", "measured", "foretold / measured")
+    heads = ("N", "D", "bits in training", "bits after", "number", "predicted", "measured", "predicted / measured")
     caption = f"`results/{study}/{FILE}`, written before these runs were trained: means over seeds. The intervals are "
     caption += "the law's own; runs scatter besides."
     return (Grid(heads=heads, rows=tuple(rows), caption=caption),) if rows else ()

@@ -72,7 +72,7 @@ USUAL_VERDICTS = {
     # claim: worlds in which it holds, does not, and is hidden
     "tokens": (QUIET, FALLING, LOUD),
     "one-power": (QUIET, CONTRARY, LOUD),
-    "foretold": (QUIET, {"bend": -0.4, "noise": 0.3}, {}),
+    "predicted": (QUIET, {"bend": -0.4, "noise": 0.3}, {}),
     "turning": (QUIET, FALLING, LOUD),
     "size": (QUIET, GROWING_WITH_SIZE, LOUD),
     "bits": (QUIET, {"kappa": 1.0, "noise": 0.3}, {}),

@@ -234,7 +234,7 @@ def test_empty_columns_are_left_out():
     assert (made.heads, made.rows) == (("a", "c"), (("1", "x"), ("2", "")))
 
 
-def test_what_was_foretold_stands_beside_what_came_out(tmp_path):
+def test_what_was_predicted_stands_beside_what_came_out(tmp_path):
     simulated_studies.write(tmp_path, Truth(noise=0.3), only=["matched"])
     tables = Tables(tmp_path, ["matched"], draws=0, seed=0, progress=lambda _: None)
     assert predictions.beside(tables, "matched") == ()

@@ -85,7 +85,7 @@ def test_the_sentence_says_what_is_applied():
         (Number(value=-0.0001, low=-0.2, high=0.2), "0.00 [-0.20, 0.20]"),
         (Number(value=1.5, low=math.nan, high=math.nan), "1.5 (no interval)"),
         (Number.plain(0.97, unit="bits"), "0.97 bits"),
-        (Number.none("no rows"), "not told"),
+        (Number.none("no rows"), "not estimated"),
         (Number(value=3.0, low=1.0, high=math.inf), "3 [1, inf]"),
         (Number(value=2e6, low=1e6, high=4e6), "2e+06 [1e+06, 4e+06]"),
     ],
