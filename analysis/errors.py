@@ -9,5 +9,10 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str, *, detail: str = ""):
-        super().__init__(f"{message}; {detail}" if detail else message)
+        # Values that are named may hold line breaks, or what a terminal takes for a command.
+        message, whole = (
+            "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+            for line in (message, f"{message}; {detail}" if detail else message)
+        )
+        super().__init__(whole)
         self.brief = message

@@ -10,6 +10,10 @@ class InputError(ValueError):
     Everything else that is raised is a fault of this program and keeps its traceback.
     """
 
+    def __init__(self, line: str):
+        # Values that are named may hold line breaks, or what a terminal takes for a command.
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+
 
 def named(field: str, check: Callable, *arguments: Any) -> Any:
     """What `check(*arguments)` returns; its complaint, which starts with the value, gets the field's name in front."""

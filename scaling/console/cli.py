@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 import yaml
@@ -19,6 +20,8 @@ from scaling.config.from_dict import nearest
 from scaling.errors import InputError
 
 FULL = "HYDRA_FULL_ERROR"
+COMPOSING = ("hydra._internal.config_loader_impl", "hydra._internal.defaults_list", "hydra.core.override_parser")
+"""What goes wrong in these modules is the fault of what they are given."""
 
 
 class UnfinishedError(Exception):
@@ -77,6 +80,8 @@ def one_line(fault: Exception) -> str:
         return f"{fault.override}: cannot be read; write setting=value, and quote what has spaces or any of ,=[]{{}}()"
     if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", str(fault)):
         return f"{ambiguous[1]}: several values; add --multirun to train each, or write a list as name=[a,b]"
+    if not isinstance(fault, (ValueError, *EXPECTED)):
+        return f"Hydra cannot use these settings ({type(fault).__name__}: {_flat(fault)}); a group takes one name"
     return _flat(fault)
 
 
@@ -85,8 +90,8 @@ def _flat(text: object) -> str:
 
 
 def _raised_by_hydra(fault: Exception) -> bool:
-    """Hydra refuses some command lines with a bare ValueError."""
-    last = fault.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    return isinstance(fault, ValueError) and last.tb_frame.f_globals.get("__name__", "").startswith("hydra.")
+    """Hydra refuses some command lines with a bare ValueError, and stumbles over others (model=[1])."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(fault.__traceback__)]
+    if any(name.startswith(COMPOSING) for name in modules):
+        return True
+    return isinstance(fault, ValueError) and modules[-1].startswith("hydra.")
