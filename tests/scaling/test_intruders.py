@@ -10,7 +10,7 @@ from scaling.ptq.__main__ import main as ptq
 from scaling.records.columns import NAMES
 from scaling.records.merge import write
 from scaling.records.provenance import commit
-from scaling.records.run_folder import RunFolder, stored_run, trunk_of
+from scaling.records.run_folder import stored_run
 from scaling.study.jobs import read_stack, write_stack
 from scaling.sweep import main as sweep
 
@@ -84,11 +84,3 @@ def test_a_config_cannot_make_objects(make_run, tmp_path):
     with pytest.raises(InputError, match="not the config of a run"):
         stored_run(tmp_path)
     assert not (tmp_path / "X").exists()
-
-
-def test_a_trunk_of_circles_ends(make_run, tmp_path):
-    for name, parent in (("a", "b"), ("b", "a")):
-        run = make_run(f"branch.parent={parent}", "branch.tokens=1280")
-        RunFolder(run, tmp_path / name).open("x", "y")
-    with pytest.raises(InputError, match="branches from itself"):
-        trunk_of(tmp_path / "a")

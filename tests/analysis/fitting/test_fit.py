@@ -75,7 +75,7 @@ def test_what_is_left_out_is_counted(tables):
     found = analysis.fit("kumar_ptq", pd.concat([frame, snapshot, diverged]), bootstrap=0)
     alone = analysis.fit("kumar_ptq", frame, bootstrap=0)
     assert found.params == alone.params
-    assert found.left_out["diverged"] == 3
+    assert found.left_out["diverged, or without a finite loss"] == 3
     assert found.left_out["evaluated before the end of the run"] == 2 * 7
     assert found.left_out["P_post outside 3 to 6 bits"] == 8 * 3
     total = sum(found.left_out.values()) + found.rows
