@@ -31,6 +31,7 @@ from scaling.records.merge import as_written, ordered, with_rows_of, write
 from scaling.records.model_bytes import model_bytes, short_blocks
 from scaling.records.run_folder import TRAIN_AGAIN, RunFolder
 from scaling.records.window_losses import clustered_mean, evaluation_name
+from scaling.records.writer import holder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +158,10 @@ def _folder(path: Path) -> _Folder:
     """A finished run with its records.
 
     Raises:
-        InputError: a file of it is damaged, or the folder is a copy of another.
+        InputError: a file of it is damaged, the folder is a copy of another, or a process is adding to it.
     """
+    if who := holder(path):
+        raise InputError(f"{path}: {who} is writing to it; collect again when that has ended")
     records = RunFolder.at(path)
     result = records.result()
     if result is None:

@@ -5,11 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scaling.console.cli import UnfinishedError
 from scaling.errors import InputError
 from scaling.records.columns import NAMES
 from scaling.records.run_folder import RunFolder
 from scaling.records.table import collect
 from scaling.records.window_losses import clustered_mean
+from scaling.records.writer import writing
 from scaling.training.loop import train_stack
 
 
@@ -59,6 +61,17 @@ def test_a_last_loss_that_is_not_finite_is_diverged(make_run, tmp_path):
     folder.write_result(result)
     collect(folder.path.parent, out)
     assert pd.read_csv(out)["diverged"].all()
+
+
+def test_a_run_that_is_written_to_is_named_and_the_others_are_collected(make_run, tmp_path, capsys):
+    runs = [make_run(), make_run("seed=1")]
+    train_stack(runs)
+    held, out = RunFolder(runs[1]).path, tmp_path / "runs.csv"
+    with writing(held), pytest.raises(UnfinishedError):
+        collect(held.parent, out)
+    assert f"{held}: process" in capsys.readouterr().err
+    assert set(pd.read_csv(out).run_id) == {runs[0].run_id}
+    assert collect(held.parent, out) == 2 * (1 + 2)
 
 
 def test_a_study_without_runs_says_so(tmp_path):
