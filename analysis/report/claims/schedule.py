@@ -10,14 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from analysis.diagnostics.slopes import local_slopes
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
 from analysis.report.evidence.contrasts import NAMES, Trunk, contrasts, trunks
-from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_slope, quotient, slope_within
+from analysis.report.evidence.numbers import Number, attempt, left_out, mean, quotient, slope_of, slope_within
 from analysis.report.evidence.rules import Rule, above, below, within
 from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, log_gaps
 
@@ -88,17 +87,15 @@ def cosine(tables: Tables) -> Number:
     """gamma_D at 3 and 4 bits of the cosine runs of the sizes that have trunks."""
     sizes = sorted({t.N for group in arms(tables).values() for t in group})
     rows = tables.rows(COSINE)
-    rows = rows[rows["N"].isin(sizes)]
-    found = local_slopes("kumar_ptq", rows, bits=(min(CLEAR_WIDTHS), max(CLEAR_WIDTHS)))
-    return of_slope(found.constant, found.units)
+    return slope_of("kumar_ptq", rows[rows["N"].isin(sizes)], bits=CLEAR_WIDTHS)
 
 
 def share(tables: Tables) -> Finding:
-    found, usual = main_arm(tables), attempt(cosine, tables)
-    S = quotient(found["K2"], usual)
+    K2, usual = main_arm(tables)["K2"], attempt(cosine, tables)
+    S = quotient(K2, usual)
     return Finding(
         numbers={"S": S},
-        shown={"K2": found["K2"], "gamma_D under cosine, same sizes and widths": usual},
+        shown={"K2": K2, "gamma_D under cosine, same sizes and widths": usual},
         reading=_reading(S, "Tokens.", "Decay.", "Both tokens and decay."),
         grids=(_arms_grid(tables),),
         figure=lambda: drawings.branches(next(iter(arms(tables).values()))),
@@ -118,15 +115,14 @@ def _reading(number: Number, large: str, small: str, both: str) -> str:
 
 
 def _arms_grid(tables: Tables) -> Grid:
-    groups = arms(tables)
-    found = {name: contrasts_of(tables, name) for name in groups}
-    rows = tuple(
-        (k, what, *(numbers[k].text if numbers[k].known else "-" for numbers in found.values()))
-        for k, what in NAMES.items()
+    columns = {f"{arm} ({len(group)} trunks)": contrasts_of(tables, arm) for arm, group in arms(tables).items()}
+    return Grid.of(
+        [
+            {"": k, "contrast": what, **{head: n[k].text if n[k].known else "-" for head, n in columns.items()}}
+            for k, what in NAMES.items()
+        ],
+        "All contrasts of ln delta_PTQ (mean of 3 and 4 bits) by learning rate, means over trunks.",
     )
-    heads = (f"{name} ({len(group)} trunks)" for name, group in groups.items())
-    caption = "All contrasts of ln delta_PTQ (mean of 3 and 4 bits) by learning rate, means over trunks."
-    return Grid(heads=("", "contrast", *heads), rows=rows, caption=caption)
 
 
 def contrast(decides: str, beside: tuple[str, ...], caption: str, title: str = "", drawn: tuple[str, ...] = ()):
@@ -182,15 +178,16 @@ averages = contrast(
 
 
 def memory(tables: Tables) -> Finding:
-    weight_decay, batch = (DECAYS, "weight_decay", "batch_tokens"), (BATCHES, "batch_tokens", "weight_decay")
-    share = attempt(_of_tau, tables, *weight_decay, lambda gamma, chi: -chi / gamma)
-    exponent = "slope of ln delta_PTQ in ln tau at equal D, from"
+    decays, batches = (DECAYS, "weight_decay", "batch_tokens"), (BATCHES, "batch_tokens", "weight_decay")
+    Q, exponent = (lambda gamma, chi: -chi / gamma), (lambda gamma, chi: chi)
+    share = attempt(_of_tau, tables, *decays, Q)
+    title = "slope of ln delta_PTQ in ln tau at equal D, from"
     return Finding(
         numbers={"Q": share},
         shown={
-            "Q from the batch": attempt(_of_tau, tables, *batch, lambda gamma, chi: -chi / gamma),
-            f"{exponent} weight decay": attempt(_of_tau, tables, *weight_decay, lambda gamma, chi: chi),
-            f"{exponent} the batch": attempt(_of_tau, tables, *batch, lambda gamma, chi: chi),
+            "Q from the batch": attempt(_of_tau, tables, *batches, Q),
+            f"{title} weight decay": attempt(_of_tau, tables, *decays, exponent),
+            f"{title} the batch": attempt(_of_tau, tables, *batches, exponent),
             "slope of ln delta_PTQ in ln D without weight decay": attempt(_slope_without, tables),
         },
         reading=LONGER
@@ -211,8 +208,7 @@ def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
 def _of_tau(tables: Tables, asked: Rows, varied: str, other: str, measure: Callable[[float, float], float]) -> Number:
     """What `measure` makes of gamma and chi in ln delta = level(N, bits) + gamma ln D + chi ln tau, from runs that
     differ in `varied` and D, at the most frequent value of the `other`."""
-    if not tables.has(asked.studies[0]):
-        raise InputError(f"not run yet: `make sweep S={asked.studies[0]}`")
+    tables.need(asked.studies[0])
     rows = _memory_rows(tables, asked)
     rows = rows[np.isfinite(rows["tau"].astype(float))]
     rows = rows[rows[other] == rows[other].mode().iloc[0]]

@@ -15,7 +15,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws.law import FULL_BITS
 from analysis.report.evidence.contrasts import Trunk
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, at_widths, ends, full_precision
 from analysis.report.evidence.turning_points import Lowest
 
 GREY = "0.45"
@@ -130,8 +130,8 @@ def steps(found: Mapping[str, Number], quadratic: Mapping[str, float], paper: fl
 @style.styled
 def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
     """Gaps over C_T D^gamma_D / N^gamma_N against sigma2 of the format."""
-    rows = ends(full_precision(frame))
-    rows = rows[rows["gap"].notna() & rows["P_post"].between(3, 6) & (rows["gap"] > 0)]
+    rows = at_widths(frame, (3, 4, 5, 6))
+    rows = rows[rows["gap"] > 0]
     if rows.empty:
         raise InputError("no gaps above zero at 3 to 6 bits")
     p = fit.params

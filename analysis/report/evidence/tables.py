@@ -7,7 +7,7 @@ Pooled tables overlap where one run belongs to several studies; a row counts onc
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from analysis.fitting import store as fits_file
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import CELL, seed_sd
 from analysis.laws.law import FULL_BITS
-from analysis.report.evidence.numbers import Number, Scatter, of_fit
+from analysis.report.evidence.numbers import Number, Scatter, attempt, of_fit
+from analysis.report.verdicts import NOT_RUN
 
 COLUMNS = (
     *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster", "seed_init", "seed_data", "N", "N_emb", "D"),
@@ -62,7 +63,7 @@ class Tables:
         self.frames: dict[str, pd.DataFrame] = {}
         self.faults: dict[str, str] = {}
         for study in studies:
-            path = folder / study / "runs.csv"
+            path = self.path(study)
             if path.exists():
                 try:
                     self.frames[study] = checked(table.load(path), path)
@@ -74,6 +75,14 @@ class Tables:
 
     def has(self, study: str) -> bool:
         return study in self.frames
+
+    def need(self, study: str) -> None:
+        """
+        Raises:
+            InputError: the study has no table.
+        """
+        if not self.has(study):
+            raise InputError(f"{NOT_RUN}: `make sweep S={study}`")
 
     def path(self, study: str) -> Path:
         return self.folder / study / "runs.csv"
@@ -134,12 +143,15 @@ class Tables:
         return self.fit(last, rows)
 
     def parameter(self, law: str, rows: Rows, symbol: str) -> Number:
-        """A parameter of the law fitted to these rows.
+        """A parameter of the law fitted to these rows, or the reason why they do not tell it."""
+        return attempt(lambda: of_fit(self.fit(law, rows), symbol))
 
-        Raises:
-            InputError: as `fit`.
-        """
-        return of_fit(self.fit(law, rows), symbol)
+    def fits_of(self, *fits: Callable[["Tables"], Fit]) -> dict[str, Fit]:
+        """What these functions make of the tables, by the names of laws; nothing if one cannot be fitted."""
+        try:
+            return {made.law.name: made for made in [fit(self) for fit in fits]}
+        except InputError:
+            return {}
 
     def slopes(self, law: str, rows: Rows, only: str | None = None) -> ByWidth:
         """Slopes of the gap in ln D of these rows, or of those where `only` holds.
@@ -228,11 +240,17 @@ def log_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: there is none.
     """
-    rows = ends(full_precision(frame))
-    rows = rows[rows["P_post"].isin(CLEAR_WIDTHS) & (rows["gap"] > 0) & (rows["gap"] < LOG_GAP_BELOW)]
+    rows = at_widths(frame, CLEAR_WIDTHS)
+    rows = rows[(rows["gap"] > 0) & (rows["gap"] < LOG_GAP_BELOW)]
     if rows.empty:
         raise InputError("no gaps at 3 or 4 bits")
     return rows.assign(log=np.log(rows["gap"].astype(float)))
+
+
+def at_widths(frame: pd.DataFrame, widths: Collection[float]) -> pd.DataFrame:
+    """Rows with a gap at one of these widths, at the ends of models trained in 16 bits."""
+    rows = ends(full_precision(frame))
+    return rows[rows["P_post"].isin(widths) & rows["gap"].notna()]
 
 
 def ends(frame: pd.DataFrame) -> pd.DataFrame:
