@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import magnitude
 from analysis.fitting.fit import Fit
@@ -21,16 +22,16 @@ from analysis.report.claims.tokens import LAW, RTN, gap_fit, loss_fit
 from analysis.report.claims.training import ALONE, EACH_ALONE, drawn_number, neff
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
-from analysis.report.evidence.numbers import Number, Scatter, attempt, left_out, slope_within
+from analysis.report.evidence.numbers import Number, Scatter, attempt, left_out, log_slope
 from analysis.report.evidence.rules import Rule, above, below
-from analysis.report.evidence.studies import with_models
+from analysis.report.evidence.studies import MODELS
 from analysis.report.evidence.tables import Rows, Tables, at_widths, ends, full_precision
 
 ARTICLE = 'the press article "A popular technique to make AI more efficient has drawbacks" (2024)'
 NORMAL = 1.96
 WIDTHS = (3, 4, 5, 6, 7, 8)
 SERVED = (0.0, 1.0, 30.0)  # tokens served over tokens trained on
-SMALL = with_models("small_or_quantized")
+SMALL = ("small_or_quantized", MODELS)
 
 
 # ---- below 7 or 8 bits ----
@@ -79,21 +80,25 @@ def _beyond_scatter(rows: pd.DataFrame, scatter: Scatter) -> Number:
 
 def small_or_quantized(tables: Tables) -> Finding:
     pairs = {name: _pairs(tables, name) for name in ("bytes", "bare")}
-    numbers, cells = {}, {}
+    numbers, texts = {}, {}
     for name, found in pairs.items():
         three = found[found["bits"] == 3]
         numbers[name] = attempt(_mean_of, tables, three[three["tokens"] == found["tokens"].max()])
         numbers[f"{name} grows"] = attempt(_growth, three)
-        cells[name] = dict(iter(found.groupby(["bits", "tokens"])))
+        texts[name] = {cell: _mean_of(tables, group).text for cell, group in found.groupby(["bits", "tokens"])}
+    sizes = pairs["bytes"].drop_duplicates(["bits", "tokens", "N"]).sort_values("N")
     lines = [
         {
             "bits": f"{bits:g}",
             "D": magnitude(tokens),
-            "N quantized, as small in 16 bits": _sizes(cells["bytes"].get((bits, tokens))),
-            "loss, quantized less small": _mean_text(tables, cells["bytes"].get((bits, tokens))),
-            "without scales and embeddings": _mean_text(tables, cells["bare"].get((bits, tokens))),
+            "N quantized, as small in 16 bits": ", ".join(
+                f"{magnitude(r.N)} as {magnitude(r.small)}"
+                for r in shared.at(sizes, bits=bits, tokens=tokens).itertuples()
+            ),
+            "loss, quantized less small": texts["bytes"].get((bits, tokens), "-"),
+            "without scales and embeddings": texts["bare"].get((bits, tokens), "-"),
         }
-        for bits, tokens in sorted({*cells["bytes"], *cells["bare"]})
+        for bits, tokens in sorted({*texts["bytes"], *texts["bare"]})
     ]
     return Finding(
         numbers=numbers,
@@ -101,15 +106,6 @@ def small_or_quantized(tables: Tables) -> Finding:
         figure=lambda: drawings.bytes_and_loss(_models(tables), pairs["bytes"]),
         caption="Loss against bytes at the least and the most tokens; lines join models of one width.",
     )
-
-
-def _sizes(pairs: pd.DataFrame | None) -> str:
-    sizes = [] if pairs is None else pairs.drop_duplicates("N").sort_values("N").itertuples()
-    return ", ".join(f"{magnitude(r.N)} as {magnitude(r.small)}" for r in sizes)
-
-
-def _mean_text(tables: Tables, pairs: pd.DataFrame | None) -> str:
-    return "-" if pairs is None else _mean_of(tables, pairs).text
 
 
 def _models(tables: Tables) -> pd.DataFrame:
@@ -166,11 +162,10 @@ def _mean_of(tables: Tables, group: pd.DataFrame) -> Number:
 
 def _growth(found: pd.DataFrame) -> Number:
     """By how much an octave of D moves the difference, each N having a level of its own."""
-
-    def measure(part: pd.DataFrame) -> float:
-        return slope_within(np.log2(part["tokens"].astype(float)), part["less"], part["N"])
-
-    return left_out(measure, found, "run_id", unit="nats an octave")
+    octave = math.log(2)
+    return left_out(
+        lambda part: octave * log_slope(part, "tokens", "less", "N"), found, "run_id", unit="nats an octave"
+    )
 
 
 # ---- what low precision in training costs and saves ----

@@ -21,26 +21,26 @@ from analysis.report.evidence.numbers import (
     attempt,
     difference,
     left_out,
+    log_slope,
     log_summed,
     mean,
     of_logs,
     quotient,
     slope_of,
-    slope_within,
     spread,
 )
 from analysis.report.evidence.rules import Rule, above, below, within
-from analysis.report.evidence.studies import with_models
+from analysis.report.evidence.studies import MODELS
 from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision, log_gaps
 
-FORMATS = Rows(studies=with_models("formats"), granularity=None, family=None)
+FORMATS = Rows(studies=("formats", MODELS), granularity=None, family=None)
 KINDS = {
     "int4": ("int4", "channel"),
     "e2m1": ("e2m1", "channel"),
     "mxfp4": ("mxfp4", ""),
     "nvfp4": ("nvfp4", ""),
 }  # at 4 bits; microscaling formats have blocks of their own
-GRAINS = Rows(studies=with_models("granularity"), granularity=None)
+GRAINS = Rows(studies=("granularity", MODELS), granularity=None)
 ALIKE = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
 SLOPE = "slope of ln delta_PTQ in ln D"
 PYTHON, ENGLISH = Rows(studies=("overtraining",)), Rows(studies=("corpus",))
@@ -208,10 +208,7 @@ def learning_rate(tables: Tables) -> Finding:
             }
         )
     rows = log_gaps(tables.rows(asked))
-    slopes = [
-        slope_within(np.log(part["lr_peak"].astype(float)), part["log"], part["P_post"])
-        for _, part in rows.groupby(["N", "tokens"])
-    ]
+    slopes = [log_slope(part, "lr_peak", "log", "P_post") for _, part in rows.groupby(["N", "tokens"])]
     return Finding(
         numbers={"slope": mean(slopes, what="sizes and token counts")},
         grids=(Grid.of(lines, "The peak learning rate with the lowest loss, by size and tokens."),),

@@ -34,6 +34,7 @@ TRAINED = Rows(studies=(*ALONE, "joint"))
 LOWEST = {"P_w": 3, "P_a": 4, "P_kv": 4}
 MIDDLE = 6
 EQUAL = 4  # bits at which parts are compared
+R2_PRODUCT, R2_JOINT = 0.8973, 0.9006  # the paper's
 NO_GROWTH = 0.1  # slope in ln D within which a cost is called the same at every D
 
 
@@ -59,12 +60,8 @@ def costs(tables: Tables, rows: Rows = TENSOR) -> pd.DataFrame:
     frame = shared.qat_gaps(shared.trained(tables.rows(rows)))
     if frame.empty:
         raise InputError("no run in low precision beside an unquantized one of its kind")
-    return frame.assign(tokens=nominal(frame["D"]), cell=_cells(frame))
-
-
-def _cells(frame: pd.DataFrame) -> pd.Series:
-    """What is paired: runs of one size, token count and seed."""
-    return frame["cluster"].astype(str) + " " + frame["D"].astype(str)
+    # Paired are runs of one size, token count and seed.
+    return frame.assign(tokens=nominal(frame["D"]), cell=frame["cluster"].astype(str) + " " + frame["D"].astype(str))
 
 
 def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
@@ -74,7 +71,7 @@ def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
 
 
 def mean_cost(costs: pd.Series) -> Number:
-    return mean(costs, unit="nats", what="models")
+    return attempt(mean, costs, unit="nats", what="models")
 
 
 def neff(tables: Tables) -> Fit:
@@ -91,7 +88,7 @@ def capacity(tables: Tables) -> Finding:
     numbers, shown, notes = {}, {}, ()
     for part, bits in LOWEST.items():
         low, middle = at_width(rows, part, bits), at_width(rows, part, MIDDLE)
-        numbers |= {part: attempt(mean_cost, low), f"{part} falls": attempt(mean_cost, low - middle)}
+        numbers |= {part: mean_cost(low), f"{part} falls": mean_cost(low - middle)}
     numbers["r2"] = attempt(lambda: Number.plain(_r2_of_costs(rows, neff(tables))))
     for fit in fits.values():
         notes = fit_notes(fit)
@@ -182,8 +179,8 @@ def _compared(tables: Tables, rows: Rows) -> tuple[dict[str, Number], dict[str, 
     runs = costs(tables, rows)
     cost = {part: at_width(runs, part, EQUAL) for part in PARTS}
     less = {"a-w": cost["P_a"] - cost["P_w"], "w-kv": cost["P_w"] - cost["P_kv"]}
-    numbers = {name: attempt(mean_cost, each) for name, each in less.items()}
-    return numbers, {shared.NAMES[part]: attempt(mean_cost, each) for part, each in cost.items()}
+    numbers = {name: mean_cost(each) for name, each in less.items()}
+    return numbers, {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
 
 
 def order(tables: Tables) -> Finding:
@@ -216,19 +213,16 @@ def product(tables: Tables) -> Finding:
     gaps = gaps.assign(predicted=predicted_costs(gaps, apart))
     gaps = gaps[np.isfinite(gaps["predicted"])]
     ratio = left_out(summed("predicted", "gap_qat"), gaps, "run_id")
-    total, law = gaps["predicted"].sum(), Number(value=1.0)
-    ends = shared.band(apart, lambda c: predicted_costs(gaps, apart, c).sum(-1, keepdims=True))
-    if ends is not None:
-        low, high = (float(end[0]) for end in ends)
-        law = Number(value=1.0, low=total / high, high=total / low if low > 0 else math.inf)
+    sums = drawn_number(apart, lambda c: predicted_costs(gaps, apart, c).sum(-1, keepdims=True), note="")
+    low = sums.value / sums.high
+    law = Number(value=1.0, low=low, high=sums.value / sums.low if sums.low > 0 else math.inf)
     ratio = dataclasses.replace(quotient(ratio, law), note="scatter of runs and the law's error added in squares")
-    papers = {"product": 0.8973, "joint": 0.9006}
     return Finding(
-        numbers={"r2": Number.plain(r2["product"], paper=papers["product"]), "ratio": ratio},
+        numbers={"r2": Number.plain(r2["product"], paper=R2_PRODUCT), "ratio": ratio},
         shown={
-            "R2 of the joint fit on the same runs": Number.plain(r2["joint"], paper=papers["joint"]),
+            "R2 of the joint fit on the same runs": Number.plain(r2["joint"], paper=R2_JOINT),
             "R2 of the joint fit less that of the product": Number.plain(
-                r2["joint"] - r2["product"], paper=papers["joint"] - papers["product"]
+                r2["joint"] - r2["product"], paper=R2_JOINT - R2_PRODUCT
             ),
         },
         figure=lambda: FIGURES["predicted_loss"](frame, {fit.law.name: fit}),

@@ -144,9 +144,13 @@ def finite(values: Sequence[float]) -> np.ndarray:
     return found[np.isfinite(found)]
 
 
-def slope_within(x: pd.Series, y: pd.Series, groups: pd.Series) -> float:
-    """One slope of y in x for all groups of rows, which have levels of their own; NaN where x does not vary in one."""
-    x, y = (values - values.groupby(groups).transform("mean") for values in (x.astype(float), y.astype(float)))
+def log_slope(rows: pd.DataFrame, x: Hashable, y: Hashable, within: Hashable | None = None) -> float:
+    """One slope of the column y in ln x, over rows that know y. Groups of rows alike in `within` have levels of their
+    own; NaN where x does not vary in one."""
+    rows = rows[rows[y].notna()]
+    groups = pd.Series(0, rows.index) if within is None else rows[within]
+    both = np.log(rows[x].astype(float)), rows[y].astype(float)
+    x, y = (values - values.groupby(groups).transform("mean") for values in both)
     square = float((x**2).sum())
     return float((x * y).sum()) / square if square > 1e-9 else math.nan
 

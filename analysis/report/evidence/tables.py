@@ -55,6 +55,24 @@ class Rows:
     where: str | None = None
 
 
+def remembered(make: Callable) -> Callable:
+    """Decorates a function of tables: what it returns or raises is made once for each of its other arguments."""
+
+    @functools.wraps(make)
+    def wrapped(tables: "Tables", *args, **options):
+        key = (make, args, *sorted(options.items()))
+        if key not in tables.made:
+            try:
+                tables.made[key] = make(tables, *args, **options)
+            except InputError as fault:
+                tables.made[key] = fault
+        if isinstance(tables.made[key], InputError):
+            raise tables.made[key]
+        return tables.made[key]
+
+    return wrapped
+
+
 class Tables:
     """All tables below `folder`; `faults` tells why one cannot be used. `draws`, `seed`: of the intervals of fits."""
 
@@ -69,9 +87,7 @@ class Tables:
                     self.frames[study] = checked(table.load(path), path)
                 except InputError as fault:
                     self.faults[study] = str(fault)
-        self.pooled = functools.cache(self._pooled)
-        self.rows = functools.cache(self._rows)
-        self._attempts: dict[tuple, object] = {}
+        self.made: dict[tuple, object] = {}
 
     def has(self, study: str) -> bool:
         return study in self.frames
@@ -87,7 +103,13 @@ class Tables:
     def path(self, study: str) -> Path:
         return self.folder / study / "runs.csv"
 
-    def _pooled(self, studies: tuple[str, ...]) -> pd.DataFrame:
+    @remembered
+    def pooled(self, studies: tuple[str, ...]) -> pd.DataFrame:
+        """The rows of these studies, each once.
+
+        Raises:
+            InputError: none of them has a table.
+        """
         found = [self.frames[study] for study in studies if study in self.frames]
         if not found:
             raise InputError(f"no table of {', '.join(studies)}")
@@ -95,7 +117,13 @@ class Tables:
         rows = rows.drop_duplicates(["run_id", "tokens_seen", "setting"]).reset_index(drop=True)
         return rows.assign(tokens=nominal(rows["D"]))
 
-    def _rows(self, asked: Rows) -> pd.DataFrame:
+    @remembered
+    def rows(self, asked: Rows) -> pd.DataFrame:
+        """The rows asked for, of runs that did not diverge.
+
+        Raises:
+            InputError: no study of them has a table, or the condition cannot be read.
+        """
         frame = self.pooled(asked.studies)
         plain = ~table.flags(frame, "diverged")
         quantized = frame["ptq"].notna().to_numpy(bool)
@@ -113,22 +141,18 @@ class Tables:
                 kept &= frame[column].isna().to_numpy(bool)
         return table.filtered(frame[plain & (kept | ~quantized)], asked.where)
 
-    def fit(self, law: str, rows: Rows, *, draws: int | None = None, **options) -> Fit:
+    @remembered
+    def fit(self, law: str, rows: Rows, *, draws: int | None = None) -> Fit:
         """The law fitted to these rows; a stored fit of the very same table is not made again.
 
         Raises:
             InputError: what a fit of the law raises.
         """
-
-        def make() -> Fit:
-            count = self.draws if draws is None else draws
-            stored = self._stored(law, rows) if not options else None
-            if stored is not None and stored.bootstrap.draws:
-                return stored
-            self.progress(f"  fitting {law}")
-            return fit(law, self.rows(rows), bootstrap=count, seed=self.seed, **options)
-
-        return self.once(("fit", law, rows, draws, *sorted(options.items())), make)
+        stored = self._stored(law, rows)
+        if stored is not None and stored.bootstrap.draws:
+            return stored
+        self.progress(f"  fitting {law}")
+        return fit(law, self.rows(rows), bootstrap=self.draws if draws is None else draws, seed=self.seed)
 
     def first_fit(self, laws: Iterable[str], rows: Rows) -> Fit:
         """The first of these laws that these rows are enough for.
@@ -153,25 +177,14 @@ class Tables:
         except InputError:
             return {}
 
-    def slopes(self, law: str, rows: Rows, only: str | None = None) -> ByWidth:
-        """Slopes of the gap in ln D of these rows, or of those where `only` holds.
+    @remembered
+    def slopes(self, law: str, rows: Rows) -> ByWidth:
+        """Slopes of the gap in ln D of these rows.
 
         Raises:
             InputError: as `slopes_by_width`.
         """
-        return self.once(("slopes", law, rows, only), lambda: slopes_by_width(law, self.rows(rows), only=only))
-
-    def once(self, key: tuple, make: Callable[[], object]):
-        """What `make` returns or raises, made only once for each `key`."""
-        if key not in self._attempts:
-            try:
-                self._attempts[key] = make()
-            except InputError as fault:
-                self._attempts[key] = fault
-        found = self._attempts[key]
-        if isinstance(found, InputError):
-            raise found
-        return found
+        return slopes_by_width(law, self.rows(rows))
 
     def _stored(self, law: str, rows: Rows) -> Fit | None:
         """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""
@@ -186,6 +199,7 @@ class Tables:
         made = stored.fits.get(law) if fresh else None
         return made if made is not None and not made.filter else None
 
+    @remembered
     def scatter(self) -> Scatter:
         """How much runs scatter that differ in their seeds alone: from `seeds` and the repeated cells of
         `overtraining`.
@@ -193,19 +207,14 @@ class Tables:
         Raises:
             InputError: no table tells it.
         """
-        return self.once(("scatter",), self._scatter)
-
-    def _scatter(self) -> Scatter:
         if any(self.has(study) for study in REPEATED):
             rows = ends(self.rows(Rows(studies=REPEATED)))
             base = rows[rows["ptq"].isna()]
-            cells = base.groupby([c for c in CELL if c in base], dropna=False).size()
-            freedom = int((cells - 1).sum())
+            freedom = int((base.groupby([c for c in CELL if c in base], dropna=False).size() - 1).sum())
             loss = seed_sd(base)
             after = [rows[(rows["P_post"] == bits) & (rows["gap"] > 0)] for bits in CLEAR_WIDTHS]
             # The same pooling over cells, of the logarithm of gaps.
-            gaps = [seed_sd(group.assign(loss=group["gap"])) for group in after]
-            gaps = [sd for sd in gaps if sd is not None]
+            gaps = [sd for group in after if (sd := seed_sd(group.assign(loss=group["gap"]))) is not None]
             if loss is not None and gaps and freedom >= LEAST_FREEDOM:
                 return Scatter(loss=loss, gap=float(np.sqrt(np.mean(np.square(gaps)))), freedom=freedom)
         raise InputError("no table has runs that differ in their seeds alone: make sweep S=seeds")
