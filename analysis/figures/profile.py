@@ -19,8 +19,7 @@ GREEK = {"alpha", "beta", "gamma", "delta", "kappa", "tau", "sigma", "lambda", "
 @style.styled
 def draw(made: Profile) -> style.Drawn:
     """The figure and its numbers."""
-    figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.7)
-    panel, symbol = axes[0, 0], mathematical(made.symbol)
+    (figure, panel), symbol = style.single(2.7), mathematical(made.symbol)
     limits = {
         "rows independent": (made.limit, made.low, made.high, style.CATEGORIES[0], "-"),
         "by clusters": (

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -97,6 +98,18 @@ def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> t
     """A figure with rows x columns axes (rows, columns), sizes in inches; made without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def single(height: float, width: float = COLUMN) -> tuple[Figure, Axes]:
+    """A figure with one panel."""
+    figure, axes = canvas(1, 1, width=width, height=height)
+    return figure, axes[0, 0]
+
+
+def side_by_side(panels: int, height: float, *, each: float, **grid) -> tuple[Figure, np.ndarray]:
+    """A figure with so many panels (n,) in one lane, a column wide and `each` inches more for all but the first."""
+    figure, axes = canvas(1, panels, width=COLUMN + each * (panels - 1), height=height, **grid)
+    return figure, axes[0]
 
 
 def lanes(

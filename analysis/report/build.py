@@ -51,7 +51,7 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
     """
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; expected one with STUDY/runs.csv in it")
-    tables = Tables(results, studies.NAMES, draws=draws, seed=seed, progress=progress)
+    tables = Tables(results, studies.STUDIES, draws=draws, seed=seed, progress=progress)
     outcomes = judged(tables)
     document = Document(title=TITLE, blocks=tuple(_blocks(tables, outcomes)))
     paths = out / "report.md", out / "report.html"

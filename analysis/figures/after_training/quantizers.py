@@ -83,11 +83,9 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each width."""
     rows, hidden = data[data["shown"]], data[~data["shown"]]
     widths, looks = sorted(rows["P_post"].unique()), _looks(rows, data.attrs["methods"])
-    panels = len(widths)
-    width = style.COLUMN + 2.0 * (panels - 1)
-    figure, axes = style.canvas(1, panels, width=width, height=2.9, sharex=True, sharey=True)
+    figure, axes = style.side_by_side(len(widths), 2.9, each=2.0, sharex=True, sharey=True)
     low, high = style.span(rows.loc[rows["gap"] > shared.LOWEST, "gap"])
-    for panel, bits in zip(axes[0], widths, strict=True):
+    for panel, bits in zip(axes, widths, strict=True):
         panel.set_title(style.bits_label(bits))
         for setting, (colour, marker, dashes) in looks.items():
             group = shared.at(rows, P_post=bits, setting=setting)
@@ -97,7 +95,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
                 panel.plot(means.index / rows["N"].iloc[0], means, zorder=3, color=colour, linestyle=dashes)
             points = group["D"] / group["N"], group["gap"], group["gap_se"]
             style.points_above(panel, *points, low, colour=colour, marker=marker)
-    first, size = axes[0, 0], rows["N"].iloc[0]
+    first, size = axes[0], rows["N"].iloc[0]
     style.log_axis(first, "x", *style.span(rows["D"] / size), most=5, text=style.magnitude)
     style.log_axis(first, "y", low, high)
     first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
@@ -105,7 +103,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}{left}", fontsize=8)
     handles = [style.key(name, color=c, marker=m, linestyle=dashes) for name, (c, m, dashes) in looks.items()]
     handles += [style.key(**style.BELOW)] * bool((rows["gap"] <= low).any())
-    style.legend(figure, handles, panels + 1, handlelength=2.6)
+    style.legend(figure, handles, len(widths) + 1, handlelength=2.6)
     return figure
 
 

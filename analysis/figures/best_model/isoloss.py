@@ -50,13 +50,11 @@ def _spans(cells: pd.DataFrame) -> bool:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for what was measured and one for the law."""
     cells, law = (shared.at(data, kind=kind) for kind in ("point", "law"))
-    panels = 2 if len(law) else 1
-    width = style.COLUMN + 2.2 * (panels - 1)
-    figure, axes = style.canvas(1, panels, width=width, height=2.7, sharex=True, sharey=True)
+    figure, axes = style.side_by_side(2 if len(law) else 1, 2.7, each=2.2, sharex=True, sharey=True)
     levels = ticker.MaxNLocator(LEVELS).tick_values(cells["loss"].min(), cells["loss"].max())
     look = {"levels": levels, "cmap": "viridis_r", "extend": "both"}
     lines = {"levels": levels, "colors": "white", "linewidths": 0.6}
-    first = axes[0, 0]
+    first = axes[0]
     # Triangles on the logarithms, the axes' own scale: a straight edge is then straight in the figure.
     mesh = Triangulation(np.log(cells["N"]), np.log(cells["P_w"]))
     mesh = Triangulation(cells["N"], cells["P_w"], mesh.triangles)
@@ -65,10 +63,10 @@ def draw(data: pd.DataFrame) -> style.Figure:
     first.set(title="measured", xlim=style.span(cells["N"]), ylim=style.span(cells["P_w"]))
     if len(law):
         square = [law[c].to_numpy().reshape(GRID, GRID) for c in ("N", "P_w", "loss")]
-        axes[0, 1].contourf(*square, **look)
-        axes[0, 1].contour(*square, **lines)
-        axes[0, 1].set_title("fitted law")
-    for panel in axes[0]:
+        axes[1].contourf(*square, **look)
+        axes[1].contour(*square, **lines)
+        axes[1].set_title("fitted law")
+    for panel in axes:
         panel.grid(False)
         dots = {"color": "black", "markeredgecolor": "white", "markeredgewidth": 0.5, "clip_on": False}
         panel.plot(cells["N"], cells["P_w"], "o", zorder=4, **dots)

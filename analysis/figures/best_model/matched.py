@@ -88,8 +88,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     widths, kinds = sorted(points["P"].unique()), list(dict.fromkeys(points["format"]))
     looks = style.categories([k for k in kinds if k != "full"])
     looks |= {"full": ("black", style.MARKERS[-1])} if "full" in kinds else {}
-    figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.7)
-    panel = axes[0, 0]
+    figure, panel = style.single(2.7)
     for r in points.itertuples():
         colour, marker = looks[r.format]
         error = {"yerr": r.high - r.loss, "elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7} if r.high > r.loss else {}

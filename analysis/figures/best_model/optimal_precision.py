@@ -80,13 +80,12 @@ def band_at_size(fit: Fit, size: float, tokens: np.ndarray) -> tuple[np.ndarray,
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for the paper's constants and one for the fit."""
     curves = list(data.groupby("constants", sort=False))
-    width = style.COLUMN + 2.6 * (len(curves) - 1)
-    figure, axes = style.canvas(1, len(curves), width=width, height=2.9, sharey=True)
+    figure, axes = style.side_by_side(len(curves), 2.9, each=2.6, sharey=True)
     figure.get_layout_engine().set(wspace=0.06)
-    for panel, (name, rows) in zip(axes[0], curves, strict=True):
+    for panel, (name, rows) in zip(axes, curves, strict=True):
         panel.set_title(TITLES[name])
         _panel(panel, rows, data.attrs["known"][name])
-    first = axes[0, 0]
+    first = axes[0]
     first.set_ylim(2, 16.6)
     style.exact_ticks(first.yaxis, (2, 4, 6, 8, 10, 12, 14, 16))
     first.set_ylabel("best precision in training, $P^*$ (bits)")

@@ -64,10 +64,9 @@ def _in_order(rows: pd.DataFrame) -> list[str]:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each part."""
     looks, parts = style.categories(_in_order(data)), list(dict.fromkeys(data["part"]))
-    width = style.COLUMN + 2.0 * (len(parts) - 1)
-    figure, axes = style.canvas(1, len(parts), width=width, height=2.7, sharex=True, sharey=True)
+    figure, axes = style.side_by_side(len(parts), 2.7, each=2.0, sharex=True, sharey=True)
     low, high = style.span(data.loc[data["gap_qat"] > shared.LOWEST, "gap_qat"])
-    for panel, part in zip(axes[0], parts, strict=True):
+    for panel, part in zip(axes, parts, strict=True):
         panel.set_title(shared.NAMES[part])
         for grain, (colour, marker) in looks.items():
             group = shared.at(data, part=part, granularity=grain)
@@ -76,7 +75,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
             panel.plot(means.index, means.to_numpy(), color=colour, zorder=3)
             points = group["bits"], group["gap_qat"], group["gap_qat_se"]
             style.points_above(panel, *points, low, colour=colour, marker=marker)
-    first = axes[0, 0]
+    first = axes[0]
     first.set_xscale("log", base=2)
     first.set_xlim(*style.span(data["bits"]))
     style.exact_ticks(first.xaxis, sorted(data["bits"].unique()))

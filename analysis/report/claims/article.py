@@ -2,7 +2,6 @@
 article that made the paper known beyond its field.
 """
 
-import contextlib
 import dataclasses
 import math
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import magnitude
 from analysis.fitting.fit import Fit
@@ -22,16 +22,16 @@ from analysis.report.claims.tokens import LAW, RTN, gap_fit, loss_fit
 from analysis.report.claims.training import ALONE, EACH_ALONE, drawn_number, neff
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
-from analysis.report.evidence.numbers import Number, attempt, left_out, slope_within
+from analysis.report.evidence.numbers import Number, Scatter, attempt, left_out, log_slope
 from analysis.report.evidence.rules import Rule, above, below
-from analysis.report.evidence.studies import with_models
-from analysis.report.evidence.tables import Rows, Tables, ends, full_precision
+from analysis.report.evidence.studies import MODELS
+from analysis.report.evidence.tables import Rows, Tables, at_widths, ends, full_precision
 
 ARTICLE = 'the press article "A popular technique to make AI more efficient has drawbacks" (2024)'
 NORMAL = 1.96
 WIDTHS = (3, 4, 5, 6, 7, 8)
 SERVED = (0.0, 1.0, 30.0)  # tokens served over tokens trained on
-SMALL = with_models("small_or_quantized")
+SMALL = ("small_or_quantized", MODELS)
 
 
 # ---- below 7 or 8 bits ----
@@ -40,44 +40,39 @@ SMALL = with_models("small_or_quantized")
 def noticeable(tables: Tables) -> Finding:
     """Gaps against the scatter of losses between seeds, of each N at its largest D."""
     scatter = tables.scatter()
-    rows = ends(full_precision(tables.rows(RTN)))
-    rows = rows[rows["gap"].notna() & rows["P_post"].isin(WIDTHS)]
+    rows = at_widths(tables.rows(RTN), WIDTHS)
     rows = rows[rows["tokens"] == rows.groupby("N")["tokens"].transform("max")]
     if rows.empty:
         raise InputError("no gaps at 3 to 8 bits")
-    found, gaps = {}, {}
-    for (size, bits), group in rows.groupby(["N", "P_post"]):
-        threshold = scatter.noticed(float((group["loss"] - group["gap"]).mean()))
-        se = math.sqrt(float((group["gap_se"].fillna(0.0) ** 2).sum())) / len(group)
-        gaps[size, bits] = float(group["gap"].mean())
-        value = gaps[size, bits] - threshold.value
-        low = value - math.hypot(NORMAL * se, threshold.high - threshold.value)
-        high = value + math.hypot(NORMAL * se, threshold.value - threshold.low)
-        note = "errors over documents and of what is noticeable"
-        found[size, bits] = Number(value=value, low=low, high=high, unit="nats", note=note)
-    sizes = sorted({size for size, _ in found})
-    lines = []
-    for size in sizes:
-        seen = [bits for bits in WIDTHS if (size, bits) in found and found[size, bits].low > 0]
-        tokens = rows.loc[rows["N"] == size, "tokens"].iloc[0]
-        each = (f"{gaps[size, b]:.4f}" if (size, b) in gaps else "-" for b in WIDTHS)
-        lines.append((magnitude(size), magnitude(tokens), f"{max(seen)}" if seen else "none", *each))
-    nothing = Number.none("not quantized to that width")
-    grid = Grid(
-        heads=("N", "D", "noticeable up to, bits", *(f"{b} bits" for b in WIDTHS)),
-        rows=tuple(lines),
-        caption="Gaps in nats, means over seeds, and the most bits at which one is noticeable.",
-    )
+    excess, lines = {}, []
+    for size, models in rows.groupby("N"):
+        by_bits = dict(iter(models.groupby("P_post")))
+        excess[size] = {bits: _beyond_scatter(group, scatter) for bits, group in by_bits.items()}
+        seen = [f"{bits:g}" for bits, number in excess[size].items() if number.low > 0]
+        each = {f"{b} bits": f"{by_bits[b]['gap'].mean():.4f}" if b in by_bits else "-" for b in WIDTHS}
+        named = {"N": magnitude(size), "D": magnitude(models["tokens"].iloc[0])}
+        lines.append({**named, "noticeable up to, bits": seen[-1] if seen else "none", **each})
+    smallest, nothing = excess[min(excess)], Number.none("not quantized to that width")
     return Finding(
         numbers={
-            "six": found.get((sizes[0], 6.0), nothing),
-            "eight": found.get((sizes[0], 8.0), nothing),
-            "gamma_N": attempt(tables.parameter, LAW, RTN, "gamma_N"),
+            "six": smallest.get(6.0, nothing),
+            "eight": smallest.get(8.0, nothing),
+            "gamma_N": tables.parameter(LAW, RTN, "gamma_N"),
         },
-        grids=(grid,),
+        grids=(Grid.of(lines, "Gaps in nats, means over seeds, and the most bits at which one is noticeable."),),
         figure=lambda: drawings.by_bits(rows, scatter.loss),
         caption="The gap by bits at the largest D of each N; the band is the scatter of losses between seeds.",
     )
+
+
+def _beyond_scatter(rows: pd.DataFrame, scatter: Scatter) -> Number:
+    """The mean gap less the standard deviation of losses between seeds."""
+    threshold = scatter.noticed(float((rows["loss"] - rows["gap"]).mean()))
+    reach = NORMAL * math.sqrt(float((rows["gap_se"].fillna(0.0) ** 2).sum())) / len(rows)
+    value = float(rows["gap"].mean()) - threshold.value
+    low = value - math.hypot(reach, threshold.high - threshold.value)
+    high = value + math.hypot(reach, threshold.value - threshold.low)
+    return Number(value=value, low=low, high=high, unit="nats", note="errors over documents and of what is noticeable")
 
 
 # ---- small or quantized ----
@@ -85,29 +80,29 @@ def noticeable(tables: Tables) -> Finding:
 
 def small_or_quantized(tables: Tables) -> Finding:
     pairs = {name: _pairs(tables, name) for name in ("bytes", "bare")}
-    numbers, cells = {}, {}
+    numbers, texts = {}, {}
     for name, found in pairs.items():
-        last = found[(found["bits"] == 3) & (found["tokens"] == found["tokens"].max())]
-        numbers[name] = attempt(_mean_of, tables, last)
-        numbers[f"{name} grows"] = attempt(_growth, found[found["bits"] == 3])
-        for key, group in found.groupby(["bits", "tokens"]):
-            sizes = group.drop_duplicates("N").sort_values("N")
-            about = ", ".join(f"{magnitude(r.N)} as {magnitude(r.small)}" for r in sizes.itertuples())
-            cells.setdefault(key, {})[name] = (about, _mean_of(tables, group).text)
-    nothing = ("", "-")
+        three = found[found["bits"] == 3]
+        numbers[name] = attempt(_mean_of, tables, three[three["tokens"] == found["tokens"].max()])
+        numbers[f"{name} grows"] = attempt(_growth, three)
+        texts[name] = {cell: _mean_of(tables, group).text for cell, group in found.groupby(["bits", "tokens"])}
+    sizes = pairs["bytes"].drop_duplicates(["bits", "tokens", "N"]).sort_values("N")
     lines = [
-        (f"{bits:g}", magnitude(tokens), *cell.get("bytes", nothing), cell.get("bare", nothing)[1])
-        for (bits, tokens), cell in sorted(cells.items())
+        {
+            "bits": f"{bits:g}",
+            "D": magnitude(tokens),
+            "N quantized, as small in 16 bits": ", ".join(
+                f"{magnitude(r.N)} as {magnitude(r.small)}"
+                for r in shared.at(sizes, bits=bits, tokens=tokens).itertuples()
+            ),
+            "loss, quantized less small": texts["bytes"].get((bits, tokens), "-"),
+            "without scales and embeddings": texts["bare"].get((bits, tokens), "-"),
+        }
+        for bits, tokens in sorted({*texts["bytes"], *texts["bare"]})
     ]
-    less = "loss, quantized less small"
-    grid = Grid(
-        heads=("bits", "D", "N quantized, as small in 16 bits", less, "without scales and embeddings"),
-        rows=tuple(lines),
-        caption="At equal bytes and equal D; below zero, the large quantized model is better.",
-    )
     return Finding(
         numbers=numbers,
-        grids=(grid,),
+        grids=(Grid.of(lines, "At equal bytes and equal D; below zero, the large quantized model is better."),),
         figure=lambda: drawings.bytes_and_loss(_models(tables), pairs["bytes"]),
         caption="Loss against bytes at the least and the most tokens; lines join models of one width.",
     )
@@ -116,8 +111,7 @@ def small_or_quantized(tables: Tables) -> Finding:
 def _models(tables: Tables) -> pd.DataFrame:
     """Models in 16 bits and quantized per channel, by GPTQ where the table has it, else rounded to nearest; bytes with
     (`bytes`) and without (`bare`) scales and embeddings."""
-    asked = Rows(studies=SMALL, ptq=None)
-    rows = ends(full_precision(tables.rows(asked)))
+    rows = ends(full_precision(tables.rows(Rows(studies=SMALL, ptq=None))))
     method = "gptq" if (rows["ptq"] == "gptq").any() else "rtn"
     rows = rows[rows["ptq"].isna() | (rows["ptq"] == method)]
     width = rows["P_post"].fillna(FULL_BITS)
@@ -128,7 +122,7 @@ def _models(tables: Tables) -> pd.DataFrame:
 def _pairs(tables: Tables, column: str) -> pd.DataFrame:
     """Each quantized model with the loss (`other`) and the N (`small`) that a model in 16 bits of as many bytes (by
     `column`) has at the same D: between measured ones by the fitted law of the loss, bent through them."""
-    models, fit, found = _models(tables), loss_fits(tables).get("loss"), []
+    models, fits, found = _models(tables), tables.fits_of(loss_fit), []
     for tokens, group in models.groupby("tokens"):
         sixteen = group[group["bits"] >= FULL_BITS].groupby("N")
         whole = sixteen.agg(size=(column, "mean"), loss=("loss", "mean"), runs=("loss", "size"))
@@ -138,8 +132,8 @@ def _pairs(tables: Tables, column: str) -> pd.DataFrame:
         low = group[(group["bits"] < FULL_BITS) & group[column].between(*ends_) & group["gap"].notna()]
         known, sizes = np.log(whole.index.to_numpy(float)), np.log(whole["size"].to_numpy(float))
         logs = np.interp(np.log(low[column].to_numpy(float)), sizes, known)
-        bent = whole["loss"].to_numpy(float) - _law(fit, np.exp(known), tokens)
-        other = _law(fit, np.exp(logs), tokens) + np.interp(logs, known, bent)
+        bent = whole["loss"].to_numpy(float) - _law(fits, np.exp(known), tokens)
+        other = _law(fits, np.exp(logs), tokens) + np.interp(logs, known, bent)
         more = {"small": np.exp(logs), "other": other, "less": low["loss"] - other, "runs": whole["runs"].mean()}
         found.append(low[["run_id", "tokens", "bits", "N", "loss", "gap"]].assign(**more))
     rows = pd.concat(found) if found else pd.DataFrame()
@@ -148,17 +142,10 @@ def _pairs(tables: Tables, column: str) -> pd.DataFrame:
     return rows
 
 
-def loss_fits(tables: Tables) -> dict[str, Fit]:
-    """The fit of the loss, if there is one."""
-    with contextlib.suppress(InputError):
-        return {"loss": loss_fit(tables)}
-    return {}
-
-
-def _law(fit: Fit | None, sizes: np.ndarray, tokens: float) -> np.ndarray:
-    if fit is None:
-        return np.zeros(len(sizes))
-    return fit.predict(pd.DataFrame({"N": sizes, "D": tokens}))
+def _law(fits: dict[str, Fit], sizes: np.ndarray, tokens: float) -> np.ndarray:
+    """Losses by the fitted law, zero without one."""
+    at = pd.DataFrame({"N": sizes, "D": tokens})
+    return next((fit.predict(at) for fit in fits.values()), np.zeros(len(at)))
 
 
 def _mean_of(tables: Tables, group: pd.DataFrame) -> Number:
@@ -175,11 +162,10 @@ def _mean_of(tables: Tables, group: pd.DataFrame) -> Number:
 
 def _growth(found: pd.DataFrame) -> Number:
     """By how much an octave of D moves the difference, each N having a level of its own."""
-
-    def measure(part: pd.DataFrame) -> float:
-        return slope_within(np.log2(part["tokens"].astype(float)), part["less"], part["N"])
-
-    return left_out(measure, found, "run_id", unit="nats an octave")
+    octave = math.log(2)
+    return left_out(
+        lambda part: octave * log_slope(part, "tokens", "less", "N"), found, "run_id", unit="nats an octave"
+    )
 
 
 # ---- what low precision in training costs and saves ----
@@ -190,25 +176,26 @@ def saving(tables: Tables) -> Finding:
     if not {*PARTS} <= {*fit.law.variables}:
         raise InputError(f"{fit.law.name} does not know all of {', '.join(PARTS)}")
     cost = {bits: _cost(fit, bits) for bits in (*WIDTHS, 12)}
-    lines = [(f"{bits}", n.text, "-" if n.paper is None else f"{n.paper:.2f}") for bits, n in cost.items()]
-    by_bits = Grid(
-        heads=("P in training", "cost over that of 16 bits at equal loss", "with the paper's constants"),
-        rows=tuple(lines),
-        caption="Cost N P a token at the same D, P F(16) / (16 F(P)): of training, and of serving the model as "
-        "trained.",
+    by_bits = Grid.of(
+        [
+            {
+                "P in training": f"{bits}",
+                "cost over that of 16 bits at equal loss": number.text,
+                "with the paper's constants": "-" if number.paper is None else f"{number.paper:.2f}",
+            }
+            for bits, number in cost.items()
+        ],
+        "Cost N P a token at the same D, P F(16) / (16 F(P)): of training, and of serving the model as trained.",
     )
-    grids = [by_bits]
     try:
-        planned, best = _plans(tables, fit)
-        grids.append(planned)
-        notes = (best,)
+        planned, note = _plans(tables, fit)
     except InputError as fault:
-        notes = (f"No plan: {fault}.",)
+        planned, note = (), f"No plan: {fault}."
     return Finding(
         numbers={"eight": cost[8], "four": cost[4]},
-        notes=notes,
-        grids=tuple(grids),
-        figure=lambda: FIGURES["inference_optimum"](tables.rows(RTN), _served(tables)),
+        notes=(note,),
+        grids=(by_bits, *planned),
+        figure=lambda: FIGURES["inference_optimum"](tables.rows(RTN), tables.fits_of(gap_fit, loss_fit)),
         caption="The best model to serve at a given cost N P (Eq. 29), trained in 16 bits and quantized.",
     )
 
@@ -228,57 +215,32 @@ def _cost(fit: Fit, bits: float) -> Number:
     return dataclasses.replace(share, value=-1 / share.value, paper=paper, **ends)
 
 
-def _served(tables: Tables) -> dict[str, Fit]:
-    try:
-        fits = (gap_fit(tables), loss_fit(tables))
-    except InputError:
-        return {}
-    return {fit.law.name: fit for fit in fits}
-
-
-def _plans(tables: Tables, fit: Fit) -> tuple[Grid, str]:
-    """`analysis plan` for the budget of the largest model on the most tokens, when few or many tokens are served."""
+def _plans(tables: Tables, fit: Fit) -> tuple[tuple[Grid, ...], str]:
+    """`analysis plan` for the budget of the largest model on the most tokens, when few or many tokens are served; the
+    last plan in a sentence."""
     frame = tables.pooled(tuple(s for s in (*ALONE, "overtraining") if tables.has(s)))
     N, D = float(frame["N"].max()), float(frame["D"].max())
     gap = {} if not tables.has("overtraining") else {"kumar_ptq": gap_fit(tables)}
-    lines, best = [], ""
+    lines = []
     for times in SERVED:
         budget = 6 * N * D + 2 * N * D * times
         made = plan({fit.law.name: fit, **gap}, flops=budget, serve_tokens=times * D or None, seed=tables.seed)
-        b, sixteen = made.best, made.sixteen
-        excess = (
-            Number.none("no room")
-            if sixteen is None
-            else Number(**{k: getattr(sixteen.excess, k) for k in ("value", "low", "high")}, unit="nats")
-        )
-        trained = Number(value=made.trained.value, low=made.trained.low, high=made.trained.high)
+        best, sixteen = made.best, made.sixteen
+        excess = Number.none("no room") if sixteen is None else Number.of(sixteen.excess, unit="nats")
         lines.append(
-            (
-                f"{times:g}",
-                trained.text,
-                b.post or "as trained",
-                magnitude(b.N.value),
-                magnitude(b.D.value),
-                f"{b.loss.value:.3f}",
-                excess.text,
-            )
+            {
+                "tokens served / trained": f"{times:g}",
+                "bits in training": Number.of(made.trained).text,
+                "served": best.post or "as trained",
+                "N": magnitude(best.N.value),
+                "D": magnitude(best.D.value),
+                "loss": f"{best.loss.value:.3f}",
+                "16 bits throughout, above that": excess.text,
+            }
         )
-        best = f"Serving {times:g} tokens for each token trained on: {made.sentence}"
-    grid = Grid(
-        heads=(
-            "tokens served / trained",
-            "bits in training",
-            "served",
-            "N",
-            "D",
-            "loss",
-            "16 bits throughout, above that",
-        ),
-        rows=tuple(lines),
-        caption=f"The best plan for the operations of N = {magnitude(N)}, D = {magnitude(D)} in 16 bits and of "
-        "serving it (`analysis plan`).",
-    )
-    return grid, best
+    caption = f"The best plan for the operations of N = {magnitude(N)}, D = {magnitude(D)} in 16 bits and of serving it"
+    note = f"Serving {times:g} tokens for each token trained on: {made.sentence}"
+    return (Grid.of(lines, f"{caption} (`analysis plan`)."),), note
 
 
 CLAIMS = (

@@ -27,14 +27,13 @@ from analysis.report.claims.training import (
     TRAINED,
     costs,
     drawn_number,
-    fits_of,
     growth_of_costs,
     neff,
     slopes_of,
 )
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import predictions
-from analysis.report.evidence.numbers import Number, attempt, left_out
+from analysis.report.evidence.numbers import Number, attempt, left_out, summed
 from analysis.report.evidence.rules import Rule, Told, above, at_least, below, within
 from analysis.report.evidence.tables import Rows, Tables, ends, nominal
 
@@ -46,21 +45,19 @@ UNIFIED, PLAIN = "kumar_unified", "kumar_unified_n"
 
 
 def best(tables: Tables) -> Finding:
-    numbers, grids, fits = {"star": attempt(_star, tables)}, (), fits_of(tables)
-    groups = _budgets(tables) if tables.has("matched") else []
-    numbers["winner"] = (
-        Number.none("the table `matched` is missing") if not groups else attempt(_margin, tables, groups[0])
-    )
-    if groups:
-        grids = (*(_matched_grid(tables, group) for group in groups), *predictions.beside(tables, "matched"))
-    frame = tables.rows(MATCHED) if tables.has("matched") else tables.rows(TRAINED)
+    groups, fits, star = _budgets(tables), tables.fits_of(neff), attempt(_star, tables)
+    if not groups:
+        rows = MATCHED if tables.has("matched") else TRAINED
+        return Finding(
+            numbers={"star": star, "winner": Number.none("the table `matched` is missing")},
+            figure=lambda: FIGURES["optimal_precision"](tables.rows(rows), fits),
+            caption="The best bits in training.",
+        )
     return Finding(
-        numbers=numbers,
-        grids=grids,
-        figure=lambda: FIGURES["matched" if groups else "optimal_precision"](frame, fits),
-        caption="Runs of equal N P and D, and what the fitted law predicts of them."
-        if groups
-        else "The best bits in training.",
+        numbers={"star": star, "winner": attempt(_margin, tables, groups[0])},
+        grids=(*(_matched_grid(tables, group) for group in groups), *predictions.beside(tables, "matched")),
+        figure=lambda: FIGURES["matched"](tables.rows(MATCHED), fits),
+        caption="Runs of equal N P and D, and what the fitted law predicts of them.",
     )
 
 
@@ -74,7 +71,9 @@ def _star(tables: Tables) -> Number:
 
 
 def _budgets(tables: Tables) -> list[pd.DataFrame]:
-    """Runs whose parts all have one width, by D and N P; those with the most widths first."""
+    """Runs whose parts all have one width, by D and N P, those with the most widths first; empty without the study."""
+    if not tables.has("matched"):
+        return []
     runs = shared.tied(shared.trained(tables.rows(MATCHED)))
     runs = runs.assign(tokens=nominal(runs["D"]), memory=nominal_memory(runs["N"] * runs["P_w"]))
     groups = [group for _, group in runs.groupby(["tokens", "memory"]) if group["P_w"].nunique() > 1]
@@ -104,29 +103,34 @@ def _margin(tables: Tables, group: pd.DataFrame) -> Number:
 
 def _matched_grid(tables: Tables, group: pd.DataFrame) -> Grid:
     means = group.groupby("P_w").agg(N=("N", "mean"), loss=("loss", "mean"), runs=("loss", "size")).reset_index()
-    fits = fits_of(tables)
     at = means.assign(D=group["D"].iloc[0], **{p: means["P_w"] for p in PARTS})
-    laws = next(([f"{loss:.4f}" for loss in fit.predict(at)] for fit in fits.values()), [""] * len(means))
-    rows = [
-        (f"{r.P_w:g}", magnitude(r.N), f"{r.loss:.4f}", law, f"{r.runs}")
-        for r, law in zip(means.itertuples(), laws, strict=True)
-    ]
+    fits = tables.fits_of(neff).values()
+    law = next(([f"{loss:.4f}" for loss in fit.predict(at)] for fit in fits), [""] * len(means))
     memory = magnitude(float((group["N"] * group["P_w"]).mean()))
-    caption = f"N P = {memory} bits, D = {magnitude(group['D'].iloc[0])} tokens; losses in nats a token."
-    return Grid(heads=("P", "N", "loss", "predicted by the N_eff law", "runs"), rows=tuple(rows), caption=caption)
+    return Grid.of(
+        [
+            {
+                "P": f"{r.P_w:g}",
+                "N": magnitude(r.N),
+                "loss": f"{r.loss:.4f}",
+                "predicted by the N_eff law": law[r.Index],
+                "runs": f"{r.runs}",
+            }
+            for r in means.itertuples()
+        ],
+        f"N P = {memory} bits, D = {magnitude(group['D'].iloc[0])} tokens; losses in nats a token.",
+    )
 
 
 def whatever_compute(tables: Tables) -> Finding:
-    slope = attempt(lambda: growth_of_costs(slopes_of(costs(tables))))
-    groups = _budgets(tables) if tables.has("matched") else []
+    groups = _budgets(tables)
     winners = {float(group.groupby("P_w")["loss"].mean().idxmin()) for group in groups}
-    flags = {} if len(groups) < 2 else {"winners": "the same" if len(winners) == 1 else "different"}
-    reading = "" if len(groups) > 1 else f"Budgets with runs of equal N P: {len(groups)}."
+    several = len(groups) > 1
     return Finding(
-        numbers={"slope": slope},
-        flags=flags,
-        reading=reading,
-        figure=lambda: FIGURES["optimal_precision"](tables.rows(TRAINED), fits_of(tables)),
+        numbers={"slope": attempt(lambda: growth_of_costs(slopes_of(costs(tables))))},
+        flags={"winners": "the same" if len(winners) == 1 else "different"} if several else {},
+        reading="" if several else f"Budgets with runs of equal N P: {len(groups)}.",
+        figure=lambda: FIGURES["optimal_precision"](tables.rows(TRAINED), tables.fits_of(neff)),
         caption="The best bits at fixed N, which do rise with D, and those best jointly with N and D (dashed).",
     )
 
@@ -136,24 +140,14 @@ def whatever_compute(tables: Tables) -> Finding:
 
 def robust(tables: Tables) -> Finding:
     pairs = _pairs(tables)
-    near = pairs[pairs["spare"] <= 1]
-
-    def ratio(rows: pd.DataFrame) -> float:
-        return rows["gap"].sum() / rows["plain"].sum()
-
-    shown = {
-        f"the same from {bits + 1:g} to {bits:g} bits": attempt(left_out, ratio, near[near["P_post"] == bits])
-        for bits in sorted(near["P_post"].unique())
-    }
-    shown |= {
-        f"the same {spare:g} bits below training": attempt(left_out, ratio, pairs[pairs["spare"] == spare])
-        for spare in sorted(pairs["spare"].unique())
-        if spare > 1
-    }
+    near, far = pairs[pairs["spare"] <= 1], pairs[pairs["spare"] > 1]
+    ratio = summed("gap", "plain")
+    by_bits = {f"from {bits + 1:g} to {bits:g} bits": group for bits, group in near.groupby("P_post")}
+    by_spare = {f"{spare:g} bits below training": group for spare, group in far.groupby("spare")}
     return Finding(
         numbers={"ratio": left_out(ratio, near)},
-        shown=shown,
-        figure=lambda: FIGURES["gap_heatmap"](tables.rows(ROBUST), _unified_fits(tables)),
+        shown={f"the same {name}": attempt(left_out, ratio, group) for name, group in (by_bits | by_spare).items()},
+        figure=lambda: FIGURES["gap_heatmap"](tables.rows(ROBUST), tables.fits_of(unified_fit)),
         caption="The gap by bits in training and after it, measured and by the unified law.",
     )
 
@@ -174,22 +168,18 @@ def _pairs(tables: Tables) -> pd.DataFrame:
     return pairs
 
 
-def _unified_fits(tables: Tables) -> dict[str, Fit]:
-    try:
-        return {UNIFIED: tables.fit(UNIFIED, ROBUST)}
-    except InputError:
-        return {}
+def unified_fit(tables: Tables) -> Fit:
+    return tables.fit(UNIFIED, ROBUST)
 
 
 def unified(tables: Tables) -> Finding:
-    fit, other = tables.fit(UNIFIED, ROBUST), tables.fit(PLAIN, ROBUST, draws=0)
+    fit, other = unified_fit(tables), tables.fit(PLAIN, ROBUST, draws=0)
     frame = tables.rows(ROBUST)
     rows = same_rows({UNIFIED: usable(frame, fit), PLAIN: usable(frame, other)})
     low = {name: group[group["fitted"] & shared.low(group)] for name, group in rows.items()}
     squares = low[UNIFIED][["cluster"]].assign(**{n: (g["gap"] - g["predicted"]) ** 2 for n, g in low.items()})
     r2 = {name: shared.r2(group["gap"], group["predicted"]) for name, group in low.items()}
-    interval = dict(zip(("low", "high"), fit.interval("C_w"), strict=True)) if "C_w" in fit.params else {}
-    constants = {"C_w": Number(value=fit.params["C_w"], **interval)} if interval else {}
+    constants = {"C_w": Number.of(fit.intervals["C_w"])} if "C_w" in fit.intervals else {}
     near = low[UNIFIED][low[UNIFIED]["P_w"] - low[UNIFIED]["P_post"] <= 1]
     by_width = {
         f"R2 of those at {bits:g} bits": Number.plain(shared.r2(group["gap"], group["predicted"]))
@@ -199,7 +189,7 @@ def unified(tables: Tables) -> Finding:
     return Finding(
         flags={"status": fit.status},
         numbers={
-            "near": attempt(left_out, lambda rows: rows["predicted"].sum() / rows["gap"].sum(), near),
+            "near": attempt(left_out, summed("predicted", "gap"), near),
             "r2": Number.plain(fit.r2, paper=0.90),
             "low": Number.plain(r2[UNIFIED]),
             "n": left_out(lambda rows: float(np.sqrt(rows[PLAIN].sum() / rows[UNIFIED].sum())), squares),

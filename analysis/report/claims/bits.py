@@ -13,22 +13,22 @@ from analysis.figures.registry import FIGURES
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import LAW, RTN, STUDY, fit_notes, gap_fit
 from analysis.report.evidence import drawings
-from analysis.report.evidence.numbers import Number, attempt, left_out, of_fit
+from analysis.report.evidence.numbers import Number, attempt, left_out, log_summed, of_fit
 from analysis.report.evidence.rules import Rule, above, within
-from analysis.report.evidence.tables import Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import Tables, at_widths
 
 BLOCKS = dataclasses.replace(RTN, granularity="block16")
 BOTH = dataclasses.replace(RTN, granularity=None)
 GAUSSIAN = "gaussian"
 METHODS = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
-STEPS = ((3, 4), (4, 5), (5, 6))
+STEPS = {f"{bits} to {bits + 1}": (bits, bits + 1) for bits in (3, 4, 5)}
 SAME = 0.1  # by how much the logarithm of the factor a bit may differ from one bit to the next
 LOST_BELOW = 0.5  # nats at 3 bits, beyond which gaps no longer follow their law
 
 
 def size(tables: Tables) -> Finding:
     asked = (LAW, RTN), (LAW, BLOCKS), (GAUSSIAN, BOTH)
-    channel, blocks, error = (attempt(tables.parameter, law, rows, "gamma_N") for law, rows in asked)
+    channel, blocks, error = (tables.parameter(*each, "gamma_N") for each in asked)
     settings = {"per channel": channel, "blocks of 16": blocks, "by the format's error": error}
     return Finding(
         numbers={"channel": channel, "block": blocks},
@@ -39,56 +39,52 @@ def size(tables: Tables) -> Finding:
 
 
 def bits(tables: Tables) -> Finding:
-    fit = gap_fit(tables)
-    wide = _by_width(tables)
-    numbers = {"gamma_post": of_fit(fit, "gamma_post")}
-    for a, b in STEPS:
-        numbers[f"step_{a}"] = attempt(left_out, lambda rows, a=a, b=b: _step(rows, a, b), wide)
-    shown = {f"logarithm of the factor from {a} to {b} bits": numbers[f"step_{a}"] for a, b in STEPS[2:]}
-    bend = attempt(left_out, lambda rows: _step(rows, 3, 4) - _step(rows, 4, 5), wide)
-    shown["that from 3 to 4 bits less that from 5 to 6 bits"] = attempt(
-        left_out, lambda rows: _step(rows, 3, 4) - _step(rows, 5, 6), wide
-    )
-    quadratic = {f"{a} to {b}": 2 * np.log((2 ** (b - 1) - 1) / (2 ** (a - 1) - 1)) for a, b in STEPS}
+    fit, wide = gap_fit(tables), _by_width(tables)
+    log_factors = {name: log_summed(*step) for name, step in STEPS.items()}
+    steps = {name: attempt(left_out, log_factor, wide) for name, log_factor in log_factors.items()}
+
+    def less(later: str) -> Number:
+        return attempt(left_out, lambda rows: log_factors["3 to 4"](rows) - log_factors[later](rows), wide)
+
+    quadratic = {name: 2 * np.log((2 ** (b - 1) - 1) / (2 ** (a - 1) - 1)) for name, (a, b) in STEPS.items()}
     expected = ", ".join(f"{value:.2f} from {name} bits" for name, value in quadratic.items())
+    exponential = 1 / fit.law.published["gamma_post"]
     return Finding(
-        numbers={**numbers, "bend": bend},
-        shown=shown,
+        numbers={
+            "gamma_post": of_fit(fit, "gamma_post"),
+            "step_3": steps["3 to 4"],
+            "step_4": steps["4 to 5"],
+            "bend": less("4 to 5"),
+        },
+        shown={
+            "logarithm of the factor from 5 to 6 bits": steps["5 to 6"],
+            "that from 3 to 4 bits less that from 5 to 6 bits": less("5 to 6"),
+        },
         notes=(
             f"A gap that is quadratic in the step of symmetric integers has logarithms of {expected}; one that is "
-            f"exponential with the paper's gamma_post has {1 / fit.law.published['gamma_post']:.2f} throughout.",
+            f"exponential with the paper's gamma_post has {exponential:.2f} throughout.",
         ),
-        figure=lambda: drawings.steps(
-            {f"{a} to {b}": numbers[f"step_{a}"] for a, b in STEPS}, quadratic, 1 / fit.law.published["gamma_post"]
-        ),
+        figure=lambda: drawings.steps(steps, quadratic, exponential),
         caption="Logarithm of the factor by which the gap falls with one bit more, over all models.",
     )
 
 
 def _by_width(tables: Tables) -> pd.DataFrame:
     """A row a model with its gaps at 3 to 6 bits in columns, of those that lose less than what saturates."""
-    rows = ends(full_precision(tables.rows(RTN)))
-    rows = rows[rows["P_post"].isin({b for step in STEPS for b in step}) & rows["gap"].notna()]
+    rows = at_widths(tables.rows(RTN), (3, 4, 5, 6))
     wide = rows.pivot_table(index=["cluster", "run_id"], columns="P_post", values="gap").dropna().reset_index()
     if wide.empty:
         raise InputError("no model was quantized to all of 3, 4, 5 and 6 bits")
     return wide[wide[3.0] < LOST_BELOW]
 
 
-def _step(rows: pd.DataFrame, a: int, b: int) -> float:
-    """Logarithm of the ratio of all models' gaps at a and at b bits."""
-    sums = rows[float(a)].sum(), rows[float(b)].sum()
-    return float(np.log(sums[0] / sums[1])) if min(sums) > 0 else float("nan")
-
-
 def error(tables: Tables) -> Finding:
     fit = tables.fit(GAUSSIAN, BOTH)
-    plain = gap_fit(tables)
     return Finding(
         numbers={"kappa": dataclasses.replace(of_fit(fit, "kappa"), paper=None)},
         shown={
             "R2 of the law": Number.plain(fit.r2),
-            "R2 of the paper's law, per channel alone": Number.plain(plain.r2),
+            "R2 of the paper's law, per channel alone": Number.plain(gap_fit(tables).r2),
         },
         notes=fit_notes(fit),
         figure=lambda: drawings.against_error(tables.rows(BOTH), fit),
@@ -98,17 +94,14 @@ def error(tables: Tables) -> Finding:
 
 def quantizers(tables: Tables) -> Finding:
     rows = {method: dataclasses.replace(RTN, ptq=method) for method in METHODS}
-    numbers = {method: attempt(tables.parameter, LAW, rows[method], "gamma_D") for method in METHODS}
-    shown = {
-        f"{symbol} by {name}": attempt(tables.parameter, LAW, rows[method], symbol)
-        for symbol in ("gamma_N", "gamma_post")
-        for method, name in METHODS.items()
-    }
-    every = Rows(studies=STUDY, ptq=None, granularity="channel")
     return Finding(
-        numbers=numbers,
-        shown=shown,
-        figure=lambda: FIGURES["quantizers"](tables.rows(every), {}),
+        numbers={method: tables.parameter(LAW, rows[method], "gamma_D") for method in METHODS},
+        shown={
+            f"{symbol} by {name}": tables.parameter(LAW, rows[method], symbol)
+            for symbol in ("gamma_N", "gamma_post")
+            for method, name in METHODS.items()
+        },
+        figure=lambda: FIGURES["quantizers"](tables.rows(dataclasses.replace(RTN, ptq=None)), {}),
         caption="The gap at 3 and 4 bits by quantizer, means over seeds.",
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from analysis.diagnostics.slopes import local_slopes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
@@ -21,26 +20,29 @@ from analysis.report.evidence.numbers import (
     Number,
     attempt,
     difference,
+    left_out,
+    log_slope,
+    log_summed,
     mean,
-    of_slope,
+    of_logs,
     quotient,
-    ratio_of_sums,
-    slope_within,
+    slope_of,
     spread,
 )
 from analysis.report.evidence.rules import Rule, above, below, within
-from analysis.report.evidence.studies import with_models
+from analysis.report.evidence.studies import MODELS
 from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision, log_gaps
 
-FORMATS = Rows(studies=with_models("formats"), granularity=None, family=None)
+FORMATS = Rows(studies=("formats", MODELS), granularity=None, family=None)
 KINDS = {
     "int4": ("int4", "channel"),
     "e2m1": ("e2m1", "channel"),
     "mxfp4": ("mxfp4", ""),
     "nvfp4": ("nvfp4", ""),
 }  # at 4 bits; microscaling formats have blocks of their own
-GRAINS = Rows(studies=with_models("granularity"), granularity=None)
+GRAINS = Rows(studies=("granularity", MODELS), granularity=None)
 ALIKE = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
+SLOPE = "slope of ln delta_PTQ in ln D"
 PYTHON, ENGLISH = Rows(studies=("overtraining",)), Rows(studies=("corpus",))
 
 
@@ -55,36 +57,21 @@ def formats(tables: Tables) -> Finding:
     for name, kind in KINDS.items():
         own = _at_four(rows, *kind)
         numbers[name] = attempt(_slope, rows, own)
-        ratio = attempt(_paired, own, base)
-        bits = (own["bytes"] - base["bytes"].reindex(own.index)).mean() if len(own) else math.nan
-        size = float(own["N"].mean()) if len(own) else math.nan
-        more = f"{8 * bits / size:+.2f}" if bits == bits else "-"
-        lines.append((f"`{name}`", f"{len(own)}", numbers[name].text, ratio.text, more))
-    grid = Grid(
-        heads=(
-            "format",
-            "models",
-            "slope of ln delta_PTQ in ln D",
-            "gap over that of int4",
-            "bits a weight beyond int4",
-        ),
-        rows=tuple(lines),
-        caption="All at 4 bits, rounded to nearest; paired by model.",
-    )
-    shown = {
-        "kappa of the law that knows a format by its error, all formats": attempt(
-            tables.parameter, "gaussian", FORMATS, "kappa"
-        ),
-        "its R2": attempt(lambda: Number.plain(tables.fit("gaussian", FORMATS).r2)),
-        "gamma_w of weights trained in float formats": attempt(
-            tables.parameter, "kumar_floating_point", FORMATS, "gamma_w"
-        ),
-    }
+        more = 8 * (own["bytes"] - base["bytes"].reindex(own.index)).mean() / own["N"].mean()
+        line = {"format": f"`{name}`", "models": f"{len(own)}", SLOPE: numbers[name].text}
+        line |= {"gap over that of int4": attempt(_paired, own, base).text}
+        lines.append({**line, "bits a weight beyond int4": f"{more:+.2f}" if more == more else "-"})
     return Finding(
         numbers=numbers,
-        shown=shown,
-        grids=(grid, *_in_training(tables)),
-        figure=lambda: drawings.forest({"slope of ln delta_PTQ in ln D": numbers}, {"flat": 0.0}),
+        shown={
+            "kappa of the law that knows a format by its error, all formats": tables.parameter(
+                "gaussian", FORMATS, "kappa"
+            ),
+            "its R2": attempt(lambda: Number.plain(tables.fit("gaussian", FORMATS).r2)),
+            "gamma_w of weights trained in float formats": tables.parameter("kumar_floating_point", FORMATS, "gamma_w"),
+        },
+        grids=(Grid.of(lines, "All at 4 bits, rounded to nearest; paired by model."), *_in_training(tables)),
+        figure=lambda: drawings.forest({SLOPE: numbers}, {"flat": 0.0}),
         caption="How the gap grows with D in each format at 4 bits.",
     )
 
@@ -94,14 +81,19 @@ def _in_training(tables: Tables) -> Iterator[Grid]:
     if not tables.has("formats"):
         return
     runs = shared.qat_gaps(shared.alone(shared.trained(tables.pooled(("formats",)), one_way=False), "P_w"))
-    runs = runs.sort_values(["P_w", "gap_qat"])
-    lines = tuple(
-        (f"`{r.format_w}`", r.granularity_w, magnitude(r.N), magnitude(r.D), f"{r.gap_qat:.4f} +- {r.gap_qat_se:.4f}")
-        for r in runs.itertuples()
-    )
+    lines = [
+        {
+            "weights": f"`{r.format_w}`",
+            "scales": r.granularity_w,
+            "N": magnitude(r.N),
+            "D": magnitude(r.D),
+            "cost of training so (nats)": f"{r.gap_qat:.4f} +- {r.gap_qat_se:.4f}",
+        }
+        for r in runs.sort_values(["P_w", "gap_qat"]).itertuples()
+    ]
     caption = "Loss less that of the unquantized run of the same seed; the error is that of the windows alone."
     if lines:
-        yield Grid(heads=("weights", "scales", "N", "D", "cost of training so (nats)"), rows=lines, caption=caption)
+        yield Grid.of(lines, caption)
 
 
 def _at_four(rows: pd.DataFrame, name: str, granularity: str) -> pd.DataFrame:
@@ -117,13 +109,13 @@ def _slope(rows: pd.DataFrame, own: pd.DataFrame) -> Number:
         raise InputError("no rows in this format: `python -m scaling.ptq`")
     first = own.iloc[0]
     only = f"format_post == '{first['format_post']}' and granularity_post == '{first['granularity_post']}'"
-    found = local_slopes("gaussian", rows, only=only)
-    return of_slope(found.constant, found.units)
+    return slope_of("gaussian", rows, only=only)
 
 
 def _paired(own: pd.DataFrame, base: pd.DataFrame) -> Number:
     """The summed gaps over those of the same models."""
-    return ratio_of_sums(own[["cluster", "gap"]].assign(base=base["gap"].reindex(own.index)).dropna(), "gap", "base")
+    pairs = own[["cluster", "gap"]].assign(base=base["gap"].reindex(own.index)).dropna()
+    return of_logs(left_out(log_summed("gap", "base"), pairs))
 
 
 def granularity(tables: Tables) -> Finding:
@@ -134,58 +126,48 @@ def granularity(tables: Tables) -> Finding:
     lines = []
     for grain in wide.columns:
         ratio = Number.plain(1.0) if grain == "channel" else attempt(_over_channel, wide, grain)
-        lines.append((f"`{grain}`", f"{int(wide[grain].notna().sum())}", ratio.text))
-    grid = Grid(
-        heads=("granularity", "rows", "gap over that per channel"),
-        rows=tuple(lines),
-        caption="Integers of 3 and 4 bits, paired by model and width.",
-    )
+        line = {"granularity": f"`{grain}`", "rows": f"{int(wide[grain].notna().sum())}"}
+        lines.append({**line, "gap over that per channel": ratio.text})
     blocks = dataclasses.replace(GRAINS, granularity="block16")
-    growth = attempt(tables.parameter, "kumar_ptq", blocks, "gamma_D")
     return Finding(
-        numbers={"ratio": _over_channel(wide, "block16"), "gamma_D": growth},
-        grids=(grid,),
-        figure=lambda: FIGURES["quantizers"](tables.rows(dataclasses.replace(GRAINS, ptq="rtn")), {}),
+        numbers={
+            "ratio": _over_channel(wide, "block16"),
+            "gamma_D": tables.parameter("kumar_ptq", blocks, "gamma_D"),
+        },
+        grids=(Grid.of(lines, "Integers of 3 and 4 bits, paired by model and width."),),
+        figure=lambda: FIGURES["quantizers"](tables.rows(GRAINS), {}),
         caption="The gap at 3 and 4 bits by granularity, means over seeds.",
     )
 
 
 def _over_channel(wide: pd.DataFrame, grain: str) -> Number:
-    return ratio_of_sums(wide[[grain, "channel"]].dropna().reset_index(), grain, "channel")
+    return of_logs(left_out(log_summed(grain, "channel"), wide[[grain, "channel"]].dropna().reset_index()))
 
 
 # ---- other text, seeds, rates and arithmetic ----
 
 
 def corpus(tables: Tables) -> Finding:
-    english = log_gaps(tables.rows(ENGLISH))
-    cells = set(zip(english["N"], english["tokens"], strict=True))
-    sizes = sorted(english["N"].unique())
-    python = tables.rows(PYTHON)
-    python = python[[pair in cells for pair in zip(python["N"], python["tokens"], strict=True)]]
-
-    def slope(frame: pd.DataFrame) -> Number:
-        found = local_slopes("kumar_ptq", frame[frame["N"].isin(sizes)], bits=(min(CLEAR_WIDTHS), max(CLEAR_WIDTHS)))
-        return of_slope(found.constant, found.units)
-
-    one, other = attempt(slope, tables.rows(ENGLISH)), attempt(slope, python)
+    cells = log_gaps(tables.rows(ENGLISH))[["N", "tokens"]].drop_duplicates()
+    texts = {
+        "English": tables.rows(ENGLISH).merge(cells[["N"]].drop_duplicates(), on="N"),
+        "Python": tables.rows(PYTHON).merge(cells, on=["N", "tokens"]),
+    }
+    slopes = {text: attempt(slope_of, "kumar_ptq", rows, bits=CLEAR_WIDTHS) for text, rows in texts.items()}
+    english, python = slopes.values()
     names = ", ".join(sorted(tables.frames["corpus"]["corpus"].astype(str).unique()))
-    found = {"English": one, "Python": other}
     return Finding(
-        numbers={"english": one, "ratio": quotient(one, other)},
-        shown={"slope on Python, the same N and D": other, "English less Python": difference(one, other)},
+        numbers={"english": english, "ratio": quotient(english, python)},
+        shown={"slope on Python, the same N and D": python, "English less Python": difference(english, python)},
         notes=(f"Corpora of the study: {names}.",),
-        figure=lambda: drawings.forest({"slope of ln delta_PTQ in ln D": found}, {"flat": 0.0}),
+        figure=lambda: drawings.forest({SLOPE: slopes}, {"flat": 0.0}),
         caption="Growth with D at 3 and 4 bits on both texts.",
     )
 
 
 def seeds(tables: Tables) -> Finding:
     scatter = tables.scatter()
-    if not tables.has("overtraining"):
-        growth = Number.none("not run yet: `make sweep S=overtraining`")
-    else:
-        growth = attempt(lambda: tables.parameter("kumar_ptq", PYTHON, "gamma_D").scaled(math.log(2)))
+    growth = attempt(_octave, tables)
     gap = spread(scatter.gap, scatter.freedom)
     return Finding(
         numbers={"octave": quotient(growth, gap)},
@@ -201,6 +183,12 @@ def seeds(tables: Tables) -> Finding:
     )
 
 
+def _octave(tables: Tables) -> Number:
+    """What an octave of D adds to ln delta_PTQ."""
+    tables.need("overtraining")
+    return tables.parameter("kumar_ptq", PYTHON, "gamma_D").scaled(math.log(2))
+
+
 def learning_rate(tables: Tables) -> Finding:
     asked = Rows(studies=("learning_rate",))
     frame = tables.rows(asked)
@@ -210,21 +198,20 @@ def learning_rate(tables: Tables) -> Finding:
         means = group.groupby("lr_peak")["loss"].mean()
         best = means.idxmin()
         edge = "" if means.index[0] < best < means.index[-1] or len(means) < 3 else " (at the edge)"
-        near = ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in means.items())
-        lines.append((magnitude(size), magnitude(tokens), f"{best:g}{edge}", _vertex(means), near))
-    grid = Grid(
-        heads=("N", "D", "best rate tried", "by a parabola in ln rate", "rate: loss"),
-        rows=tuple(lines),
-        caption="The peak learning rate with the lowest loss, by size and tokens.",
-    )
+        lines.append(
+            {
+                "N": magnitude(size),
+                "D": magnitude(tokens),
+                "best rate tried": f"{best:g}{edge}",
+                "by a parabola in ln rate": _vertex(means),
+                "rate: loss": ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in means.items()),
+            }
+        )
     rows = log_gaps(tables.rows(asked))
-    slopes = [
-        slope_within(np.log(part["lr_peak"].astype(float)), part["log"], part["P_post"])
-        for _, part in rows.groupby(["N", "tokens"])
-    ]
+    slopes = [log_slope(part, "lr_peak", "log", "P_post") for _, part in rows.groupby(["N", "tokens"])]
     return Finding(
         numbers={"slope": mean(slopes, what="sizes and token counts")},
-        grids=(grid,),
+        grids=(Grid.of(lines, "The peak learning rate with the lowest loss, by size and tokens."),),
         figure=lambda: FIGURES["learning_rates"](frame, {}),
         caption="Loss, and the gap at 3 bits, against the peak learning rate, by N and D.",
     )
@@ -242,14 +229,13 @@ def _vertex(means: pd.Series) -> str:
 
 def dtype(tables: Tables) -> Finding:
     frame = tables.rows(Rows(studies=("dtype",)))
-    found = sorted(frame["dtype"].dropna().unique())
-    if len(found) != 2:
-        raise InputError(f"expected runs in two dtypes, found {', '.join(found)}")
+    dtypes = sorted(frame["dtype"].dropna().unique())
+    if len(dtypes) != 2:
+        raise InputError(f"expected runs in two dtypes, found {', '.join(dtypes)}")
     keys = ["N", "tokens", "seed_init", "seed_data"]
     base = ends(frame[frame["ptq"].isna()]).pivot_table(index=keys, columns="dtype", values="loss").dropna()
-    gaps = log_gaps(tables.rows(Rows(studies=("dtype",))))
-    gaps = gaps.pivot_table(index=[*keys, "P_post"], columns="dtype", values="log").dropna()
-    one, other = found
+    gaps = log_gaps(frame).pivot_table(index=[*keys, "P_post"], columns="dtype", values="log").dropna()
+    one, other = dtypes
     logs = (gaps[one] - gaps[other]).groupby(keys).mean()
     numbers = {"loss": mean(base[one] - base[other], unit="nats", what="pairs"), "gap": mean(logs, what="pairs")}
     names = {"loss (nats)": numbers["loss"], "ln delta_PTQ": numbers["gap"]}

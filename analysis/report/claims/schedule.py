@@ -10,16 +10,15 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from analysis.diagnostics.slopes import local_slopes
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
 from analysis.report.evidence.contrasts import NAMES, Trunk, contrasts, trunks
-from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_slope, quotient, slope_within
+from analysis.report.evidence.numbers import Number, attempt, left_out, log_slope, mean, quotient, slope_of
 from analysis.report.evidence.rules import Rule, above, below, within
-from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, log_gaps
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, log_gaps, remembered
 
 SCHEDULE = Rows(studies=("schedule",))
 COSINE = Rows(studies=("overtraining", "schedule"), where="schedule == 'cosine'")
@@ -29,10 +28,12 @@ BATCHES = Rows(studies=("batch", "overtraining"), where="schedule == 'cosine'")
 AGAINST = "Catalan-Tatjer et al. (arXiv 2510.06213)"
 TOKENS, DECAY = 0.7, 0.3  # S above which tokens explain the growth under cosine, and below which decay does
 LONGER = "A longer memory makes models harder to quantize at equal tokens: neither D alone nor D / tau counts."
+SLOPE, DIFFERENCE = "slope of ln delta_PTQ", "difference of ln delta_PTQ"
 FLAT = 0.1  # slope in ln D within which a gap is called flat
 NEAR = 0.05  # of a learning rate: alike
 
 
+@remembered
 def arms(tables: Tables) -> dict[str, list[Trunk]]:
     """Trunks by learning rate relative to that of the cosine runs of their size (or the middle one of the study), and
     by weight decay; the main arm, that rate with weight decay, first.
@@ -40,39 +41,32 @@ def arms(tables: Tables) -> dict[str, list[Trunk]]:
     Raises:
         InputError: the study has no trunk.
     """
-    return tables.once(("arms",), lambda: _arms(tables))
-
-
-def _arms(tables: Tables) -> dict[str, list[Trunk]]:
-    found = trunks(tables.rows(SCHEDULE))
-    if not found:
+    every = trunks(tables.rows(SCHEDULE))
+    if not every:
         raise InputError("no run at a constant rate without a parent, which branches could start from")
-    rates = {size: _usual(tables, size, found) for size in {t.N for t in found}}
+    rates = {size: _usual(tables, size, every) for size in {t.N for t in every}}
     groups: dict[str, list[Trunk]] = {}
-    for trunk in sorted(found, key=lambda t: (t.weight_decay == 0, abs(math.log(t.lr / rates[t.N])), t.lr)):
+    for trunk in sorted(every, key=lambda t: (t.weight_decay == 0, abs(math.log(t.lr / rates[t.N])), t.lr)):
         ratio = trunk.lr / rates[trunk.N]
         name = "the usual rate" if abs(ratio - 1) < NEAR else f"{ratio:.2g} of the usual rate"
         groups.setdefault(name + ("" if trunk.weight_decay else ", no weight decay"), []).append(trunk)
     return groups
 
 
-def _usual(tables: Tables, size: float, found: list[Trunk]) -> float:
+def _usual(tables: Tables, size: float, every: list[Trunk]) -> float:
     if tables.has("overtraining"):
         frame = tables.pooled(("overtraining",))
         rates = frame.loc[frame["N"] == size, "lr_peak"]
         if len(rates):
             return float(rates.mode().iloc[0])
-    return float(np.median(sorted({t.lr for t in found if size == t.N})))
+    return float(np.median(sorted({t.lr for t in every if size == t.N})))
 
 
+@remembered
 def contrasts_of(tables: Tables, arm: str) -> dict[str, Number]:
     """Each contrast's mean over the trunks of an arm."""
-
-    def make() -> dict[str, Number]:
-        each = pd.DataFrame([contrasts(trunk) for trunk in arms(tables)[arm]])
-        return {name: attempt(mean, each[name], what="trunks") for name in NAMES}
-
-    return tables.once(("arm", arm), make)
+    each = pd.DataFrame([contrasts(trunk) for trunk in arms(tables)[arm]])
+    return {name: attempt(mean, each[name], what="trunks") for name in NAMES}
 
 
 def main_arm(tables: Tables) -> dict[str, Number]:
@@ -88,17 +82,15 @@ def cosine(tables: Tables) -> Number:
     """gamma_D at 3 and 4 bits of the cosine runs of the sizes that have trunks."""
     sizes = sorted({t.N for group in arms(tables).values() for t in group})
     rows = tables.rows(COSINE)
-    rows = rows[rows["N"].isin(sizes)]
-    found = local_slopes("kumar_ptq", rows, bits=(min(CLEAR_WIDTHS), max(CLEAR_WIDTHS)))
-    return of_slope(found.constant, found.units)
+    return slope_of("kumar_ptq", rows[rows["N"].isin(sizes)], bits=CLEAR_WIDTHS)
 
 
 def share(tables: Tables) -> Finding:
-    found, usual = main_arm(tables), attempt(cosine, tables)
-    S = quotient(found["K2"], usual)
+    K2, usual = main_arm(tables)["K2"], attempt(cosine, tables)
+    S = quotient(K2, usual)
     return Finding(
         numbers={"S": S},
-        shown={"K2": found["K2"], "gamma_D under cosine, same sizes and widths": usual},
+        shown={"K2": K2, "gamma_D under cosine, same sizes and widths": usual},
         reading=_reading(S, "Tokens.", "Decay.", "Both tokens and decay."),
         grids=(_arms_grid(tables),),
         figure=lambda: drawings.branches(next(iter(arms(tables).values()))),
@@ -118,15 +110,14 @@ def _reading(number: Number, large: str, small: str, both: str) -> str:
 
 
 def _arms_grid(tables: Tables) -> Grid:
-    groups = arms(tables)
-    found = {name: contrasts_of(tables, name) for name in groups}
-    rows = tuple(
-        (k, what, *(numbers[k].text if numbers[k].known else "-" for numbers in found.values()))
-        for k, what in NAMES.items()
+    columns = {f"{arm} ({len(group)} trunks)": contrasts_of(tables, arm) for arm, group in arms(tables).items()}
+    return Grid.of(
+        [
+            {"": k, "contrast": what, **{head: n[k].text if n[k].known else "-" for head, n in columns.items()}}
+            for k, what in NAMES.items()
+        ],
+        "All contrasts of ln delta_PTQ (mean of 3 and 4 bits) by learning rate, means over trunks.",
     )
-    heads = (f"{name} ({len(group)} trunks)" for name, group in groups.items())
-    caption = "All contrasts of ln delta_PTQ (mean of 3 and 4 bits) by learning rate, means over trunks."
-    return Grid(heads=("", "contrast", *heads), rows=rows, caption=caption)
 
 
 def contrast(decides: str, beside: tuple[str, ...], caption: str, title: str = "", drawn: tuple[str, ...] = ()):
@@ -134,13 +125,13 @@ def contrast(decides: str, beside: tuple[str, ...], caption: str, title: str = "
     this title and caption shows those `drawn`, or the gap under each schedule."""
 
     def measure(tables: Tables) -> Finding:
-        found = main_arm(tables)
+        of_arm = main_arm(tables)
         reference = "flat" if title.startswith("slope") else "none"
         return Finding(
-            numbers={decides: found[decides]},
-            shown={f"{k}: {NAMES[k]}": found[k] for k in beside},
+            numbers={decides: of_arm[decides]},
+            shown={f"{k}: {NAMES[k]}": of_arm[k] for k in beside},
             figure=lambda: (
-                drawings.forest({title: {k: found[k] for k in drawn}}, {reference: 0.0})
+                drawings.forest({title: {k: of_arm[k] for k in drawn}}, {reference: 0.0})
                 if drawn
                 else FIGURES["schedules"](tables.rows(Rows(studies=("schedule", "overtraining"))), {})
             ),
@@ -150,47 +141,20 @@ def contrast(decides: str, beside: tuple[str, ...], caption: str, title: str = "
     return measure
 
 
-SLOPE, DIFFERENCE = "slope of ln delta_PTQ", "difference of ln delta_PTQ"
-before_decay = contrast(
-    "K2", ("K4", "K1"), "The gap under each schedule that has models of one size at several token counts."
-)
-decay = contrast(
-    "K3",
-    ("K6", "K5"),
-    "Decayed less trunk at equal tokens (K3) and at equal loss (K6), re-warmed less decayed (K5).",
-    DIFFERENCE,
-    ("K3", "K6", "K5"),
-)
-constant_rate = contrast(
-    "K1",
-    ("K1 late", "K7"),
-    "Slopes in tokens: on the trunk, late on it, while a lower rate is held, before and with the decay.",
-    SLOPE,
-    ("K1", "K1 late", "K7", "K2", "K4"),
-)
-averages = contrast(
-    "AD",
-    ("A3", "A6", "A2", "AL"),
-    "A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over the same "
-    "tokens (AD); a decay less the trunk (K3).",
-    DIFFERENCE,
-    ("A3", "A6", "AD", "K3"),
-)
-
-
 # ---- the optimizer's memory ----
 
 
 def memory(tables: Tables) -> Finding:
-    weight_decay, batch = (DECAYS, "weight_decay", "batch_tokens"), (BATCHES, "batch_tokens", "weight_decay")
-    share = attempt(_of_tau, tables, *weight_decay, lambda gamma, chi: -chi / gamma)
-    exponent = "slope of ln delta_PTQ in ln tau at equal D, from"
+    decays, batches = (DECAYS, "weight_decay", "batch_tokens"), (BATCHES, "batch_tokens", "weight_decay")
+    Q, exponent = (lambda gamma, chi: -chi / gamma), (lambda gamma, chi: chi)
+    share = attempt(_of_tau, tables, *decays, Q)
+    title = "slope of ln delta_PTQ in ln tau at equal D, from"
     return Finding(
         numbers={"Q": share},
         shown={
-            "Q from the batch": attempt(_of_tau, tables, *batch, lambda gamma, chi: -chi / gamma),
-            f"{exponent} weight decay": attempt(_of_tau, tables, *weight_decay, lambda gamma, chi: chi),
-            f"{exponent} the batch": attempt(_of_tau, tables, *batch, lambda gamma, chi: chi),
+            "Q from the batch": attempt(_of_tau, tables, *batches, Q),
+            f"{title} weight decay": attempt(_of_tau, tables, *decays, exponent),
+            f"{title} the batch": attempt(_of_tau, tables, *batches, exponent),
             "slope of ln delta_PTQ in ln D without weight decay": attempt(_slope_without, tables),
         },
         reading=LONGER
@@ -211,8 +175,7 @@ def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
 def _of_tau(tables: Tables, asked: Rows, varied: str, other: str, measure: Callable[[float, float], float]) -> Number:
     """What `measure` makes of gamma and chi in ln delta = level(N, bits) + gamma ln D + chi ln tau, from runs that
     differ in `varied` and D, at the most frequent value of the `other`."""
-    if not tables.has(asked.studies[0]):
-        raise InputError(f"not run yet: `make sweep S={asked.studies[0]}`")
+    tables.need(asked.studies[0])
     rows = _memory_rows(tables, asked)
     rows = rows[np.isfinite(rows["tau"].astype(float))]
     rows = rows[rows[other] == rows[other].mode().iloc[0]]
@@ -234,7 +197,7 @@ def _slope_without(tables: Tables) -> Number:
     rows = rows[rows["weight_decay"] == 0]
     if rows["tokens"].nunique() < 2:
         raise InputError("no runs without weight decay at two D")
-    return left_out(lambda part: slope_within(part["log_D"], part["log"], part["level"]), rows, "run_id")
+    return left_out(lambda part: log_slope(part, "D", "log", "level"), rows, "run_id")
 
 
 CROSSED = (
@@ -272,7 +235,9 @@ CLAIMS = (
         rule=Rule.of(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d")),
         needs=(("schedule",),),
         beside=("overtraining",),
-        measure=before_decay,
+        measure=contrast(
+            "K2", ("K4", "K1"), "The gap under each schedule that has models of one size at several token counts."
+        ),
     ),
     Claim(
         key="decay",
@@ -284,7 +249,13 @@ CLAIMS = (
         "loss, tells whether it is more than that decayed models are better ones.",
         rule=Rule.of(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens")),
         needs=(("schedule",),),
-        measure=decay,
+        measure=contrast(
+            "K3",
+            ("K6", "K5"),
+            "Decayed less trunk at equal tokens (K3) and at equal loss (K6), re-warmed less decayed (K5).",
+            DIFFERENCE,
+            ("K3", "K6", "K5"),
+        ),
     ),
     Claim(
         key="constant-rate",
@@ -296,7 +267,13 @@ CLAIMS = (
         "batch / (rate x weight decay).",
         rule=Rule.of(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT)),
         needs=(("schedule",),),
-        measure=constant_rate,
+        measure=contrast(
+            "K1",
+            ("K1 late", "K7"),
+            "Slopes in tokens: on the trunk, late on it, while a lower rate is held, before and with the decay.",
+            SLOPE,
+            ("K1", "K1 late", "K7", "K2", "K4"),
+        ),
     ),
     Claim(
         key="averages",
@@ -310,7 +287,14 @@ CLAIMS = (
         "equal tokens and at equal loss.",
         rule=Rule.of(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens")),
         needs=(("schedule",),),
-        measure=averages,
+        measure=contrast(
+            "AD",
+            ("A3", "A6", "A2", "AL"),
+            "A mean of the weights less the trunk at equal tokens (A3), at equal loss (A6) and less a decay over the "
+            "same tokens (AD); a decay less the trunk (K3).",
+            DIFFERENCE,
+            ("A3", "A6", "AD", "K3"),
+        ),
     ),
     Claim(
         key="memory",

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.figures.after_training import predicted_gap
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
 from analysis.fitting.options import Options
-from analysis.fitting.selection import applicable_rows
-from analysis.laws.registry import LAWS
 from analysis.planning.alternatives import drawn, from_draws
 from analysis.planning.choose_law import FULL_LAWS
 from analysis.planning.optima import critical_tokens
@@ -43,13 +42,12 @@ def gap_fit(tables: Tables, rows: Rows = RTN) -> Fit:
 
 
 def growth(tables: Tables) -> Finding:
-    fit = gap_fit(tables)
-    found = tables.slopes(LAW, RTN)
+    fit, slopes = gap_fit(tables), tables.slopes(LAW, RTN)
     numbers = {"gamma_D": of_fit(fit, "gamma_D")}
     for bits in WIDTHS:
-        within_width = found.widths.get(float(bits))
-        reason = found.skipped.get(float(bits), "no gaps at this width were fitted")
-        slope = Number.none(reason) if within_width is None else of_slope(within_width.constant, within_width.units)
+        own = slopes.widths.get(bits)
+        reason = slopes.skipped.get(bits, "no gaps at this width were fitted")
+        slope = Number.none(reason) if own is None else of_slope(own.constant, own.units)
         numbers[f"slope_{bits}"] = dataclasses.replace(slope, paper=fit.law.published["gamma_D"])
     return Finding(
         numbers=numbers,
@@ -61,20 +59,21 @@ def growth(tables: Tables) -> Finding:
 
 
 def one_power(tables: Tables) -> Finding:
-    fit, found = gap_fit(tables), tables.slopes(LAW, RTN)
-    verdict, reason = found.together.verdict
-    r2 = {bits: fit.r2_within.get(f"{bits}", math.nan) for bits in WIDTHS}
-    numbers = {f"r2_{bits}": Number.plain(r2[bits]) for bits in (3, 4)}
+    fit, slopes = gap_fit(tables), tables.slopes(LAW, RTN).together
+    verdict, reason = slopes.verdict
+    r2 = {bits: Number.plain(fit.r2_within.get(f"{bits}", math.nan)) for bits in WIDTHS}
     local = {
-        f"slope from {magnitude(e.low_D)} to {magnitude(e.high_D)} tokens": of_slope(e, found.together.units)
-        for e in found.together.local
+        f"slope from {magnitude(slope.low_D)} to {magnitude(slope.high_D)} tokens": of_slope(slope, slopes.units)
+        for slope in slopes.local
     }
-    shown = {f"R2 within {bits} bits": Number.plain(r2[bits]) for bits in (5, 6)}
-    shown |= {"R2 of all": Number.plain(fit.r2, paper=0.97)} | local
     return Finding(
-        numbers=numbers,
+        numbers={f"r2_{bits}": r2[bits] for bits in (3, 4)},
         flags={"constant": verdict},
-        shown=shown,
+        shown={
+            **{f"R2 within {bits} bits": r2[bits] for bits in (5, 6)},
+            "R2 of all": Number.plain(fit.r2, paper=0.97),
+            **local,
+        },
         reading=f"The test of constancy: {verdict} ({reason}).",
         figure=lambda: FIGURES["local_slopes"](tables.rows(RTN), {LAW: fit}),
         caption="The slope of ln delta_PTQ in ln D from one D to the next, within each width.",
@@ -84,12 +83,13 @@ def one_power(tables: Tables) -> Finding:
 def held_out(tables: Tables) -> Finding:
     """The law, fitted without the largest N or without the largest D, against what it did not see."""
     numbers, shown, panels, notes = {}, {}, {}, []
-    frame = applicable_rows(LAWS[LAW], tables.rows(RTN)).frame
+    frame = shared.quantized(tables.rows(RTN), LAW)
     for symbol in ("N", "D"):
         top = frame[symbol].max()
         try:
             fit = tables.fit(LAW, dataclasses.replace(RTN, where=f"{symbol} < {float(top)!r}"))
-            rows = _predicted(frame, fit)
+            rows = predicted_gap.usable(frame, fit)
+            rows = rows[rows["P_post"].between(*Options().bits)]
             unseen = rows[rows[symbol] == top]
             numbers[symbol] = _ratio(unseen, fit)
             shown |= {
@@ -115,14 +115,6 @@ def held_out(tables: Tables) -> Finding:
         figure=figure,
         caption="Predicted against measured gaps; open points were not fitted.",
     )
-
-
-def _predicted(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-    """Rows of the widths that are fitted, with `predicted`, whether that is within the law's reach (`fitted`)."""
-    rows = frame.assign(predicted=fit.predict(frame), gap_se=frame["gap_se"].fillna(0.0))
-    default = Options()
-    rows = rows[rows["P_post"].between(*default.bits)]
-    return rows.assign(fitted=rows["predicted"] < default.gap_below)
 
 
 def _ratio(rows: pd.DataFrame, fit: Fit) -> Number:
@@ -154,35 +146,30 @@ def loss_fit(tables: Tables) -> Fit:
     return tables.first_fit(FULL_LAWS, RTN)
 
 
-def law_critical(tables: Tables, N: float, bits: float) -> Number:
-    """D_crit of the fitted laws in tokens.
+def law_critical(tables: Tables, low: Lowest) -> Number:
+    """D_crit of the fitted laws in tokens, at this N and width.
 
     Raises:
         InputError: one of them cannot be fitted.
     """
     loss, gap = loss_fit(tables), gap_fit(tables)
     made = [drawn(fit, DRAWS, tables.seed) for fit in (loss, gap)]
-    values = critical_tokens(made[0].constants, N, bits, gap=made[1].constants)
+    values = critical_tokens(made[0].constants, low.N, low.bits, gap=made[1].constants)
     if not np.isfinite(values[0]):
         raise InputError("the fitted gap does not grow with D: more tokens never hurt")
-    estimate = from_draws(values, all(m.sure for m in made), max(m.reach for m in made))
-    return Number(value=estimate.value, low=estimate.low, high=estimate.high, note="draws of both laws")
+    critical = from_draws(values, all(m.sure for m in made), max(m.reach for m in made))
+    return Number.of(critical, note="draws of both laws")
 
 
 def turning(tables: Tables) -> Finding:
-    found, scatter = lowest(tables, RTN), tables.scatter()
-    most = asked_of(found)
-    chosen = scatter.around(most.rise, most.sd, asked=len(most.tried) - 1)
+    minima = lowest(tables, RTN)
+    most = asked_of(minima)
+    chosen = tables.scatter().around(most.rise, most.sd, asked=len(most.tried) - 1)
     usual = tables.rows(RTN)["weight_decay"].mode().iloc[0]
     new = attempt(again, tables, most, usual)
-    where = f"at N = {magnitude(most.N)} and {most.bits:g} bits, "
-    where += f"lowest at D = {magnitude(most.least)} of {magnitude(most.tried[0])} to {magnitude(most.tried[-1])}"
-    rows = [_line(tables, low) for low in found]
-    heads = ("N", "bits", "D tried", "lowest at D", "D/N there", "rise to the last D", "D_crit of the law")
-    grid = Grid(
-        heads=heads,
-        rows=tuple(rows),
-        caption="Loss after quantization, means over seeds. A negative rise is the last step's, where the last D is "
+    grid = Grid.of(
+        [_line(tables, low) for low in minima],
+        "Loss after quantization, means over seeds. A negative rise is the last step's, where the last D is "
         "best. Intervals are those of one difference, not corrected for the choice of the lowest D.",
     )
     return Finding(
@@ -191,34 +178,36 @@ def turning(tables: Tables) -> Finding:
             "the same on the seeds that chose the D": chosen,
             "on new seeds without weight decay": attempt(again, tables, most, 0.0),
         },
-        reading=f"That is {where}.",
+        reading=f"That is at N = {magnitude(most.N)} and {most.bits:g} bits, lowest at D = {magnitude(most.least)} of "
+        f"{_tried(most)}.",
         grids=(grid,),
-        figure=lambda: drawings.turning(tables, RTN, found, lambda low: attempt(law_critical, tables, low.N, low.bits)),
+        figure=lambda: drawings.turning(tables, RTN, minima, lambda low: attempt(law_critical, tables, low)),
         caption="Loss after quantization against D; a ring marks the lowest mean, the bar the fitted law's D_crit.",
     )
 
 
-def _line(tables: Tables, low: Lowest) -> tuple[str, ...]:
-    scatter = tables.scatter()
-    law = attempt(law_critical, tables, low.N, low.bits)
-    critical = f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]" if law.sure else law.text
-    edge = "" if low.inside else " (the last)"
-    tried = f"{magnitude(low.tried[0])} to {magnitude(low.tried[-1])}"
-    rise = scatter.around(low.rise, low.sd).text
-    return (
-        magnitude(low.N),
-        f"{low.bits:g}",
-        tried,
-        f"{magnitude(low.least)}{edge}",
-        digits(low.least / low.N),
-        rise,
-        critical,
-    )
+def _tried(low: Lowest) -> str:
+    return f"{magnitude(low.tried[0])} to {magnitude(low.tried[-1])}"
+
+
+def _line(tables: Tables, low: Lowest) -> dict[str, str]:
+    law = attempt(law_critical, tables, low)
+    return {
+        "N": magnitude(low.N),
+        "bits": f"{low.bits:g}",
+        "D tried": _tried(low),
+        "lowest at D": magnitude(low.least) + ("" if low.inside else " (the last)"),
+        "D/N there": digits(low.least / low.N),
+        "rise to the last D": tables.scatter().around(low.rise, low.sd).text,
+        "D_crit of the law": f"{magnitude(law.value)} [{magnitude(law.low)}, {magnitude(law.high)}]"
+        if law.sure
+        else law.text,
+    }
 
 
 def law_agrees(tables: Tables) -> Finding:
     most = asked_of(lowest(tables, RTN))
-    law = attempt(law_critical, tables, most.N, most.bits)
+    law = attempt(law_critical, tables, most)
     if not law.known:
         octaves = law
     elif not most.inside:

@@ -14,7 +14,6 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
-from analysis.figures.style import Drawn
 from analysis.fitting.fit import Fit
 from analysis.fitting.selection import rows_of
 from analysis.laws.formulas import effective_share, paper_constants, training_loss
@@ -24,7 +23,7 @@ from analysis.planning.choose_law import LOW_LAWS
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import fit_notes
 from analysis.report.evidence import drawings
-from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_fit, quotient
+from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_fit, quotient, summed
 from analysis.report.evidence.rules import Rule, above, at_least, within
 from analysis.report.evidence.tables import Rows, Tables, nominal
 
@@ -35,6 +34,7 @@ TRAINED = Rows(studies=(*ALONE, "joint"))
 LOWEST = {"P_w": 3, "P_a": 4, "P_kv": 4}
 MIDDLE = 6
 EQUAL = 4  # bits at which parts are compared
+R2_PRODUCT, R2_JOINT = 0.8973, 0.9006  # the paper's
 NO_GROWTH = 0.1  # slope in ln D within which a cost is called the same at every D
 
 
@@ -60,12 +60,8 @@ def costs(tables: Tables, rows: Rows = TENSOR) -> pd.DataFrame:
     frame = shared.qat_gaps(shared.trained(tables.rows(rows)))
     if frame.empty:
         raise InputError("no run in low precision beside an unquantized one of its kind")
-    return frame.assign(tokens=nominal(frame["D"]), cell=_cells(frame))
-
-
-def _cells(frame: pd.DataFrame) -> pd.Series:
-    """What is paired: runs of one size, token count and seed."""
-    return frame["cluster"].astype(str) + " " + frame["D"].astype(str)
+    # Paired are runs of one size, token count and seed.
+    return frame.assign(tokens=nominal(frame["D"]), cell=frame["cluster"].astype(str) + " " + frame["D"].astype(str))
 
 
 def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
@@ -75,7 +71,7 @@ def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
 
 
 def mean_cost(costs: pd.Series) -> Number:
-    return mean(costs, unit="nats", what="models")
+    return attempt(mean, costs, unit="nats", what="models")
 
 
 def neff(tables: Tables) -> Fit:
@@ -88,23 +84,21 @@ def neff(tables: Tables) -> Fit:
 
 
 def capacity(tables: Tables) -> Finding:
-    rows = costs(tables)
-    numbers, shown = {}, {}
+    rows, fits = costs(tables), tables.fits_of(neff)
+    numbers, shown, notes = {}, {}, ()
     for part, bits in LOWEST.items():
         low, middle = at_width(rows, part, bits), at_width(rows, part, MIDDLE)
-        numbers[part] = attempt(mean_cost, low)
-        numbers[f"{part} falls"] = attempt(mean_cost, low - middle)
-    fits = fits_of(tables)
-    fit = next(iter(fits.values()), None)
+        numbers |= {part: mean_cost(low), f"{part} falls": mean_cost(low - middle)}
     numbers["r2"] = attempt(lambda: Number.plain(_r2_of_costs(rows, neff(tables))))
-    if fit is not None:
+    for fit in fits.values():
+        notes = fit_notes(fit)
         shown = {s: of_fit(fit, s) for pair in PARTS.values() for s in pair if s in fit.params}
         for bits in (3, 4, 6, 8):
             shown |= {f"N_eff/N at {bits} bits of {shared.NAMES[part]}": _share(fit, part, bits) for part in PARTS}
     return Finding(
         numbers=numbers,
         shown=shown,
-        notes=() if fit is None else fit_notes(fit),
+        notes=notes,
         figure=lambda: FIGURES["capacity"](tables.rows(TENSOR), fits),
         caption="The share of N that low precision leaves; points by Eq. 30 with the fitted A and alpha.",
     )
@@ -148,15 +142,14 @@ def _r2_of_costs(rows: pd.DataFrame, fit: Fit) -> float:
 
 
 def same_at_every_D(tables: Tables) -> Finding:
-    found = slopes_of(costs(tables))
-    shown = {
-        f"the same of {shared.NAMES[part]} alone, mean of {len(group)} widths": Number(value=group["slope"].mean())
-        for part, group in found.groupby("part", sort=False)
-    }
+    slopes = slopes_of(costs(tables))
     return Finding(
-        numbers={"slope": growth_of_costs(found)},
-        shown=shown,
-        figure=lambda: FIGURES["part_sweeps"](tables.rows(TENSOR), fits_of(tables)),
+        numbers={"slope": growth_of_costs(slopes)},
+        shown={
+            f"the same of {shared.NAMES[part]} alone, mean of {len(group)} widths": Number(value=group["slope"].mean())
+            for part, group in slopes.groupby("part", sort=False)
+        },
+        figure=lambda: FIGURES["part_sweeps"](tables.rows(TENSOR), tables.fits_of(neff)),
         caption="What low precision of each part costs, token counts side by side; lines are the N_eff law.",
     )
 
@@ -166,59 +159,47 @@ def growth_of_costs(slopes: pd.DataFrame) -> Number:
     return mean(slopes.groupby("part")["slope"].mean(), paper=0.0, what="parts")
 
 
-def fits_of(tables: Tables) -> dict[str, Fit]:
-    try:
-        fit = neff(tables)
-    except InputError:
-        return {}
-    return {fit.law.name: fit}
-
-
 def slopes_of(rows: pd.DataFrame) -> pd.DataFrame:
     """d ln cost / d ln D between the least and the most tokens of one N, for each part and width up to EQUAL bits."""
-    found = []
+    slopes = []
     for part in PARTS:
         alone = shared.alone(rows, part)
         for (size, bits), group in alone[alone[part] <= EQUAL].groupby(["N", part]):
             means = group.groupby("tokens")["gap_qat"].mean()
             if len(means) > 1 and means.iloc[[0, -1]].gt(0).all():
                 rise = np.log(means.iloc[-1] / means.iloc[0]) / np.log(means.index[-1] / means.index[0])
-                found.append({"part": part, "N": size, "bits": bits, "slope": float(rise)})
-    if not found:
+                slopes.append({"part": part, "N": size, "bits": bits, "slope": float(rise)})
+    if not slopes:
         raise InputError("no N was trained in low precision at two token counts")
-    return pd.DataFrame(found)
+    return pd.DataFrame(slopes)
+
+
+def _compared(tables: Tables, rows: Rows) -> tuple[dict[str, Number], dict[str, Number]]:
+    """What EQUAL bits of one part cost more than those of another, paired, and what those of each part cost."""
+    runs = costs(tables, rows)
+    cost = {part: at_width(runs, part, EQUAL) for part in PARTS}
+    less = {"a-w": cost["P_a"] - cost["P_w"], "w-kv": cost["P_w"] - cost["P_kv"]}
+    numbers = {name: mean_cost(each) for name, each in less.items()}
+    return numbers, {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
 
 
 def order(tables: Tables) -> Finding:
-    return _order(tables, TENSOR)
+    numbers, named = _compared(tables, TENSOR)
+    return Finding(
+        numbers=numbers,
+        shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
+        figure=lambda: drawings.forest({f"cost of {EQUAL} bits (nats)": named}, {"none": 0.0}),
+        caption="What low precision of one part costs, mean over models.",
+    )
 
 
 def fine_order(tables: Tables) -> Finding:
-    return _order(tables, TOKEN)
-
-
-def _order(tables: Tables, chosen: Rows) -> Finding:
-    rows = costs(tables, chosen)
-    cost = {part: at_width(rows, part, EQUAL) for part in PARTS}
-
-    def paired(one: str, other: str) -> Number:
-        return attempt(mean_cost, cost[one] - cost[other])
-
-    named = {shared.NAMES[part]: attempt(mean_cost, cost[part]) for part in PARTS}
-    title = f"cost of {EQUAL} bits (nats)"
-
-    def figure() -> Drawn:
-        if chosen is TENSOR:
-            return drawings.forest({title: named}, {"none": 0.0})
-        return FIGURES["granularity"](tables.rows(TRAINED), {})
-
+    numbers, named = _compared(tables, TOKEN)
     return Finding(
-        numbers={"a-w": paired("P_a", "P_w"), "w-kv": paired("P_w", "P_kv")},
+        numbers=numbers,
         shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
-        figure=figure,
-        caption="What low precision of one part costs, mean over models."
-        if chosen is TENSOR
-        else "What low precision costs by granularity of the scales.",
+        figure=lambda: FIGURES["granularity"](tables.rows(TRAINED), {}),
+        caption="What low precision costs by granularity of the scales.",
     )
 
 
@@ -231,20 +212,17 @@ def product(tables: Tables) -> Finding:
     gaps = _several(costs(tables)).reset_index(drop=True)
     gaps = gaps.assign(predicted=predicted_costs(gaps, apart))
     gaps = gaps[np.isfinite(gaps["predicted"])]
-    ratio = left_out(lambda r: r["predicted"].sum() / r["gap_qat"].sum(), gaps, "run_id")
-    total, law = gaps["predicted"].sum(), Number(value=1.0)
-    ends = shared.band(apart, lambda c: predicted_costs(gaps, apart, c).sum(-1, keepdims=True))
-    if ends is not None:
-        low, high = (float(end[0]) for end in ends)
-        law = Number(value=1.0, low=total / high, high=total / low if low > 0 else math.inf)
+    ratio = left_out(summed("predicted", "gap_qat"), gaps, "run_id")
+    sums = drawn_number(apart, lambda c: predicted_costs(gaps, apart, c).sum(-1, keepdims=True), note="")
+    low = sums.value / sums.high
+    law = Number(value=1.0, low=low, high=sums.value / sums.low if sums.low > 0 else math.inf)
     ratio = dataclasses.replace(quotient(ratio, law), note="scatter of runs and the law's error added in squares")
-    papers = {"product": 0.8973, "joint": 0.9006}
     return Finding(
-        numbers={"r2": Number.plain(r2["product"], paper=papers["product"]), "ratio": ratio},
+        numbers={"r2": Number.plain(r2["product"], paper=R2_PRODUCT), "ratio": ratio},
         shown={
-            "R2 of the joint fit on the same runs": Number.plain(r2["joint"], paper=papers["joint"]),
+            "R2 of the joint fit on the same runs": Number.plain(r2["joint"], paper=R2_JOINT),
             "R2 of the joint fit less that of the product": Number.plain(
-                r2["joint"] - r2["product"], paper=papers["joint"] - papers["product"]
+                r2["joint"] - r2["product"], paper=R2_JOINT - R2_PRODUCT
             ),
         },
         figure=lambda: FIGURES["predicted_loss"](frame, {fit.law.name: fit}),

@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import io
 import itertools
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -48,6 +49,11 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     verdicts: int | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, str]], caption: str = "") -> "Grid":
+        """From its rows, which hold cells by their heads."""
+        return cls(heads=tuple(rows[0]), rows=tuple(tuple(row.values()) for row in rows), caption=caption)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

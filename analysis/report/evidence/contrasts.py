@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.report.evidence.numbers import finite, slope_within
+from analysis.report.evidence.numbers import finite, log_slope
 from analysis.report.evidence.tables import CLEAR_WIDTHS, LOG_GAP_BELOW, full_precision
 
 BEYOND = 1.05
@@ -77,9 +77,11 @@ def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     logs = after.assign(log=np.log(after["gap"].astype(float)))
     wide = logs.pivot_table(index=["run_id", "tokens_seen"], columns="P_post", values="log").reset_index()
     columns = ["run_id", "parent_id", "N", "D", "tokens_seen", "loss", "schedule", "lr_peak", "lr_end", "decay_tokens"]
-    found = base[[*columns, "weight_decay", "tau", "seed_init"]].merge(wide, on=["run_id", "tokens_seen"], how="left")
-    lacking = {bits: np.nan for bits in CLEAR_WIDTHS if bits not in found}
-    return found.assign(**{str(k): v for k, v in lacking.items()}).rename(columns={str(b): b for b in lacking})
+    points = base[[*columns, "weight_decay", "tau", "seed_init"]].merge(wide, on=["run_id", "tokens_seen"], how="left")
+    for bits in CLEAR_WIDTHS:
+        if bits not in points:
+            points[bits] = np.nan
+    return points
 
 
 def _trunk(run_id: str, root: pd.Series, runs: pd.DataFrame, points: pd.DataFrame) -> Trunk:
@@ -117,14 +119,13 @@ def _average(values) -> float:
 def _of_width(trunk: Trunk, bits: float) -> Iterator[tuple[str, float]]:
     path = trunk.path[["tokens_seen", "loss", bits]].dropna()
     ends = trunk.decayed.dropna(subset=[bits])
-    yield "K1", slope(path["tokens_seen"], path[bits])
-    late = path[path["tokens_seen"] > MEMORIES * trunk.tau]
-    yield "K1 late", slope(late["tokens_seen"], late[bits])
+    yield "K1", log_slope(path, "tokens_seen", bits)
+    yield "K1 late", log_slope(path[path["tokens_seen"] > MEMORIES * trunk.tau], "tokens_seen", bits)
     yield from zip(("K2", "K3", "K6"), _of_branches(path, ends, bits), strict=True)
-    yield "K4", _within(ends.assign(share=(ends["D_d"] / ends["D_b"]).astype(float).round(2)), "share", "D", bits)
+    yield "K4", log_slope(ends.assign(share=(ends["D_d"] / ends["D_b"]).astype(float).round(2)), "D", bits, "share")
     again = trunk.rewarmed.set_index("parent_id")[bits]
     yield "K5", _average(value - ends.loc[parent, bits] for parent, value in again.items() if parent in ends.index)
-    yield "K7", _average(slope(rows["tokens_seen"], rows[bits]) for rows in trunk.held.values())
+    yield "K7", _average(log_slope(rows, "tokens_seen", bits) for rows in trunk.held.values())
     means = trunk.averaged.dropna(subset=[bits])
     yield from zip(("A2", "A3", "A6"), _of_branches(path, means, bits), strict=True)
     less = means.set_index(["D", "D_d"])[["loss", bits]] - ends.set_index(["D", "D_d"])[["loss", bits]]
@@ -135,39 +136,24 @@ def _of_width(trunk: Trunk, bits: float) -> Iterator[tuple[str, float]]:
 def _of_branches(path: pd.DataFrame, ends: pd.DataFrame, bits: float) -> tuple[float, float, float]:
     """The slope in ln D_b at fixed D_d, and the branches less their trunk at equal tokens and at equal loss."""
     return (
-        _within(ends, "D_d", "D_b", bits),
+        log_slope(ends, "D_b", bits, "D_d"),
         _average(r[bits] - _at(path, r["D"], bits) for _, r in ends.iterrows()),
         _average(r[bits] - _at_loss(path, r["loss"], bits) for _, r in ends.iterrows()),
     )
 
 
-def slope(tokens: pd.Series, logs: pd.Series) -> float:
-    """Of a straight line through ln delta in ln D; NaN with fewer than two token counts."""
-    y = logs.astype(float).dropna()
-    return slope_within(np.log(tokens[y.index].astype(float)), y, pd.Series(0, y.index)) if len(y) > 1 else math.nan
-
-
-def _within(rows: pd.DataFrame, group: str, tokens: str, bits: float) -> float:
-    """One slope in ln of the column `tokens` for all groups of rows, which have levels of their own."""
-    return slope_within(np.log(rows[tokens].astype(float)), rows[bits], rows[group]) if len(rows) else math.nan
-
-
 def _at(path: pd.DataFrame, tokens: float, bits: float) -> float:
     """ln delta of the trunk at that many tokens."""
-    if path.empty:
-        return math.nan
     seen = path["tokens_seen"].to_numpy(float)
-    if not seen[0] / BEYOND <= tokens <= seen[-1] * BEYOND:
+    if not len(seen) or not seen[0] / BEYOND <= tokens <= seen[-1] * BEYOND:
         return math.nan
     return float(np.interp(math.log(tokens), np.log(seen), path[bits].to_numpy(float)))
 
 
 def _at_loss(path: pd.DataFrame, loss: float, bits: float) -> float:
     """ln delta of the trunk where it has that loss; NaN where it never has."""
-    if len(path) < 2:
-        return math.nan
     ordered = path.sort_values("loss")
     known = ordered["loss"].to_numpy(float)
-    if not known[0] <= loss <= known[-1]:
+    if len(known) < 2 or not known[0] <= loss <= known[-1]:
         return math.nan
     return float(np.interp(loss, known, ordered[bits].to_numpy(float)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from analysis.errors import InputError
 from analysis.figures import rows as shared
@@ -15,7 +16,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws.law import FULL_BITS
 from analysis.report.evidence.contrasts import Trunk
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, at_widths, ends, full_precision
 from analysis.report.evidence.turning_points import Lowest
 
 GREY = "0.45"
@@ -29,31 +30,35 @@ def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, 
     Raises:
         InputError: not one number is known.
     """
-    known = {title: {k: n for k, n in numbers.items() if n.known} for title, numbers in panels.items()}
-    known = {title: numbers for title, numbers in known.items() if numbers}
+    kept = {title: {k: n for k, n in numbers.items() if n.known} for title, numbers in panels.items()}
+    known = {title: numbers for title, numbers in kept.items() if numbers}
     if not known:
         raise InputError("not one number is known")
+    width = min(style.PAGE, style.COLUMN + 2.4 * (len(known) - 1) + 1.0)
     most = max(len(numbers) for numbers in known.values())
-    columns = len(known)
-    width = style.COLUMN + 2.4 * (columns - 1) + 1.0
-    figure, axes = style.canvas(1, columns, width=min(style.PAGE, width), height=1.0 + 0.27 * most)
+    figure, axes = style.canvas(1, len(known), width=width, height=1.0 + 0.27 * most)
     plotted = []
     for panel, (title, numbers) in zip(axes[0], known.items(), strict=True):
         for i, (name, value) in enumerate(references.items()):
             if value is not None and np.isfinite(value):
                 panel.axvline(value, color=GREY, linestyle=LOOKS[(i + 1) % 4], linewidth=0.9, label=name, zorder=2)
         for place, (name, n) in enumerate(reversed(numbers.items())):
-            if n.sure and np.isfinite([n.low, n.high]).all():
+            if np.isfinite([n.low, n.high]).all():
                 panel.plot([n.low, n.high], [place, place], color="black", zorder=3)
             panel.plot(n.value, place, "o", color="black", markerfacecolor="black" if n.sure else "white", zorder=4)
             plotted.append({"panel": title, "name": name, "value": n.value, "low": n.low, "high": n.high})
-        panel.set_yticks(range(len(numbers)), list(reversed(numbers)))
-        panel.set_ylim(-0.6, len(numbers) - 0.4)
+        _lines(panel, list(reversed(numbers)))
         panel.grid(False, axis="y")
         panel.set_xlabel(symbols(title))
         if panel.get_legend_handles_labels()[0]:
             panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
+
+
+def _lines(panel: Axes, names: Sequence[str]) -> None:
+    """A line a name, from below."""
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(-0.6, len(names) - 0.4)
 
 
 def symbols(text: str) -> str:
@@ -70,16 +75,16 @@ def symbols(text: str) -> str:
 
 
 @style.styled
-def turning(tables: Tables, rows: Rows, found: Sequence[Lowest], law: Callable[[Lowest], Number]) -> style.Drawn:
+def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[[Lowest], Number]) -> style.Drawn:
     """Loss after quantization against D, a panel a width, a line an N; rings at the lowest means, bars at the D_crit of
     the fitted laws."""
     frame = ends(full_precision(tables.rows(rows)))
-    widths, looks = sorted({low.bits for low in found}), style.looks(sorted({low.N for low in found}))
-    figure, axes = style.canvas(1, len(widths), width=style.COLUMN + 2.6 * (len(widths) - 1), height=3.0)
+    widths, looks = sorted({low.bits for low in minima}), style.looks(sorted({low.N for low in minima}))
+    figure, axes = style.side_by_side(len(widths), 3.0, each=2.6)
     plotted = []
-    for panel, bits in zip(axes[0], widths, strict=True):
+    for panel, bits in zip(axes, widths, strict=True):
         panel.set_title(style.bits_label(bits))
-        for place, low in enumerate(sorted((f for f in found if f.bits == bits), key=lambda f: f.N)):
+        for place, low in enumerate(sorted((low for low in minima if low.bits == bits), key=lambda low: low.N)):
             colour, marker = looks[low.N]
             group = shared.at(frame, N=low.N, P_post=bits)
             means = group.groupby("tokens")["loss"].mean()
@@ -92,13 +97,12 @@ def turning(tables: Tables, rows: Rows, found: Sequence[Lowest], law: Callable[[
                 line = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
                 panel.plot([critical.low, critical.high], [height, height], linewidth=1.6, **line)
                 panel.plot(critical.value, height, "|", markersize=6, **line)
-            plotted += [
-                {"N": low.N, "P_post": bits, "D": d, "loss": v, "D_crit": critical.value} for d, v in means.items()
-            ]
+            more = {"N": low.N, "P_post": bits, "D_crit": critical.value}
+            plotted += [{**more, "D": tokens, "loss": loss} for tokens, loss in means.items()]
         left, right = style.span(frame["tokens"])
         style.log_axis(panel, "x", left, right * 1.6, most=5, text=style.magnitude)
         panel.margins(y=0.22)
-    axes[0, 0].set_ylabel("loss after quantization (nats per token)")
+    axes[0].set_ylabel("loss after quantization (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
     law_key = style.key("D_crit of the law, 95%", color=GREY, marker="|", linewidth=1.6)
     figure.legend(handles=[*style.keys(looks, style.size_label), law_key], loc="outside upper center", ncols=3)
@@ -106,17 +110,15 @@ def turning(tables: Tables, rows: Rows, found: Sequence[Lowest], law: Callable[[
 
 
 @style.styled
-def steps(found: Mapping[str, Number], quadratic: Mapping[str, float], paper: float) -> style.Drawn:
+def steps(logs: Mapping[str, Number], quadratic: Mapping[str, float], paper: float) -> style.Drawn:
     """The logarithm of the factor a bit, from each width to the next."""
-    known = {k: n for k, n in found.items() if n.known}
+    known = {k: n for k, n in logs.items() if n.known}
     if not known:
         raise InputError("no two widths tell a factor")
-    figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.5)
-    panel, x = axes[0, 0], np.arange(len(known))
+    (figure, panel), x = style.single(2.5), np.arange(len(known))
     panel.axhline(paper, color=GREY, linestyle=style.DASHES, label="exponential, gamma_post of Kumar et al.")
-    panel.plot(
-        x, [quadratic[k] for k in known], "_", color=style.CATEGORIES[1], markersize=14, label="quadratic in the step"
-    )
+    expected, look = [quadratic[k] for k in known], {"color": style.CATEGORIES[1], "markersize": 14}
+    panel.plot(x, expected, "_", **look, label="quadratic in the step")
     values = [n.value for n in known.values()]
     reach = np.nan_to_num([[n.value - n.low, n.high - n.value] for n in known.values()]).T
     panel.errorbar(x, values, yerr=reach, fmt="o", color="black", label="measured, 95%", zorder=4)
@@ -130,15 +132,14 @@ def steps(found: Mapping[str, Number], quadratic: Mapping[str, float], paper: fl
 @style.styled
 def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
     """Gaps over C_T D^gamma_D / N^gamma_N against sigma2 of the format."""
-    rows = ends(full_precision(frame))
-    rows = rows[rows["gap"].notna() & rows["P_post"].between(3, 6) & (rows["gap"] > 0)]
+    rows = at_widths(frame, (3, 4, 5, 6))
+    rows = rows[rows["gap"] > 0]
     if rows.empty:
         raise InputError("no gaps above zero at 3 to 6 bits")
     p = fit.params
     scale = p["C_T"] * rows["D"] ** p["gamma_D"] / rows["N"] ** p["gamma_N"]
     rows = rows.assign(share=rows["gap"] / scale)
-    figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.8)
-    panel = axes[0, 0]
+    figure, panel = style.single(2.8)
     grains = rows.groupby("granularity_post")
     for (grain, group), marker, colour in zip(grains, style.MARKERS, style.CATEGORIES, strict=False):
         look = {"color": colour, "markersize": 2.6, "alpha": 0.7}
@@ -157,12 +158,12 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
     """ln delta_PTQ of trunks and of the ends of their decayed branches, a panel an N."""
     bits = CLEAR_WIDTHS[0]
     sizes = sorted({t.N for t in trunks})
-    figure, axes = style.canvas(1, len(sizes), width=style.COLUMN + 2.4 * (len(sizes) - 1), height=3.0, sharey=True)
+    figure, axes = style.side_by_side(len(sizes), 3.0, each=2.4, sharey=True)
     lengths = sorted({d for t in trunks for d in t.decayed["D_d"]})
     looks = style.categories(["", *lengths])  # the first colour is that of re-warmed branches
     looks.pop("")
     plotted = []
-    for panel, size in zip(axes[0], sizes, strict=True):
+    for panel, size in zip(axes, sizes, strict=True):
         panel.set(title=style.size_label(size), xscale="log", yscale="log")
         for trunk in (t for t in trunks if size == t.N):
             path = trunk.path.dropna(subset=[bits])
@@ -179,7 +180,7 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
             panel.plot(again["D"], np.exp(again[bits]), "*", color=style.CATEGORIES[0], markersize=6, zorder=5)
         style.log_ticks(panel.xaxis, *panel.get_xlim(), most=5, text=style.magnitude)
         style.log_ticks(panel.yaxis, *panel.get_ylim())
-    axes[0, 0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits (nats per token)")
+    axes[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits (nats per token)")
     figure.supxlabel("tokens seen", fontsize=8)
     handles = [
         style.key("constant rate", color="black", marker="o"),
@@ -196,14 +197,12 @@ def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
     """Gaps by seed at each telling width, the N and D with the most runs."""
     size, tokens = gaps.groupby(["N", "tokens"])["run_id"].nunique().idxmax()
     rows = shared.at(gaps, N=size, tokens=tokens)
-    figure, axes = style.canvas(1, 1, width=style.COLUMN, height=2.2)
-    panel, widths = axes[0, 0], sorted(rows["P_post"].unique())
+    (figure, panel), widths = style.single(2.2), sorted(rows["P_post"].unique())
     for place, bits in enumerate(widths):
         group = rows.loc[rows["P_post"] == bits, "gap"].astype(float)
         panel.plot(group, np.full(len(group), place), "|", color="black", markersize=12)
         panel.plot(group.mean(), place, "D", color=style.CATEGORIES[1], markersize=4)
-    panel.set_yticks(range(len(widths)), [f"{bits:g} bits" for bits in widths])
-    panel.set_ylim(-0.6, len(widths) - 0.4)
+    _lines(panel, [style.bits_label(bits) for bits in widths])
     panel.set_xscale("log")
     style.log_ticks(panel.xaxis, *panel.get_xlim(), most=5)
     cell = f"N = {style.magnitude(size)}, D = {style.magnitude(tokens)}"
@@ -214,13 +213,11 @@ def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
 @style.styled
 def by_bits(rows: pd.DataFrame, scatter: float) -> style.Drawn:
     """The gap against bits, a line an N, with the scatter of losses between seeds as a band."""
-    sizes = sorted(rows["N"].unique())
-    figure, axes = style.canvas(1, 1, width=style.COLUMN + 0.6, height=2.8)
-    panel = axes[0, 0]
+    figure, panel = style.single(2.8, style.COLUMN + 0.6)
     losses = (rows["loss"] - rows["gap"]).astype(float)
     panel.axhspan(1e-6, scatter * losses.mean(), color="0.92", linewidth=0, zorder=0.5)
     shown = rows[rows["gap"] > 1e-4]
-    for size, (colour, marker) in style.looks(sizes).items():
+    for size, (colour, marker) in style.looks(sorted(rows["N"].unique())).items():
         means = shared.at(shown, N=size).groupby("P_post")["gap"].mean()
         label = f"N = {style.magnitude(size)}, D = {style.magnitude(shared.at(rows, N=size)['tokens'].iloc[0])}"
         panel.plot(means.index, means, marker=marker, color=colour, label=label)
@@ -240,15 +237,15 @@ def bytes_and_loss(models: pd.DataFrame, pairs: pd.DataFrame) -> style.Drawn:
     shown, widths = sorted({tokens[0], tokens[-1]}), sorted(models["bits"].unique())
     colours = style.colours(widths) | {FULL_BITS: "black"}
     looks = {bits: {"marker": "s", "linestyle": "--"} if bits >= FULL_BITS else {"marker": "o"} for bits in colours}
-    figure, axes = style.canvas(1, len(shown), width=style.COLUMN + 2.4 * (len(shown) - 1), height=2.9, sharey=True)
-    for panel, D in zip(axes[0], shown, strict=True):
+    figure, axes = style.side_by_side(len(shown), 2.9, each=2.4, sharey=True)
+    for panel, D in zip(axes, shown, strict=True):
         panel.set_title(f"D = {style.magnitude(D)} tokens")
         rows = shared.at(models, tokens=D)
         for bits, colour in colours.items():
             means = shared.at(rows, bits=bits).groupby("N").agg(bytes=("bytes", "mean"), loss=("loss", "mean"))
             panel.plot(means["bytes"], means["loss"], color=colour, **looks[bits])
         style.log_axis(panel, "x", *style.span(rows["bytes"]), most=5, text=style.magnitude)
-    axes[0, 0].set_ylabel("loss (nats per token)")
+    axes[0].set_ylabel("loss (nats per token)")
     figure.supxlabel("bytes, with scales and 16-bit embeddings", fontsize=8)
     style.legend(figure, [style.key(style.bits_label(b), color=c, **looks[b]) for b, c in colours.items()], 4)
     return style.Drawn(figure=figure, numbers=models[["N", "D", "bits", "bytes", "loss"]])

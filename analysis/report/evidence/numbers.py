@@ -7,41 +7,48 @@ of few runs is judged against how much runs scatter that differ in their seeds a
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.diagnostics.slopes import Slope
+from analysis.diagnostics.slopes import Slope, local_slopes
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
-from analysis.fitting.intervals import LEVEL, degrees, quantile
+from analysis.fitting.intervals import LEVEL, Interval, degrees, quantile
 
 MOST_DECIMALS = 5
 UNITS = {"cluster": "chains", "run_id": "runs"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Number:
-    """An estimate with its 95% interval; low and high are NaN where there is none.
+class Number(Interval):
+    """An estimate with its 95% interval, beside the `paper`'s.
 
     `exact`: what has no interval by its nature, such as an R2 or a count; low and high are then the value. `note` says
     how the interval was made, or why there is no number.
     """
 
-    value: float
-    low: float = math.nan
-    high: float = math.nan
     paper: float | None = None
     unit: str = ""
     note: str = ""
     exact: bool = False
 
     @classmethod
-    def plain(cls, value: float, *, paper: float | None = None, unit: str = "", note: str = "") -> "Number":
+    def of(cls, found: Interval, **more) -> "Number":
+        """An interval that was made elsewhere."""
+        return cls(value=found.value, low=found.low, high=found.high, **more)
+
+    @classmethod
+    def around(cls, value: float, half: float, **more) -> "Number":
+        """With an interval that reaches `half` to both sides."""
+        return cls(value=value, low=value - half, high=value + half, **more)
+
+    @classmethod
+    def plain(cls, value: float, **more) -> "Number":
         """Without an interval by its nature."""
-        return cls(value=value, low=value, high=value, paper=paper, unit=unit, note=note, exact=True)
+        return cls(value=value, low=value, high=value, exact=True, **more)
 
     @classmethod
     def none(cls, reason: str) -> "Number":
@@ -51,11 +58,6 @@ class Number:
     @property
     def known(self) -> bool:
         return not math.isnan(self.value)
-
-    @property
-    def sure(self) -> bool:
-        """Whether it has an interval."""
-        return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
     def text(self) -> str:
@@ -75,10 +77,10 @@ class Number:
         value, low, high = (f"{_signed(v, places):.{places}f}" for v in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]{unit}"
 
-    def scaled(self, factor: float, *, paper: float | None = None, unit: str = "") -> "Number":
-        """The number times a known factor."""
-        low, high = sorted((self.low * factor, self.high * factor))
-        return dataclasses.replace(self, value=self.value * factor, low=low, high=high, paper=paper, unit=unit)
+    def scaled(self, factor: float) -> "Number":
+        """The number times a known factor above zero, without its unit."""
+        low, high = self.low * factor, self.high * factor
+        return dataclasses.replace(self, value=self.value * factor, low=low, high=high, paper=None, unit="")
 
 
 def decimals(half: float) -> int:
@@ -104,20 +106,29 @@ def _signed(value: float, places: int) -> float:
     return 0.0 if abs(value) < 0.5 * 10**-places else value
 
 
-def of_fit(fit: Fit, symbol: str, *, paper: float | None = None) -> Number:
+def of_fit(fit: Fit, symbol: str) -> Number:
     """A parameter of a fit, beside the constant that its law's source published."""
     low, high = fit.interval(symbol)
-    known = fit.law.published.get(symbol) if paper is None else paper
     unit = {p.symbol: p.unit for p in fit.law.parameters}[symbol]
-    shown = unit if len(unit) < 12 and unit != "1" else ""
-    return Number(value=fit.params[symbol], low=low, high=high, paper=known, unit=shown, note=fit.bootstrap.describe())
+    more = {"paper": fit.law.published.get(symbol), "unit": unit if len(unit) < 12 and unit != "1" else ""}
+    return Number(value=fit.params[symbol], low=low, high=high, note=fit.bootstrap.describe(), **more)
+
+
+def slope_of(law: str, rows: pd.DataFrame, **options) -> Number:
+    """One slope of ln gap in ln D of these rows, with the error model of that law; `options` as of `local_slopes`.
+
+    Raises:
+        InputError: as `local_slopes`.
+    """
+    slopes = local_slopes(law, rows, **options)
+    return of_slope(slopes.constant, slopes.units)
 
 
 def of_slope(found: Slope, units: str = "clusters") -> Number:
     """A slope in ln D."""
     if not found.clusters:
         return Number.none("no rows that are compared tell it")
-    return Number(value=found.value, low=found.low, high=found.high, note=f"{found.clusters} {units} left out in turn")
+    return Number.of(found, note=f"{found.clusters} {units} left out in turn")
 
 
 def attempt(measure: Callable[..., Number], *args, **kwargs) -> Number:
@@ -133,21 +144,30 @@ def finite(values: Sequence[float]) -> np.ndarray:
     return found[np.isfinite(found)]
 
 
-def slope_within(x: pd.Series, y: pd.Series, groups: pd.Series) -> float:
-    """One slope of y in x for all groups of rows, which have levels of their own; NaN where x does not vary in one."""
-    x, y = (values - values.groupby(groups).transform("mean") for values in (x.astype(float), y.astype(float)))
+def log_slope(rows: pd.DataFrame, x: Hashable, y: Hashable, within: Hashable | None = None) -> float:
+    """One slope of the column y in ln x, over rows that know y. Groups of rows alike in `within` have levels of their
+    own; NaN where x does not vary in one."""
+    rows = rows[rows[y].notna()]
+    groups = pd.Series(0, rows.index) if within is None else rows[within]
+    both = np.log(rows[x].astype(float)), rows[y].astype(float)
+    x, y = (values - values.groupby(groups).transform("mean") for values in both)
     square = float((x**2).sum())
     return float((x * y).sum()) / square if square > 1e-9 else math.nan
 
 
-def ratio_of_sums(rows: pd.DataFrame, top: str, bottom: str) -> Number:
-    """The sum of one column over that of another, with an interval on the log scale from leaving chains out."""
+def summed(top: Hashable, bottom: Hashable) -> Callable[[pd.DataFrame], float]:
+    """Measures the sum of one column over that of another."""
+    return lambda rows: rows[top].sum() / rows[bottom].sum()
 
-    def log_ratio(part: pd.DataFrame) -> float:
-        sums = part[top].sum(), part[bottom].sum()
+
+def log_summed(top: Hashable, bottom: Hashable) -> Callable[[pd.DataFrame], float]:
+    """Measures the logarithm of that; NaN where a sum is not above zero."""
+
+    def measure(rows: pd.DataFrame) -> float:
+        sums = rows[top].sum(), rows[bottom].sum()
         return math.log(sums[0] / sums[1]) if min(sums) > 0 else math.nan
 
-    return of_logs(left_out(log_ratio, rows))
+    return measure
 
 
 def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units") -> Number:
@@ -162,7 +182,7 @@ def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "",
     centre, k = float(known.mean()), len(known)
     half = quantile(k - 1) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
     note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
-    return Number(value=centre, low=centre - half, high=centre + half, paper=paper, unit=unit, note=note)
+    return Number.around(centre, half, paper=paper, unit=unit, note=note)
 
 
 def left_out(
@@ -186,16 +206,16 @@ def left_out(
     freedom = degrees("clusters", k)
     half = quantile(freedom) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
     note = f"each of {k} {UNITS[by]} left out in turn, Student's t with {freedom} degrees of freedom"
-    return Number(value=value, low=value - half, high=value + half, unit=unit, note=note)
+    return Number.around(value, half, unit=unit, note=note)
 
 
-def of_logs(number: Number, *, paper: float | None = None) -> Number:
+def of_logs(number: Number) -> Number:
     """The number whose logarithm is given."""
     value, low, high = (math.exp(v) for v in (number.value, number.low, number.high))
-    return dataclasses.replace(number, value=value, low=low, high=high, paper=paper)
+    return dataclasses.replace(number, value=value, low=low, high=high)
 
 
-def quotient(top: Number, bottom: Number, *, paper: float | None = None) -> Number:
+def quotient(top: Number, bottom: Number) -> Number:
     """The ratio of two independent numbers with their intervals, errors added in squares."""
     if unknown := [n.note for n in (top, bottom) if not n.known]:
         return Number.none("; ".join(unknown))
@@ -204,19 +224,17 @@ def quotient(top: Number, bottom: Number, *, paper: float | None = None) -> Numb
     if all(n.sure and min(n.value, n.low) > 0 for n in (top, bottom)):  # as logarithms, which stay above zero
         down = math.hypot(math.log(top.value / top.low), math.log(bottom.high / bottom.value))
         up = math.hypot(math.log(top.high / top.value), math.log(bottom.value / bottom.low))
-        return Number(value=value, low=value * math.exp(-down), high=value * math.exp(up), paper=paper, note=note)
+        return Number(value=value, low=value * math.exp(-down), high=value * math.exp(up), note=note)
     part = [(n.high - n.low) / 2 for n in (top, bottom)]
-    half = math.hypot(part[0] / bottom.value, value * part[1] / bottom.value)
-    return Number(value=value, low=value - half, high=value + half, paper=paper, note=note)
+    return Number.around(value, math.hypot(part[0] / bottom.value, value * part[1] / bottom.value), note=note)
 
 
 def difference(one: Number, other: Number) -> Number:
     """One independent number minus another, errors added in squares."""
     if unknown := [n.note for n in (one, other) if not n.known]:
         return Number.none("; ".join(unknown))
-    value = one.value - other.value
     half = math.hypot((one.high - one.low) / 2, (other.high - other.low) / 2)
-    return Number(value=value, low=value - half, high=value + half, note="errors of both added in squares")
+    return Number.around(one.value - other.value, half, note="errors of both added in squares")
 
 
 def spread(value: float, freedom: int) -> Number:
@@ -243,9 +261,10 @@ class Scatter:
         it."""
         return spread(self.loss * loss, self.freedom)
 
-    def around(self, value: float, sd: float, *, asked: int = 1, unit: str = "nats") -> Number:
-        """`value` with the interval that its standard deviation gives it, wider if it is the largest of `asked`."""
+    def around(self, value: float, sd: float, *, asked: int = 1) -> Number:
+        """`value` in nats with the interval that its standard deviation gives it, wider if it is the largest of so many
+        that were asked for."""
         half = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / asked, self.freedom)) * sd
         note = f"scatter between seeds, {self.freedom} degrees of freedom"
         note += f", corrected for {asked} comparisons" if asked > 1 else ""
-        return Number(value=value, low=value - half, high=value + half, unit=unit, note=note)
+        return Number.around(value, half, unit="nats", note=note)

@@ -31,13 +31,12 @@ def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
     except InputError:
         return ()
     rows = [line for one in predicted.to_dict("records") if (line := _line(one, frame))]
-    heads = ("N", "D", "bits in training", "bits after", "number", "predicted", "measured", "predicted / measured")
     caption = f"`results/{study}/{FILE}`, written before these runs were trained: means over seeds. The intervals are "
     caption += "the law's own; runs scatter besides."
-    return (Grid(heads=heads, rows=tuple(rows), caption=caption),) if rows else ()
+    return (Grid.of(rows, caption),) if rows else ()
 
 
-def _line(one: dict, frame: pd.DataFrame) -> tuple[str, ...] | None:
+def _line(one: dict, frame: pd.DataFrame) -> dict[str, str] | None:
     """What was predicted, and the mean of the runs like it; None if there is none."""
     here = (frame["N"] == one["N"]) & frame["D"].between(one["D"] / ALIKE, one["D"] * ALIKE)
     for part in PARTS:
@@ -51,13 +50,13 @@ def _line(one: dict, frame: pd.DataFrame) -> tuple[str, ...] | None:
     number = Number(value=one[name], low=one[f"{name}_low"], high=one[f"{name}_high"])
     widths = [one[part] for part in PARTS]
     trained = f"{widths[0]:g}" if len({*widths}) == 1 else " ".join(f"{w:g}" for w in widths)
-    return (
-        magnitude(one["N"]),
-        magnitude(one["D"]),
-        trained,
-        f"{one['P_post']:g}" if quantized else "",
-        name,
-        number.text,
-        digits(measured) if quantized else f"{measured:.4f}",
-        digits(one[name] / measured),
-    )
+    return {
+        "N": magnitude(one["N"]),
+        "D": magnitude(one["D"]),
+        "bits in training": trained,
+        "bits after": f"{one['P_post']:g}" if quantized else "",
+        "number": name,
+        "predicted": number.text,
+        "measured": digits(measured) if quantized else f"{measured:.4f}",
+        "predicted / measured": digits(one[name] / measured),
+    }

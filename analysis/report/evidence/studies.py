@@ -1,6 +1,5 @@
 """The studies: what each asks, and what of each was run, as its committed table says."""
 
-import dataclasses
 from collections.abc import Iterable
 
 import pandas as pd
@@ -9,64 +8,48 @@ from analysis.figures.style import magnitude
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence.numbers import digits
 from analysis.report.evidence.tables import Tables, ends
+from analysis.report.verdicts import NOT_RUN
 
 SECONDS_AN_HOUR = 3600.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Study:
-    """`name`: of its folder in results/ and of its file in sweeps/. `on`: a study whose models it quantizes again,
-    whose table may hold its rows."""
-
-    name: str
-    question: str
-    on: str = ""
-
-
-STUDIES = (
-    Study(
-        name="learning_rate", question="Which peak learning rate is best at each N and D, and how much it moves the gap"
-    ),
-    Study(name="dtype", question="Whether bf16 matmuls instead of float32 ones move anything"),
-    Study(name="overtraining", question="Whether the gap grows with D, shrinks with N and falls with bits"),
-    Study(name="weights", question="What low precision of weights in training costs"),
-    Study(name="activations", question="The same of activations, per tensor and per token"),
-    Study(name="attention", question="The same of the KV cache"),
-    Study(name="joint", question="Whether the parts' effects multiply"),
-    Study(name="robustness", question="Whether training in low precision makes robust to quantization after it"),
-    Study(name="matched", question="Which precision wins where N P is constant"),
-    Study(name="schedule", question="Whether tokens or the decay of the learning rate make models hard to quantize"),
-    Study(name="formats", question="Integers, floats and microscaling formats at equal bits", on="overtraining"),
-    Study(name="granularity", question="How many values share a scale", on="overtraining"),
-    Study(
-        name="small_or_quantized", question="At equal bytes, small in 16 bits or large and quantized", on="overtraining"
-    ),
-    Study(name="weight_decay", question="Whether D or D over the optimizer's memory counts"),
-    Study(name="batch", question="The same with another batch"),
-    Study(name="corpus", question="Whether English prose gives what Python code gives"),
-    Study(name="seeds", question="How much runs scatter that differ in their seeds alone"),
-)
-NAMES = tuple(study.name for study in STUDIES)
-
-
-def with_models(study: str) -> tuple[str, ...]:
-    """A study and the one on whose models it may have been made."""
-    found = next(s for s in STUDIES if s.name == study)
-    return (study, found.on) if found.on else (study,)
+STUDIES = {
+    "learning_rate": "Which peak learning rate is best at each N and D, and how much it moves the gap",
+    "dtype": "Whether bf16 matmuls instead of float32 ones move anything",
+    "overtraining": "Whether the gap grows with D, shrinks with N and falls with bits",
+    "weights": "What low precision of weights in training costs",
+    "activations": "The same of activations, per tensor and per token",
+    "attention": "The same of the KV cache",
+    "joint": "Whether the parts' effects multiply",
+    "robustness": "Whether training in low precision makes robust to quantization after it",
+    "matched": "Which precision wins where N P is constant",
+    "schedule": "Whether tokens or the decay of the learning rate make models hard to quantize",
+    "formats": "Integers, floats and microscaling formats at equal bits",
+    "granularity": "How many values share a scale",
+    "small_or_quantized": "At equal bytes, small in 16 bits or large and quantized",
+    "weight_decay": "Whether D or D over the optimizer's memory counts",
+    "batch": "The same with another batch",
+    "corpus": "Whether English prose gives what Python code gives",
+    "seeds": "How much runs scatter that differ in their seeds alone",
+}
+"""What each study asks, by the name of its folder in results/ and of its file in sweeps/."""
+MODELS = "overtraining"
+AGAIN = ("formats", "granularity", "small_or_quantized")
+"""Studies that quantize the models of `MODELS` again, whose table may hold their rows."""
 
 
 def overview(tables: Tables) -> Grid:
     """What was run: a row a study, from its table alone."""
     heads = ("study", "question", "runs", "rows", "N", "D (tokens)", "hours")
-    return Grid(heads=heads, rows=tuple(_row(study, tables) for study in STUDIES))
+    return Grid(heads=heads, rows=tuple(_row(name, tables) for name in STUDIES))
 
 
-def _row(study: Study, tables: Tables) -> tuple[str, ...]:
-    head = (f"`{study.name}`", study.question)
-    if not tables.has(study.name):
-        on = f"rows of `{study.on}` alone" if study.on and tables.has(study.on) else "not run yet"
-        return (*head, tables.faults.get(study.name, on), *[""] * 4)
-    frame = tables.frames[study.name]
+def _row(name: str, tables: Tables) -> tuple[str, ...]:
+    head = (f"`{name}`", STUDIES[name])
+    if not tables.has(name):
+        state = f"rows of `{MODELS}` alone" if name in AGAIN and tables.has(MODELS) else NOT_RUN
+        return (*head, tables.faults.get(name, state), *[""] * 4)
+    frame = tables.frames[name]
     runs = frame.drop_duplicates("run_id")
     diverged = int((runs["diverged"].astype(str).str.lower() == "true").sum())
     return (
@@ -83,10 +66,10 @@ def provenance(tables: Tables) -> Grid:
     """Where the tables come from: a row for studies alike in machine, arithmetic and commits."""
     found: dict[tuple[str, ...], list[str]] = {}
     for study in STUDIES:
-        if tables.has(study.name):
-            runs = tables.frames[study.name].drop_duplicates("run_id")
+        if tables.has(study):
+            runs = tables.frames[study].drop_duplicates("run_id")
             key = tuple(listed(runs[column]) for column in ("device", "dtype", "commit"))
-            found.setdefault(key, []).append(f"`{study.name}`")
+            found.setdefault(key, []).append(f"`{study}`")
     rows = tuple((", ".join(names), *key) for key, names in found.items())
     heads = ("studies", "machine", "matmuls", "commit of the runs")
     return Grid(heads=heads, rows=rows, caption="A + behind a commit: with changes that were not in it.")

@@ -7,7 +7,7 @@ Pooled tables overlap where one run belongs to several studies; a row counts onc
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from analysis.fitting import store as fits_file
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import CELL, seed_sd
 from analysis.laws.law import FULL_BITS
-from analysis.report.evidence.numbers import Number, Scatter, of_fit
+from analysis.report.evidence.numbers import Number, Scatter, attempt, of_fit
+from analysis.report.verdicts import NOT_RUN
 
 COLUMNS = (
     *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster", "seed_init", "seed_data", "N", "N_emb", "D"),
@@ -55,6 +56,24 @@ class Rows:
     where: str | None = None
 
 
+def remembered(make: Callable) -> Callable:
+    """Decorates a function of tables: what it returns or raises is made once for each of its other arguments."""
+
+    @functools.wraps(make)
+    def wrapped(tables: "Tables", *args, **options):
+        key = (make, args, *sorted(options.items()))
+        if key not in tables.made:
+            try:
+                tables.made[key] = make(tables, *args, **options)
+            except InputError as fault:
+                tables.made[key] = fault
+        if isinstance(tables.made[key], InputError):
+            raise tables.made[key]
+        return tables.made[key]
+
+    return wrapped
+
+
 class Tables:
     """All tables below `folder`; `faults` tells why one cannot be used. `draws`, `seed`: of the intervals of fits."""
 
@@ -63,23 +82,35 @@ class Tables:
         self.frames: dict[str, pd.DataFrame] = {}
         self.faults: dict[str, str] = {}
         for study in studies:
-            path = folder / study / "runs.csv"
+            path = self.path(study)
             if path.exists():
                 try:
                     self.frames[study] = checked(table.load(inside(path, folder)), path)
                 except InputError as fault:
                     self.faults[study] = str(fault)
-        self.pooled = functools.cache(self._pooled)
-        self.rows = functools.cache(self._rows)
-        self._attempts: dict[tuple, object] = {}
+        self.made: dict[tuple, object] = {}
 
     def has(self, study: str) -> bool:
         return study in self.frames
 
+    def need(self, study: str) -> None:
+        """
+        Raises:
+            InputError: the study has no table.
+        """
+        if not self.has(study):
+            raise InputError(f"{NOT_RUN}: `make sweep S={study}`")
+
     def path(self, study: str) -> Path:
         return self.folder / study / "runs.csv"
 
-    def _pooled(self, studies: tuple[str, ...]) -> pd.DataFrame:
+    @remembered
+    def pooled(self, studies: tuple[str, ...]) -> pd.DataFrame:
+        """The rows of these studies, each once.
+
+        Raises:
+            InputError: none of them has a table.
+        """
         found = [self.frames[study] for study in studies if study in self.frames]
         if not found:
             raise InputError(f"no table of {', '.join(studies)}")
@@ -87,7 +118,13 @@ class Tables:
         rows = rows.drop_duplicates(["run_id", "tokens_seen", "setting"]).reset_index(drop=True)
         return rows.assign(tokens=nominal(rows["D"]))
 
-    def _rows(self, asked: Rows) -> pd.DataFrame:
+    @remembered
+    def rows(self, asked: Rows) -> pd.DataFrame:
+        """The rows asked for, of runs that did not diverge.
+
+        Raises:
+            InputError: no study of them has a table, or the condition cannot be read.
+        """
         frame = self.pooled(asked.studies)
         plain = ~table.diverged(frame)
         quantized = frame["ptq"].notna().to_numpy(bool)
@@ -105,22 +142,18 @@ class Tables:
                 kept &= frame[column].isna().to_numpy(bool)
         return filters.filtered(frame[plain & (kept | ~quantized)], asked.where)
 
-    def fit(self, law: str, rows: Rows, *, draws: int | None = None, **options) -> Fit:
+    @remembered
+    def fit(self, law: str, rows: Rows, *, draws: int | None = None) -> Fit:
         """The law fitted to these rows; a stored fit of the very same table is not made again.
 
         Raises:
             InputError: what a fit of the law raises.
         """
-
-        def make() -> Fit:
-            count = self.draws if draws is None else draws
-            stored = self._stored(law, rows) if not options else None
-            if stored is not None and stored.bootstrap.draws:
-                return stored
-            self.progress(f"  fitting {law}")
-            return fit(law, self.rows(rows), bootstrap=count, seed=self.seed, **options)
-
-        return self.once(("fit", law, rows, draws, *sorted(options.items())), make)
+        stored = self._stored(law, rows)
+        if stored is not None and stored.bootstrap.draws:
+            return stored
+        self.progress(f"  fitting {law}")
+        return fit(law, self.rows(rows), bootstrap=self.draws if draws is None else draws, seed=self.seed)
 
     def first_fit(self, laws: Iterable[str], rows: Rows) -> Fit:
         """The first of these laws that these rows are enough for.
@@ -135,32 +168,24 @@ class Tables:
         return self.fit(last, rows)
 
     def parameter(self, law: str, rows: Rows, symbol: str) -> Number:
-        """A parameter of the law fitted to these rows.
+        """A parameter of the law fitted to these rows, or the reason why they do not tell it."""
+        return attempt(lambda: of_fit(self.fit(law, rows), symbol))
 
-        Raises:
-            InputError: as `fit`.
-        """
-        return of_fit(self.fit(law, rows), symbol)
+    def fits_of(self, *fits: Callable[["Tables"], Fit]) -> dict[str, Fit]:
+        """What these functions make of the tables, by the names of laws; nothing if one cannot be fitted."""
+        try:
+            return {made.law.name: made for made in [fit(self) for fit in fits]}
+        except InputError:
+            return {}
 
-    def slopes(self, law: str, rows: Rows, only: str | None = None) -> ByWidth:
-        """Slopes of the gap in ln D of these rows, or of those where `only` holds.
+    @remembered
+    def slopes(self, law: str, rows: Rows) -> ByWidth:
+        """Slopes of the gap in ln D of these rows.
 
         Raises:
             InputError: as `slopes_by_width`.
         """
-        return self.once(("slopes", law, rows, only), lambda: slopes_by_width(law, self.rows(rows), only=only))
-
-    def once(self, key: tuple, make: Callable[[], object]):
-        """What `make` returns or raises, made only once for each `key`."""
-        if key not in self._attempts:
-            try:
-                self._attempts[key] = make()
-            except InputError as fault:
-                self._attempts[key] = fault
-        found = self._attempts[key]
-        if isinstance(found, InputError):
-            raise found
-        return found
+        return slopes_by_width(law, self.rows(rows))
 
     def _stored(self, law: str, rows: Rows) -> Fit | None:
         """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""
@@ -175,6 +200,7 @@ class Tables:
         made = stored.fits.get(law) if fresh else None
         return made if made is not None and not made.filter else None
 
+    @remembered
     def scatter(self) -> Scatter:
         """How much runs scatter that differ in their seeds alone: from `seeds` and the repeated cells of
         `overtraining`.
@@ -182,19 +208,14 @@ class Tables:
         Raises:
             InputError: no table tells it.
         """
-        return self.once(("scatter",), self._scatter)
-
-    def _scatter(self) -> Scatter:
         if any(self.has(study) for study in REPEATED):
             rows = ends(self.rows(Rows(studies=REPEATED)))
             base = rows[rows["ptq"].isna()]
-            cells = base.groupby([c for c in CELL if c in base], dropna=False).size()
-            freedom = int((cells - 1).sum())
+            freedom = int((base.groupby([c for c in CELL if c in base], dropna=False).size() - 1).sum())
             loss = seed_sd(base)
             after = [rows[(rows["P_post"] == bits) & (rows["gap"] > 0)] for bits in CLEAR_WIDTHS]
             # The same pooling over cells, of the logarithm of gaps.
-            gaps = [seed_sd(group.assign(loss=group["gap"])) for group in after]
-            gaps = [sd for sd in gaps if sd is not None]
+            gaps = [sd for group in after if (sd := seed_sd(group.assign(loss=group["gap"]))) is not None]
             if loss is not None and gaps and freedom >= LEAST_FREEDOM:
                 return Scatter(loss=loss, gap=float(np.sqrt(np.mean(np.square(gaps)))), freedom=freedom)
         raise InputError("no table has runs that differ in their seeds alone: make sweep S=seeds")
@@ -229,11 +250,17 @@ def log_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: there is none.
     """
-    rows = ends(full_precision(frame))
-    rows = rows[rows["P_post"].isin(CLEAR_WIDTHS) & (rows["gap"] > 0) & (rows["gap"] < LOG_GAP_BELOW)]
+    rows = at_widths(frame, CLEAR_WIDTHS)
+    rows = rows[(rows["gap"] > 0) & (rows["gap"] < LOG_GAP_BELOW)]
     if rows.empty:
         raise InputError("no gaps at 3 or 4 bits")
     return rows.assign(log=np.log(rows["gap"].astype(float)))
+
+
+def at_widths(frame: pd.DataFrame, widths: Collection[float]) -> pd.DataFrame:
+    """Rows with a gap at one of these widths, at the ends of models trained in 16 bits."""
+    rows = ends(full_precision(frame))
+    return rows[rows["P_post"].isin(widths) & rows["gap"].notna()]
 
 
 def ends(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.figures import rows as shared
 from analysis.figures.style import magnitude
 from analysis.report.evidence.numbers import Number, Scatter
-from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision
+from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, at_widths
 
 AGAIN = Rows(studies=("weight_decay",))
 """New seeds of the size with the most tokens a parameter."""
@@ -41,10 +42,8 @@ def lowest(tables: Tables, rows: Rows) -> list[Lowest]:
         InputError: the scatter between seeds is not known.
     """
     scatter = tables.scatter()
-    frame = ends(full_precision(tables.rows(rows)))
-    frame = frame[frame["P_post"].isin(CLEAR_WIDTHS) & frame["gap"].notna()]
     found = []
-    for (size, bits), group in frame.groupby(["N", "P_post"]):
+    for (size, bits), group in at_widths(tables.rows(rows), CLEAR_WIDTHS).groupby(["N", "P_post"]):
         cells = _cells(scatter, group)
         if len(cells) < 3:
             continue
@@ -79,10 +78,8 @@ def again(tables: Tables, low: Lowest, decay: float) -> Number:
     """
     if not low.inside:
         raise InputError(f"the loss at {low.bits:g} bits is lowest at the last D")
-    if not tables.has(*AGAIN.studies):
-        raise InputError(f"not run yet: `make sweep S={AGAIN.studies[0]}`")
-    rows = ends(full_precision(tables.rows(AGAIN)))
-    rows = rows[(rows["N"] == low.N) & (rows["P_post"] == low.bits) & (rows["weight_decay"] == decay)]
+    tables.need(*AGAIN.studies)
+    rows = shared.at(at_widths(tables.rows(AGAIN), [low.bits]), N=low.N, weight_decay=decay)
     cells = _cells(tables.scatter(), rows)
     if not {low.least, low.tried[-1]} <= set(cells.index):
         raise InputError(f"no other seeds at D = {magnitude(low.least)} and {magnitude(low.tried[-1])}")

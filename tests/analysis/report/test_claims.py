@@ -12,7 +12,7 @@ from analysis.fitting import estimate
 from analysis.report import build
 from analysis.report.claims.claim import judge, missing
 from analysis.report.claims.tokens import RTN, growth
-from analysis.report.evidence.studies import NAMES
+from analysis.report.evidence.studies import STUDIES
 from analysis.report.evidence.tables import REPEATED, Tables, checked
 from analysis.report.evidence.turning_points import AGAIN, again, lowest
 from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
@@ -136,7 +136,7 @@ def tables(tmp_path_factory):
         keys = [key for key, changes, _ in CASES if frozen(changes) == world and mend is None]
         keys += [key for key, other, _ in MENDED if other is mend]
         uses = {study for key in keys for study in (*CLAIMS[key].uses, *REPEATED)} & set(simulated_studies.STUDIES)
-        found = Tables(folder, NAMES, draws=DRAWS, seed=0, progress=lambda line: None)
+        found = Tables(folder, STUDIES, draws=DRAWS, seed=0, progress=lambda line: None)
         plain = not WIDE & set(keys)
         for study, frame in simulated_studies.tables(Truth(**known), only=sorted(uses), plain=plain, seed=SEED).items():
             found.frames[study] = checked(mend(frame) if mend else frame, folder)
@@ -179,7 +179,7 @@ def test_every_claim_is_tried_both_ways_and_undecided():
 
 
 def test_a_claim_without_its_table_says_what_to_run(tmp_path):
-    empty = Tables(tmp_path, NAMES, draws=0, seed=0, progress=lambda line: None)
+    empty = Tables(tmp_path, STUDIES, draws=0, seed=0, progress=lambda line: None)
     found = {}
     for claim in build.CLAIMS:
         found[claim.key] = judge(claim, empty, found)

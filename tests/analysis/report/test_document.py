@@ -132,7 +132,7 @@ def test_the_same_tables_give_the_same_bytes(results, tmp_path):
 
 
 def test_what_was_run_comes_from_the_tables(results):
-    found = Tables(results, studies.NAMES, draws=0, seed=0, progress=lambda line: None)
+    found = Tables(results, studies.STUDIES, draws=0, seed=0, progress=lambda line: None)
     rows = {row[0]: row for row in studies.overview(found).rows}
     assert rows["`seeds`"][2:7] == ("8", "64", "24k", "8M", rows["`seeds`"][6])
     frame = pd.read_csv(results / "seeds" / "runs.csv")
@@ -153,16 +153,16 @@ def test_a_fit_that_is_stored_for_this_very_table_is_not_made_again(tmp_path):
     frame.to_csv(folder / "runs.csv", index=False)
     whole = Rows(studies=("overtraining",), ptq=None, granularity=None, family=None)
     options = {"draws": 20, "seed": 0, "progress": lambda line: None}
-    made = Tables(tmp_path, studies.NAMES, **options).fit("kumar_ptq", whole)
+    made = Tables(tmp_path, studies.STUDIES, **options).fit("kumar_ptq", whole)
     assert (
         main(["fit", "kumar_ptq", str(folder / "runs.csv"), "--out", str(folder / "fits.json"), "--bootstrap", "30"])
         == 0
     )
-    stored = Tables(tmp_path, studies.NAMES, **options).fit("kumar_ptq", whole)
+    stored = Tables(tmp_path, studies.STUDIES, **options).fit("kumar_ptq", whole)
     assert (made.bootstrap.draws, stored.bootstrap.draws) == (20, 30)
     assert stored.params["gamma_D"] == pytest.approx(made.params["gamma_D"], rel=1e-4)
     frame.assign(gap=frame["gap"] * 1.01).to_csv(folder / "runs.csv", index=False)
-    assert Tables(tmp_path, studies.NAMES, **options).fit("kumar_ptq", whole).bootstrap.draws == 20
+    assert Tables(tmp_path, studies.STUDIES, **options).fit("kumar_ptq", whole).bootstrap.draws == 20
 
 
 def test_rows_of_several_tables_count_once():
