@@ -52,7 +52,7 @@ def collect(
     study_folder: Path,
     out: Path,
     others: Sequence[Path] = (),
-    settings: Settings = lambda run: (),
+    settings: Settings | None = None,
     *,
     named: Collection[str] | None = None,
     prune: bool = False,
@@ -62,6 +62,7 @@ def collect(
     were made. Returns its number of rows.
 
     A damaged folder is left out, a run that lacks rows is in the table with those that it has; a line says so of each.
+    Without `settings` nothing is known to be missing: what came from another machine may have left its windows there.
     Says how many runs are not among those that the study's file has `named` (ids; None: no such file), which were
     trained before it was edited; with `prune` these are left out.
 
@@ -127,7 +128,7 @@ def planned(runs: Sequence[Run], out: Path) -> int:
     return len(frame)
 
 
-def _read(study_folder: Path, settings: Settings) -> tuple[dict[str, _Folder], list[dict[str, Any]], list[str]]:
+def _read(study_folder: Path, settings: Settings | None) -> tuple[dict[str, _Folder], list[dict[str, Any]], list[str]]:
     """The finished runs by their ids, all their rows, and a line for whatever is damaged or missing."""
     folders, rows, faults = {}, [], []
     for path in sorted(study_folder.glob("*/result.json")):
@@ -137,7 +138,7 @@ def _read(study_folder: Path, settings: Settings) -> tuple[dict[str, _Folder], l
             faults.append(str(fault))
             continue
         folders[folder.path.name] = folder
-        if missing := _missing(folder, settings):
+        if settings and (missing := _missing(folder, settings(folder.run))):
             faults.append(missing)
     for name, folder in list(folders.items()):
         try:
@@ -170,7 +171,7 @@ def _folder(path: Path) -> _Folder:
     return _Folder(path, records.run, result, windows, records.ptq())
 
 
-def _missing(folder: _Folder, settings: Settings) -> str | None:
+def _missing(folder: _Folder, settings: Sequence[str]) -> str | None:
     """Which rows a run lacks of those that its config asks for, and what to do, in one line."""
     run = folder.run
     if folder.result["diverged"]:
@@ -183,7 +184,7 @@ def _missing(folder: _Folder, settings: Settings) -> str | None:
     if unknown := [name for name in (*names, "documents") if name not in folder.windows]:
         return f"{folder.path / 'windows.safetensors'}: missing, or lacks {_some(unknown)}; {TRAIN_AGAIN}"
     there = {(row["tokens_seen"], row["setting"]) for row in folder.quantizations}
-    wanted = [(tokens, setting) for tokens in asked for setting in settings(run)]
+    wanted = [(tokens, setting) for tokens in asked for setting in settings]
     if lacking := [evaluation_name(*row) for row in wanted if row not in there]:
         again = f"python -m scaling.ptq study={run.study} runs={run.run_id}"
         rows = f"{len(lacking)} of {len(wanted)} rows are missing ({_some(lacking)})"

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from bench.gpu import cells, machines, study
+from bench.gpu.__main__ import main
 from bench.gpu.results import ARCHIVE, Results
 from scaling.errors import InputError
 from tests.conftest import REPOSITORY
@@ -140,8 +141,8 @@ def test_floor_by_hand():
     assert cells.floor(way)["bytes"] == 2 * (8 * 4 * weights + 2 * (3 * weights + 3 * widths * 256))
 
 
-def test_the_command_itself(tmp_path):
-    """Both measuring sections, killed and called again."""
+def test_the_command_itself(tmp_path, monkeypatch):
+    """Both measuring sections, killed and called again, and what they made brought home."""
     environment = {
         **os.environ,
         "PYTHON": sys.executable,
@@ -171,5 +172,9 @@ def test_the_command_itself(tmp_path):
         names = file.getnames()
     assert sum(name.endswith("result.json") for name in names) == 4
     assert not any(name.endswith((".safetensors", ".xz")) for name in names)
+    monkeypatch.chdir(tmp_path)
+    assert main(["bring", str(tmp_path / "out" / ARCHIVE)]) == 0
+    for table in ("gpu/machines.csv", "gpu_overtraining/runs.csv"):
+        assert pd.read_csv(tmp_path / "results" / table).run_id.nunique() == 2
     assert call("nonsense=3").returncode == 2
     assert call().returncode == 2
