@@ -36,7 +36,7 @@ def study_file(name: str) -> Path | None:
         InputError: the name can name no study, or the file is not that of one.
     """
     if not FolderName().allows(name):
-        raise InputError(f"study={name if name.isprintable() else ascii(name)}: must be {FolderName()}")
+        raise InputError(f"study={name}: must be {FolderName()}")
     paths = [folder / "sweeps" / f"{name}.yaml" for folder in (CONFIGS, *user_folders())]
     path = next(filter(Path.is_file, paths), None)
     if path is not None:

@@ -30,6 +30,11 @@ from scaling.quantization.fake_quantize import Quantizer
 Weights = dict[str, torch.Tensor]
 
 
+def as_stack(matrices: Mapping[str, torch.Tensor], device: torch.device) -> Weights:
+    """The matrices of one model, (out, in), as a stack of one, (1, out, in), on a device."""
+    return {name: w[None].to(device) for name, w in matrices.items()}
+
+
 def initialize(config: ModelConfig, vocab_size: int, seeds: list[int]) -> Weights:
     """Fresh float32 weights (M, out, in) on the CPU, each model from its own seed alone.
 

@@ -20,11 +20,11 @@ from scaling.console.wandb_runs import Trackers
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.shards import prepare
 from scaling.errors import InputError
-from scaling.model.transformer import Weights
+from scaling.model.transformer import as_stack
 from scaling.ptq.measure import measure_quantized
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.checkpoint import Checkpoint
-from scaling.records.run_folder import RunFolder, read_result, snapshot_path
+from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.records.window_losses import evaluation_name
 
 
@@ -106,12 +106,12 @@ def _finished(job: PTQJob, failures: dict[str, str]) -> Iterator[RunFolder]:
         raise InputError(f"runs={job.runs}: none of the {len(found)} finished runs of {study} matches")
     for path in matching:
         try:
-            stored = RunFolder.at(path).run
-            if read_result(path) is None:
-                raise InputError(f"{path / 'result.json'}: damaged, or of another run; train the run again")
+            folder = RunFolder.at(path)
+            folder.finished()
         except InputError as fault:
             failures[path.name] = str(fault)
             continue
+        stored = folder.run
         numerics = {"dtype": stored.runtime.dtype, "micro_batch_tokens": stored.runtime.micro_batch_tokens}
         runtime = dataclasses.replace(job.runtime, **numerics)
         yield RunFolder(dataclasses.replace(stored, ptq=job.ptq, runtime=runtime), path)
@@ -164,7 +164,7 @@ def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.dev
                 f"{model.path}: is of step {stored.step}, not of the model behind {model.tokens_seen} tokens; delete "
                 "the run's folder to train it again"
             )
-        weights: Weights = {name: w[None].to(device) for name, w in stored.weights.items()}
+        weights = as_stack(stored.weights, device)
         base = folder.windows()[evaluation_name(model.tokens_seen)]
         found = measure_quantized(folder.run, weights, model.settings, corpus, windows, model.tokens_seen, base)
         folder.add_windows(found.windows)

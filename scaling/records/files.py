@@ -19,12 +19,15 @@ LEFT_OVER = 24 * 3600.0
 
 
 @contextlib.contextmanager
-def replacing(path: Path, allowed: Callable[[], None] | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path, allowed: Callable[[], None] | None = None, place: Callable[[Path, Path], None] = os.replace
+) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not. What
     takes its place is on the disk by then, so that a machine that stops leaves the old file or the new one.
 
     Args:
         allowed: called right before; what it raises leaves the old file.
+        place: puts the temporary file there; `os.link` raises FileExistsError where there is one already.
 
     Raises:
         InputError: the folder cannot be made or written to, or the disk is full.
@@ -44,7 +47,9 @@ def replacing(path: Path, allowed: Callable[[], None] | None = None) -> Iterator
             os.fsync(file.fileno())
         if allowed:
             allowed()
-        os.replace(temporary, path)
+        place(temporary, path)
+    except FileExistsError:
+        raise
     except OSError as fault:
         raise InputError(f"{path}: cannot be written ({fault.strerror or fault}); it is as it was before") from None
     finally:
@@ -68,17 +73,10 @@ def write_text(path: Path, text: str, allowed: Callable[[], None] | None = None)
 def write_new(path: Path, text: str) -> bool:
     """Write `text` to `path`, whole or not at all; False, and nothing is done, where a file is there."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.link(file.name, path)
+        with replacing(path, place=os.link) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except FileExistsError:
         return False
-    except OSError as fault:
-        raise InputError(f"{path.parent}: cannot be written to ({fault.strerror}); name another folder") from None
     return True
 
 

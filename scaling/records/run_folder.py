@@ -79,7 +79,7 @@ class RunFolder:
 
     def unlock(self) -> None:
         if self.writer is not None:
-            self.writer.release()
+            self.writer.close()
             self.writer = None
 
     def _allowed(self) -> None:
@@ -235,6 +235,18 @@ class RunFolder:
     def result(self) -> dict[str, Any] | None:
         """The result, or None while the run is unfinished (or its result does not validate)."""
         return read_result(self.path)
+
+    def finished(self) -> dict[str, Any]:
+        """The result of a run whose result.json is there.
+
+        Raises:
+            InputError: it does not validate.
+        """
+        result = self.result()
+        if result is None:
+            path = self.path / "result.json"
+            raise InputError(f"{path}: damaged, or of another run; delete it to train the run again")
+        return result
 
 
 def snapshot_path(folder: Path, tokens: int) -> Path:

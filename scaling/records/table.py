@@ -164,9 +164,7 @@ def _folder(path: Path) -> _Folder:
     if who := holder(path):
         raise InputError(f"{path}: {who} is writing to it; collect again when that has ended")
     records = RunFolder.at(path)
-    result = records.result()
-    if result is None:
-        raise InputError(f"{path / 'result.json'}: damaged, or of another run; delete it to train the run again")
+    result = records.finished()
     windows = {name: values for name, values in records.windows().items() if "/" not in name}
     return _Folder(path, records.run, result, windows, records.ptq())
 

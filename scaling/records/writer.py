@@ -18,7 +18,6 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ class HeldError(InputError):
 
 
 class Writer:
-    """The right to write to one run folder, from `take` to `release`. Its process must not fork meanwhile: a child
+    """The right to write to one run folder, from `take` to `close`. Its process must not fork meanwhile: a child
     would hold the lock on."""
 
     def __init__(self, folder: Path, lock: int):
@@ -78,7 +77,7 @@ class Writer:
         if not other or other.get("token") != self.token:
             raise _held_by(self.folder, other)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others write. Does nothing the second time."""
         with _guard:
             if self not in _held:
@@ -92,20 +91,6 @@ class Writer:
     def _say_alive(self) -> None:
         values = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token, "heartbeat": time.time()}
         write_text(self.folder / "writer.json", json.dumps(values) + "\n")
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[Writer]:
-    """Be the writer of a folder within a block.
-
-    Raises:
-        HeldError: another process is.
-    """
-    writer = Writer.take(folder)
-    try:
-        yield writer
-    finally:
-        writer.release()
 
 
 def holder(folder: Path) -> str | None:
@@ -144,7 +129,7 @@ def _locked(lock: int) -> bool | None:
 
 
 _guard = threading.RLock()
-"""Between a sign of life and the release of its folder."""
+"""Between a sign of life and the closing of its writer."""
 _held: list[Writer] = []
 _thread: list[threading.Thread] = []
 

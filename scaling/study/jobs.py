@@ -181,9 +181,8 @@ def write_stack(runs: Sequence[Run]) -> Path:
     """Write the next free `<out>/<study>/stacks/NNN.json`: the resolved configs of the runs that one job trains."""
     folder = (RunFolder(runs[0]).path.parent / "stacks").absolute()
     number = max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()), default=-1) + 1
-    while not write_new(
-        path := folder / f"{number:03}.json", json.dumps([plain(run) for run in runs], indent=1) + "\n"
-    ):
+    text = json.dumps([plain(run) for run in runs], indent=1) + "\n"
+    while not write_new(path := folder / f"{number:03}.json", text):
         number += 1  # another sweep has just taken it
     return path
 

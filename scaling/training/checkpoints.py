@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from scaling.model.transformer import Weights
+from scaling.model.transformer import Weights, as_stack
 from scaling.records.checkpoint import Checkpoint
 from scaling.training.distributed import Processes
 from scaling.training.members import Member, SharedModel
@@ -31,7 +31,7 @@ def restored(models: Sequence[SharedModel], vocab_size: int, device: torch.devic
             if processes.first:
                 member.folder.forget_metrics_after(step * member.run.data.batch_tokens)
             if member.mean and member.start:
-                member.mean.weights = {name: w[None].to(device) for name, w in member.start.mean.items()}
+                member.mean.weights = as_stack(member.start.mean, device)
             member.start = None
     return stack
 
@@ -49,12 +49,8 @@ class Checkpointer:
     def save_all(self, stack: Stack, models: Sequence[SharedModel]) -> None:
         for m, model in enumerate(models):
             for member in model.members:
-                save(resumable(stack, m, member), member)
+                member.folder.save_checkpoint(resumable(stack, m, member))
         self.saved_at = time.monotonic()
-
-
-def save(state: Checkpoint, member: Member) -> None:
-    member.folder.save_checkpoint(state)
 
 
 def save_snapshot(stack: Stack, m: int, member: Member, tokens: int) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from scaling.config.ptq import PTQConfig
 from scaling.data.corpus import Corpus, Windows
+from scaling.model.transformer import as_stack
 from scaling.ptq.measure import Measurement, measure
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import snapshot_path
@@ -37,8 +38,7 @@ class Evaluator:
         Raises:
             InputError: its file is missing or damaged.
         """
-        loaded = Checkpoint.load(snapshot_path(member.folder.path, tokens)).weights
-        weights = {name: w[None].to(device) for name, w in loaded.items()}
+        weights = as_stack(Checkpoint.load(snapshot_path(member.folder.path, tokens)).weights, device)
         return measure(member.run, weights, self.corpus, self.windows, seen)
 
     def at_end(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:

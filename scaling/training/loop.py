@@ -273,7 +273,7 @@ class Loop:
         else:
             self.recorder.measurement(member, self.stack.tokens(m), found)
             state = checkpoints.final(self.stack, m, member)
-        checkpoints.save(state, member)
+        member.folder.save_checkpoint(state)
         self.recorder.end(member)
         member.folder.unlock()
 

@@ -1,4 +1,5 @@
 import json
+from contextlib import closing
 from importlib.metadata import version
 
 import numpy as np
@@ -11,7 +12,7 @@ from scaling.records.columns import NAMES
 from scaling.records.run_folder import RunFolder
 from scaling.records.table import collect
 from scaling.records.window_losses import clustered_mean
-from scaling.records.writer import writing
+from scaling.records.writer import Writer
 from scaling.training.loop import train_stack
 
 
@@ -67,7 +68,7 @@ def test_a_run_that_is_written_to_is_named_and_the_others_are_collected(make_run
     runs = [make_run(), make_run("seed=1")]
     train_stack(runs)
     held, out = RunFolder(runs[1]).path, tmp_path / "runs.csv"
-    with writing(held), pytest.raises(UnfinishedError):
+    with closing(Writer.take(held)), pytest.raises(UnfinishedError):
         collect(held.parent, out)
     assert f"{held}: process" in capsys.readouterr().err
     assert set(pd.read_csv(out).run_id) == {runs[0].run_id}

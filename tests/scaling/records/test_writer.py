@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
 from scaling.records import writer
 from scaling.records.files import replacing, write_new
-from scaling.records.writer import HeldError, Writer, holder, writing
+from scaling.records.writer import HeldError, Writer, holder
 from tests.conftest import REPOSITORY
 
 HOLD = (
@@ -38,7 +39,7 @@ def test_a_folder_has_one_writer_until_it_is_killed(tmp_path, elsewhere):
     elsewhere.send_signal(signal.SIGKILL)
     elsewhere.wait()
     assert holder(tmp_path) is None
-    with writing(tmp_path) as mine:
+    with closing(Writer.take(tmp_path)) as mine:
         assert json.loads((tmp_path / "writer.json").read_text())["token"] == mine.token
         with pytest.raises(HeldError):
             Writer.take(tmp_path)  # not even this process, a second time
@@ -57,7 +58,7 @@ def test_a_writer_on_another_machine_counts_as_long_as_it_gives_signs(tmp_path, 
         with pytest.raises(HeldError, match="process 1 on elsewhere"):
             Writer.take(tmp_path)
     else:
-        Writer.take(tmp_path).release()
+        Writer.take(tmp_path).close()
 
 
 @pytest.mark.parametrize("fault", writer._NO_LOCKS)
@@ -70,14 +71,14 @@ def test_without_locks_a_living_process_here_counts(tmp_path, monkeypatch, elsew
         Writer.take(tmp_path)
     elsewhere.kill()
     elsewhere.wait()
-    with writing(tmp_path), pytest.raises(HeldError):
+    with closing(Writer.take(tmp_path)), pytest.raises(HeldError):
         Writer.take(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"heartbeat": "soon"}', "\x00" * 40])
 def test_a_damaged_sign_holds_nothing(tmp_path, text):
     (tmp_path / "writer.json").write_text(text)
-    with writing(tmp_path) as mine:
+    with closing(Writer.take(tmp_path)) as mine:
         mine.check()
 
 
@@ -89,7 +90,7 @@ def test_a_writer_that_was_taken_over_writes_no_more(tmp_path):
     with pytest.raises(HeldError, match="process 2 on b"), replacing(path, mine.check) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "old"
-    mine.release()
+    mine.close()
     assert json.loads((tmp_path / "writer.json").read_text())["token"] == "y", "another's sign was deleted"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lock", "result.json", "writer.json"]
 
@@ -102,7 +103,7 @@ def test_signs_of_life_are_given_while_a_folder_is_held(tmp_path, monkeypatch):
     with pytest.raises(StopIteration):
         writer._give_signs()
     assert json.loads((tmp_path / "writer.json").read_text())["heartbeat"] > first
-    mine.release()
+    mine.close()
 
 
 def test_of_two_who_write_a_new_file_one_does(tmp_path):

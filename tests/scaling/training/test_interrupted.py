@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 
 from scaling.ptq.measure import is_measured
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
-from scaling.records.writer import HeldError, holder, writing
+from scaling.records.writer import HeldError, Writer, holder
 from scaling.study.jobs import write_stack
 from scaling.study.sweeper import wait_for_others
 from scaling.training import evaluation
@@ -64,7 +65,7 @@ def test_a_snapshot_that_was_passed_is_measured_from_its_file(make_run, monkeypa
 def test_a_held_run_is_left_out_of_its_stack_and_left_alone(make_run):
     runs = [make_run(), make_run("seed=1"), make_run("seed=2")]
     held = RunFolder(runs[1])
-    with writing(held.path):
+    with closing(Writer.take(held.path)):
         failures = train_stack(runs)
         assert list(failures) == [runs[1].run_id] and isinstance(failures[runs[1].run_id], HeldError)
         assert sorted(p.name for p in held.path.iterdir()) == ["lock", "writer.json"]
