@@ -93,7 +93,7 @@ def test_evaluation_quantizes_as_training_does(make_run, corpus_cache, precision
     (folder,) = trained(run)
     first = json.loads((folder.path / "metrics.jsonl").read_text().splitlines()[0])
     corpus = prepare(run.data, corpus_cache)
-    batch = Batches(corpus, run.data.sequence_length, run.batch_size, run.seed_data).at(0)
+    batch = Batches(corpus, run.data.sequence_length, run.batch_size).at(0, run.seed_data)
     windows = Windows(tokens=batch, documents=np.arange(len(batch)), sha="")
     weights = initialize(run.model, corpus.vocab_size, [run.seed_init])
     of = StackPrecision.of([run.precision], "cpu")
