@@ -160,8 +160,12 @@ class Loop:
         self.steps: Steps | None = None  # of the stack as it is
         self.done_tokens = 0
         self.sound = True  # False while an update, or the count of it, is half done
-        # What is recorded or compiled is made for one number of models.
-        self.keeps_rows = self.gradients.device.type == "cuda" and (self.graph or self.gradients.compiled)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether models that serve nobody any more stay in the stack, up to a power of two: on a GPU, where what is
+        recorded or compiled is made for one number of models."""
+        return self.gradients.device.type == "cuda" and (self.graph or self.gradients.compiled)
 
     def run(self, interrupt: Interrupt) -> None:
         """Take steps until no member is left."""
