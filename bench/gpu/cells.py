@@ -115,7 +115,9 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
         return Ours(members=members, precision=precision, graph=graph, **common(model, compiled))
 
     def recorded(model: str, members: int, precision: str = UNQUANTIZED) -> Steps:
-        ways = [ours(model, members, precision, compiled, graph) for compiled in (True, False) for graph in (False, True)]
+        ways = [
+            ours(model, members, precision, compiled, graph) for compiled in (True, False) for graph in (False, True)
+        ]
         return Steps(ours=tuple(ways))
 
     def quantized(model: str, members: int, slowest: str | None = None) -> Steps:

@@ -68,9 +68,10 @@ class AdamW:
         # Without a gradient a moment times one is what it was.
         frozen = self.diverged.view(-1, 1, 1)
         beta1, beta2 = (torch.where(frozen, 1.0, beta) for beta in (o.beta1, o.beta2))
+        counts, nothing = shrink > 0, torch.zeros_like(shrink[:1])
         for name, w in weights.items():
             # where, not a product: 0 * NaN would stay NaN.
-            g = torch.where(shrink > 0, w.grad * shrink, 0.0)
+            g = torch.where(counts, w.grad * shrink, nothing)
             first = self.first[name].mul_(beta1).add_(g, alpha=1 - o.beta1)
             second = self.second[name].mul_(beta2).addcmul_(g, g, value=1 - o.beta2)
             w.mul_(keep).sub_(first / second.sqrt().mul_(correction2).add_(o.epsilon) * size)

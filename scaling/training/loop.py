@@ -28,7 +28,7 @@ from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.ptq.measure import is_measured
 from scaling.records.checkpoint import Checkpoint
-from scaling.training import checkpoints, cuda_graph
+from scaling.training import checkpoints
 from scaling.training.adamw import SKIPS
 from scaling.training.checkpoints import Checkpointer
 from scaling.training.distributed import ALONE, Processes, divided
@@ -38,7 +38,7 @@ from scaling.training.gradients import Gradients
 from scaling.training.members import Member, SharedModel, grouped
 from scaling.training.record import Recorder
 from scaling.training.stack import Stack
-from scaling.training.steps import Steps
+from scaling.training.steps import Steps, wants_graph
 
 
 def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, InputError]:
@@ -69,7 +69,7 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
             found, failures = processes.from_first(lambda: _opened(members, corpus, windows))
             if found:
                 models = [SharedModel([members[i] for i in places]) for places in found]
-                graph = processes.agreed(lambda: cuda_graph.is_wanted(runs, device, processes))
+                graph = processes.agreed(lambda: wants_graph(runs, device, processes))
                 _train(models, corpus, windows, device, processes, graph)
         finally:
             for member in members:
@@ -289,9 +289,12 @@ class Loop:
         """Members whose learning rates part in the next update go on in copies of their own."""
         steps = self.stack.optimizer.steps
         parts = [model.parted(step) for model, step in zip(self.models, steps, strict=True)]
-        models = [model for part in parts for model in part]
-        if len(models) > len(self.models):
-            self._take([m for m, part in enumerate(parts) for _ in part], models)
+        if all(len(part) == 1 for part in parts):
+            return
+        served = [(m, model) for m, part in enumerate(parts) for model in part if model.members]
+        spare = [(m, model) for m, model in enumerate(self.models) if not model.members]
+        chosen, models = zip(*served, *spare[: max(0, len(self.models) - len(served))], strict=True)
+        self._take(list(chosen), list(models))
 
     def _leave(self) -> None:
         """Finish the members that are at their end or have diverged, and go on without them and their models."""

@@ -4,7 +4,7 @@ what came of them lies in a ring there until it is read.
 All that a step needs from the host is made for many steps at once: numbers of windows (or tokens) by a thread
 (`scaling.data.feed`), learning rates and corrections as tables (`adamw.rates`). Which of these steps is next is counted
 on the device. So a step is the same operations on the same memory each time, and a GPU can record it and launch it as
-one (`cuda_graph`):
+one (`CudaGraph`):
 
     place                 (1,)         the step's row of everything below
     sent                  (K, M, ...)  batches
@@ -12,15 +12,22 @@ one (`cuda_graph`):
     ring                  (K, 3, M)    losses, norms of the gradients, whether the update was made
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
+from scaling.config.run import Run
 from scaling.data.feed import Feed, Wanted
+from scaling.errors import InputError
+from scaling.model.transformer import Weights
 from scaling.training.adamw import rates
-from scaling.training.cuda_graph import CudaGraph
+from scaling.training.distributed import Processes
 from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
+
+WARM_UP = 3
+"""Real steps before one is recorded, on a stream of their own: code is compiled, and libraries take their memory."""
 
 
 class Update(NamedTuple):
@@ -100,3 +107,57 @@ class Steps:
             starts=tuple(step + ahead for step in steps),
             steps=self.feed.steps(len(runs), self.left - ahead),
         )
+
+
+class CudaGraph:
+    """A training step recorded on a GPU once and launched as one from then on.
+
+    Small models keep a card busy for less time than the host takes to launch their hundreds of kernels. A CUDA graph is
+    the list of them with the addresses that they work on. Not tried on a GPU yet: off unless `runtime.cuda_graph` asks
+    for it.
+
+    Called in place of a step, which leaves no gradients behind. The first steps are taken as they are; then one is
+    recorded, which takes none, and launched."""
+
+    def __init__(self, step: Callable[[], None], weights: Weights):
+        self.step, self.weights = step, weights
+        self.stream = torch.cuda.Stream()
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.warm = 0
+
+    def __call__(self) -> None:
+        if self.warm < WARM_UP:
+            self.warm += 1
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self.step()
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return
+        if self.graph is None:
+            # Gradients that are there would be added to, at addresses outside the graph's memory.
+            assert all(w.grad is None for w in self.weights.values())
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.step()
+        self.graph.replay()
+
+
+def wants_graph(runs: Sequence[Run], device: torch.device, processes: Processes) -> bool:
+    """Whether `runtime.cuda_graph` asks for recorded steps here.
+
+    Raises:
+        InputError: it says `on` where steps cannot be recorded.
+    """
+    wish = runs[0].runtime.cuda_graph
+    if wish == "off":
+        return False
+    obstacle = None
+    if device.type != "cuda":
+        obstacle = f"steps are recorded on a CUDA device only, and this is {device.type}"
+    elif not processes.alone:
+        obstacle = "not with several processes"
+    elif any(run.schedule.kind == "average" for run in runs):
+        obstacle = "not with schedule=average, which reads the weights after each step"
+    if obstacle and wish == "on":
+        raise InputError(f"runtime.cuda_graph=on: {obstacle}; use off or auto")
+    return obstacle is None

@@ -173,6 +173,15 @@ def test_a_diverging_member_does_not_touch_another(make_run, capsys):
     assert_same(folders[1], trained(elsewhere(calm, "alone"))[0])
 
 
+def test_steps_are_recorded_only_on_a_gpu(make_run):
+    wanted = make_run("runtime.cuda_graph=on", "runtime.device=cpu")
+    with pytest.raises(InputError, match=r"^runtime.cuda_graph=on: .* and this is cpu; use off or auto$"):
+        train_stack([wanted])
+    assert not RunFolder(wanted).path.exists() or RunFolder(wanted).state() == "new"
+    (folder,) = trained(elsewhere(make_run("runtime.cuda_graph=auto"), "auto"))
+    assert_same(folder, trained(make_run())[0])
+
+
 def test_snapshot_is_the_model_on_the_way(make_run):
     run = make_run("schedule=constant", "snapshots=[2560]")
     (folder,) = trained(run)

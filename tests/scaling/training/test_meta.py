@@ -41,7 +41,7 @@ PRESETS = sorted(path.stem for path in (REPOSITORY / "configs" / "precision").gl
 
 SENDING = {
     "torch.from_numpy in scaling.training.steps.Steps._send",  # tables of rates
-    "copy to the device in scaling.training.steps.Steps._send",  # these, and the batches
+    "mixed devices of aten.copy_ in scaling.training.steps.Steps._send",  # these, and the batches
 }
 LEAVING = {
     "torch.tensor in scaling.training.stack.Stack.take",
@@ -79,7 +79,7 @@ def test_what_many_steps_need_is_sent_at_once(make_run):
     steps.unread = 0  # nothing can be read on `meta`
     with Watch(META, known=SENDING) as watch:
         steps.take()
-    assert watch.offences == dict.fromkeys(SENDING, 1) | {"copy to the device in scaling.training.steps.Steps._send": 2}
+    assert set(watch.offences) == SENDING and watch.offences.total() == 3
 
 
 @pytest.mark.parametrize(
