@@ -115,7 +115,7 @@ class _Model:
         stack, _ = quantized(self.weights, settings, self.calibration())
         windows = self.corpus.windows(run.data.eval_windows // EVALUATED, run.data.sequence_length)
         precisions = [s.precision(run.precision) for s in settings]
-        return lambda: _stack_losses(run, stack, precisions, windows)
+        return lambda: _stack_losses([run] * len(precisions), stack, precisions, windows)
 
 
 _corpora: dict[Path, Corpus] = {}

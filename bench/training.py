@@ -5,6 +5,7 @@ import types
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 
 from bench import peers
@@ -13,9 +14,15 @@ from scaling.config.compose import composed
 from scaling.config.data import vocab_size
 from scaling.config.run import Run, build_run
 from scaling.config.runtime import resolve_device
-from scaling.model.transformer import EAGER, Program, losses
+from scaling.data.batches import Batches
+from scaling.data.corpus import Corpus
+from scaling.data.feed import Feed
+from scaling.model.transformer import EAGER, Program
 from scaling.records.provenance import has_compiler
+from scaling.training.distributed import ALONE
+from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
+from scaling.training.steps import Steps
 
 UNQUANTIZED = "bf16"
 """The choice of configs/precision without quantization."""
@@ -46,6 +53,8 @@ class Ours(_Training):
     """A choice of configs/precision."""
     members: int = 1
     """Models that are trained as one stack."""
+    graph: bool = False
+    """Whether a GPU records the step and launches it as one."""
 
     @property
     def run(self) -> Run:
@@ -53,7 +62,7 @@ class Ours(_Training):
 
     def make(self) -> Step:
         runs = [dataclasses.replace(self.run, seed_init=seed, seed_data=seed) for seed in range(self.members)]
-        return training_step(runs, vocab_size(self.run.data), compiled=self.compiled)
+        return training_step(runs, vocab_size(self.run.data), compiled=self.compiled, graph=self.graph)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +80,8 @@ class Usual(_Training):
         if self.compiled:
             check_compiler(self.device)
         run, vocabulary = self.run, vocab_size(self.run.data)
-        tokens = random_tokens([run], vocabulary)
+        batch = torch.from_numpy(random_batches(run, vocabulary).at(0, run.seed_data))
+        tokens = batch[None].to(resolve_device(run.runtime.device))
         weights = Stack.start([run], vocabulary, [None], tokens.device).member(0)
         model = peers.with_weights(run, weights)
         peers.check_same(model, run, weights, tokens)
@@ -87,29 +97,32 @@ def run_of(*overrides: str) -> Run:
     return build_run(composed(["optimizer.lr=1e-7", *overrides]))
 
 
-def random_tokens(runs: Sequence[Run], vocabulary: int) -> torch.Tensor:
-    """(M, B, T + 1) on the runs' device."""
-    run = runs[0]
-    shape = (len(runs), run.batch_size, run.data.sequence_length + 1)
-    return torch.randint(vocabulary, shape, device=resolve_device(run.runtime.device))
+def random_batches(run: Run, vocabulary: int) -> Batches:
+    """Batches of a corpus of random tokens, of which every batch has all windows in another order."""
+    count = run.batch_size * run.data.sequence_length
+    train = torch.randint(vocabulary, (count + 1,)).numpy().astype(np.uint16 if vocabulary <= 2**16 else np.uint32)
+    nothing = np.zeros(1, dtype=np.int64)
+    corpus = Corpus(
+        name="random", manifest={}, train=train, validation=train, train_offsets=nothing, validation_offsets=nothing
+    )
+    return Batches(corpus, run.data.sequence_length, run.batch_size)
 
 
-def training_step(runs: Sequence[Run], vocabulary: int, *, compiled: bool) -> Step:
-    """A step of the trainer: losses, gradients, clipping and AdamW, on one batch of random tokens."""
+def training_step(runs: Sequence[Run], vocabulary: int, *, compiled: bool, graph: bool = False) -> Step:
+    """A step of the trainer on random tokens: batch, losses, gradients, clipping and AdamW; with `graph` it is recorded
+    and launched as one. It returns the losses (M,), not read."""
     run = runs[0]
     device = torch.device(resolve_device(run.runtime.device))
     stack = Stack.start(list(runs), vocabulary, [None] * len(runs), device)
-    tokens = random_tokens(runs, vocabulary)
-    program = own_program(device.type) if compiled else EAGER
-    dtype = getattr(torch, run.runtime.dtype)
+    gradients = Gradients(runs, device, ALONE)
+    gradients.program = own_program(device.type) if compiled else EAGER
+    steps = Steps(stack, gradients, Feed(random_batches(run, vocabulary), device), left=10**9, graph=graph)
 
     def step() -> torch.Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss_MB = losses(stack.weights, tokens[..., :-1], tokens[..., 1:], run.model, stack.precision, program)
-        loss_M = loss_MB.mean(dim=1)
-        loss_M.sum().backward()
-        stack.optimizer.step(stack.weights)
-        return loss_M.detach()
+        if steps.unread == len(steps.ring):
+            steps.read()
+        steps.take()
+        return steps.ring[steps.taken - 1, 0]
 
     return step
 

@@ -91,7 +91,8 @@ class Steps:
 def name_of(way: Ours) -> str:
     """What a variant is called."""
     quantized = "" if way.precision == UNQUANTIZED else f", {way.precision}"
-    return f"{models(way.members)}{quantized}, {'compiled' if way.compiled else 'eager'}"
+    recorded = ", recorded" if way.graph else ""
+    return f"{models(way.members)}{quantized}, {'compiled' if way.compiled else 'eager'}{recorded}"
 
 
 def _usual(way: Usual) -> Variant:
@@ -107,9 +108,17 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
         size = {"model": "2k" if tiny else model, "overrides": overrides, "compiled": compiled and not tiny}
         return {**size, "device": device, "dtype": "bfloat16"}
 
-    def ours(model: str, members: int, precision: str = UNQUANTIZED, compiled: bool = True) -> Ours:
+    def ours(
+        model: str, members: int, precision: str = UNQUANTIZED, compiled: bool = True, graph: bool = False
+    ) -> Ours:
         members = min(members, 2) if tiny else members
-        return Ours(members=members, precision=precision, **common(model, compiled))
+        return Ours(members=members, precision=precision, graph=graph, **common(model, compiled))
+
+    def recorded(model: str, members: int, precision: str = UNQUANTIZED) -> Steps:
+        ways = [
+            ours(model, members, precision, compiled, graph) for compiled in (True, False) for graph in (False, True)
+        ]
+        return Steps(ours=tuple(ways))
 
     def quantized(model: str, members: int, slowest: str | None = None) -> Steps:
         ways = [ours(model, members, precision) for precision in (UNQUANTIZED, *PRECISIONS)]
@@ -133,12 +142,14 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
         steps("100k", 45, Steps(ours=(ours("100k", 64), ours("100k", 1)), usual=peer, goals={EAGER: GOAL_100K})),
         steps("110M", 40, Steps(ours=(ours("110M", 1),), peak=True, goals={MATMULS: GOAL_110M})),
         other("host", 30, host.loop),
+        steps("100k recorded", 60, recorded("100k", 64)),
         steps("3M", 40, Steps(ours=(ours("3M", 16), ours("3M", 1)), usual=usual("3M", False), goals={EAGER: GOAL_3M})),
         steps("24k", 30, Steps(ours=(ours("24k", 256), ours("24k", 1)))),
         steps("100k quantized", 40, quantized("100k", 64)),
         steps("110M quantized", 50, quantized("110M", 1, SLOWEST)),
         steps("3M quantized", 40, quantized("3M", 16)),
         steps("30M", 30, Steps(ours=(ours("30M", 1),), peak=True)),
+        steps("24k recorded", 60, recorded("24k", 64, "w4a4kv4")),
         steps("100k eager", 20, Steps(ours=(ours("100k", 64, compiled=False), ours("100k", 1, compiled=False)))),
         other("measurement", 40, host.measurement),
     ]

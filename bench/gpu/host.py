@@ -1,7 +1,8 @@
 """What the host does in a training step while the card waits, and what measuring costs beside training.
 
-The real loop is timed (`scaling.training.loop`), and beside it each of its pieces alone: drawing the batches of all
-members, sending them, the update's rates, and the reads that wait for the card.
+The real loop is timed (`scaling.training.loop`), and beside it each of its pieces alone: the numbers of windows, sent
+to the card with the tables of rates (of many steps each time: a share of it is told), a step as the host asks for it,
+and reading what many steps showed.
 """
 
 import dataclasses
@@ -19,15 +20,14 @@ from bench.training import Ours, training_step
 from scaling.config.run import Run
 from scaling.config.runtime import resolve_device
 from scaling.data.batches import Batches
+from scaling.data.feed import Feed, Wanted
 from scaling.data.shards import prepare
 from scaling.model.transformer import initialize
-from scaling.ptq.measure import measure_quantized
+from scaling.ptq.measure import Trained, measure_quantized, models_at_once
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.run_folder import RunFolder
 from scaling.train import train
-from scaling.training.adamw import AdamW
-from scaling.training.schedule import learning_rate
-from scaling.training.stack import Stack
+from scaling.training.adamw import rates
 
 STEPS, TINY_STEPS = (100, 400), (2, 4)
 CORPUS = ("data=synthetic", "data.corpus.documents=2048")
@@ -50,24 +50,23 @@ def loop(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:
         (short, before), (long, after) = took
         run, device = runs[0], torch.device(resolve_device(way.device))
         corpus = prepare(run.data, Path(run.runtime.cache), say)
-        drawn = [Batches(corpus, run.data.sequence_length, run.batch_size, run.seed_data) for run in runs]
-        batch = np.stack([batches.at(0) for batches in drawn])
-        stack = Stack.start(runs, corpus.vocab_size, [None] * len(runs), device)
-        norms = torch.ones(len(runs), device=device)
+        feed = Feed(Batches(corpus, run.data.sequence_length, run.batch_size), device)
+        count, starts = feed.steps(len(runs), 10**9), (0,) * len(runs)
+        wanted = Wanted(seeds=tuple(run.seed_data for run in runs), starts=starts, steps=count)
+        ring = torch.ones(count, 3, len(runs), device=device)
         pieces = {
-            "bare step": training_step(runs, corpus.vocab_size, compiled=way.compiled),
-            "batches": lambda: np.stack([batches.at(1) for batches in drawn]),
-            "sending": lambda: torch.from_numpy(batch).to(device),
-            "rates": lambda: _rates(stack.optimizer),
-            "reading": lambda: torch.isfinite(norms).tolist(),
+            "bare step": (1, training_step(runs, corpus.vocab_size, compiled=way.compiled)),
+            "batches": (count, lambda: feed.get(wanted)),
+            "rates": (count, lambda: rates(runs, starts, count)),
+            "reading": (count, ring.tolist),
         }
-        found = {name: _seconds(piece) for name, piece in pieces.items()}
+        found = {name: _seconds(piece, steps) for name, (steps, piece) in pieces.items()}
     return {"failed": False, "models": len(runs), "loop": (after - before) / (long - short), "pieces": found}
 
 
 def measurement(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds to quantize and evaluate one model in all settings, beside those of a step of the stack: with D / N = 20
-    a stack takes 20 N / batch steps."""
+    """Seconds to quantize and evaluate one model in all settings, with as many others as the trainer takes together,
+    beside those of a step of the stack: with D / N = 20 a stack takes 20 N / batch steps."""
     with tempfile.TemporaryDirectory() as scratch:
         runs = _runs(way, 1, Path(scratch))
         run, device = runs[0], torch.device(resolve_device(way.device))
@@ -76,13 +75,15 @@ def measurement(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:
         weights = {name: w.to(device) for name, w in initialize(run.model, corpus.vocab_size, [0]).items()}
         settings = _settings(run)[: 2 if not way.compiled else None]
         base = np.zeros(len(windows.tokens), dtype=np.float32)
+        trained = Trained(run=run, weights=weights, tokens_seen=run.D, settings=settings)
+        together = models_at_once(len(settings), run, weights)
         began = time.perf_counter()
         for again in range(2):  # the first one allocates
             if again:
                 began = time.perf_counter()
             say(f"measurement: {len(settings)} settings, {again + 1} of 2")
-            measure_quantized(run, weights, settings, corpus, windows, run.D, base)
-        one = time.perf_counter() - began
+            measure_quantized([trained] * together, corpus, windows, [base] * together)
+        one = (time.perf_counter() - began) / together
         step = _seconds(training_step(runs, corpus.vocab_size, compiled=way.compiled))
     steps = 20 * run.N // run.data.batch_tokens
     share = one * len(runs) / (steps * step["median"])
@@ -117,14 +118,8 @@ def _runs(way: Ours, steps: int, scratch: Path) -> Sequence[Run]:
     return [dataclasses.replace(plain, seed_init=seed, seed_data=seed) for seed in range(way.members)]
 
 
-def _rates(optimizer: AdamW) -> None:
-    o = optimizer.runs[0].optimizer
-    optimizer._column([learning_rate(run, step) for run, step in zip(optimizer.runs, optimizer.steps, strict=True)])
-    optimizer._column([1 - o.beta1 ** (step + 1) for step in optimizer.steps])
-    optimizer._column([(1 - o.beta2 ** (step + 1)) ** -0.5 for step in optimizer.steps])
-
-
-def _seconds(piece: Callable[[], object], repeats: int = 20) -> dict[str, float]:
+def _seconds(piece: Callable[[], object], steps: int = 1, repeats: int = 20) -> dict[str, float]:
+    """Of a piece that is done once for so many steps, those of one."""
     piece()
     seconds = np.zeros(repeats)
     for i in range(repeats):
@@ -134,5 +129,5 @@ def _seconds(piece: Callable[[], object], repeats: int = 20) -> dict[str, float]
         piece()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds[i] = time.perf_counter() - began
+        seconds[i] = (time.perf_counter() - began) / steps
     return dataclasses.asdict(Spread.of(seconds))

@@ -218,6 +218,7 @@ class Run(Settings):
             r.dtype,
             r.device,
             r.compile,
+            r.cuda_graph,
             self.tokens_at_once,
             r.checkpoint_activations,
             r.loss_tokens,

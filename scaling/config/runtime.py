@@ -21,6 +21,9 @@ class RuntimeConfig(Settings):
     """Matmul inputs under autocast; weights and optimizer stay float32. auto: bfloat16 on cuda, float32 elsewhere."""
     compile: Literal["off", "on", "auto"]
     """torch.compile. auto: only where a compiler is there and the run is long enough to pay for it."""
+    cuda_graph: Literal["off", "on", "auto"] = "off"
+    """Record a training step on a GPU and launch it as one: what small models are limited by there is launching. auto:
+    wherever that is possible. Not tried on a GPU yet."""
     threads: Annotated[Count, AtMost(10_000)] | None
     """CPU threads of this process; null: all cores, shared out among the processes that torchrun started here. The
     sweeper sets cores / concurrent jobs."""

@@ -21,12 +21,12 @@ def permute(index: np.ndarray, n: int, *key: int | np.ndarray) -> np.ndarray:
     """Where a keyed pseudo-random permutation of range(n) sends `index`.
 
     Args:
-        index: (k,) whole numbers in [0, n).
+        index: whole numbers in [0, n), of any shape.
         n: size of the permuted range.
-        key: whole numbers that choose the permutation, each one number or (k,).
+        key: whole numbers that choose the permutation, each of a shape that broadcasts to that of `index`.
 
     Returns:
-        (k,) int64.
+        int64, of the shape of `index`.
     """
     a = math.isqrt(n - 1) + 1
     ranges = np.uint64(a), np.uint64(-(-n // a))

@@ -47,7 +47,7 @@ def windows_of(run: Run, corpus: Corpus) -> np.ndarray:
             "use at most that"
         )
     count = -(-run.ptq.calibration_tokens // run.data.sequence_length)
-    return Batches(corpus, run.data.sequence_length, count, ORDER).at(0)
+    return Batches(corpus, run.data.sequence_length, count).at(0, ORDER)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,40 @@ class Measurement:
     windows: dict[str, np.ndarray]
 
 
-def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens_seen: int) -> Measurement:
-    """Evaluate one model (1, out, in) as trained and under every setting of `run.ptq`, on the same windows."""
-    base = _losses(run, weights, [run.precision], windows)[0]
-    found = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
-    as_trained = {"documents": windows.documents, evaluation_name(tokens_seen): base}
-    return dataclasses.replace(found, windows=as_trained | found.windows)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model to be measured."""
+
+    run: Run
+    weights: Weights
+    """(1, out, in)."""
+    tokens_seen: int
+    settings: Sequence[Setting]
+    """To quantize it to."""
+
+
+def models_at_once(settings: int, run: Run, weights: Weights) -> int:
+    """How many models of a stack like this are measured together: as many as are evaluated together in so many
+    settings each."""
+    device = next(iter(weights.values())).device
+    evaluated = best_size(run, device.type, torch.get_num_threads())
+    return max(1, min(evaluated, _held_at_once(weights)) // max(1, settings))
+
+
+def measure(models: Sequence[Trained], corpus: Corpus, windows: Windows) -> list[Measurement]:
+    """Evaluate models of one stack as trained and under their settings, on the same windows. What is found of a model
+    does not depend on the others."""
+    stack = {name: torch.cat([model.weights[name] for model in models]) for name in models[0].weights}
+    runs = [model.run for model in models]
+    bases = _stack_losses(runs, stack, [run.precision for run in runs], windows)
+    found = measure_quantized(models, corpus, windows, bases)
+    return [
+        dataclasses.replace(
+            measured,
+            windows={"documents": windows.documents, evaluation_name(model.tokens_seen): base} | measured.windows,
+        )
+        for model, base, measured in zip(models, bases, found, strict=True)
+    ]
 
 
 def is_measured(folder: RunFolder, tokens_seen: int) -> bool:
@@ -55,33 +84,50 @@ def is_measured(folder: RunFolder, tokens_seen: int) -> bool:
 
 
 def measure_quantized(
-    run: Run,
-    weights: Weights,
-    settings: Sequence[Setting],
-    corpus: Corpus,
-    windows: Windows,
-    tokens_seen: int,
-    base: np.ndarray,
-) -> Measurement:
-    """Evaluate one model (1, out, in) under each setting. `base` are the losses of the model as trained (n,).
+    models: Sequence[Trained], corpus: Corpus, windows: Windows, bases: Sequence[np.ndarray]
+) -> list[Measurement]:
+    """Evaluate models of one stack under their settings. `bases` are the losses of the models as trained, each (n,).
 
     Unless the setting says otherwise a quantized model keeps its training formats for activations and KV cache; its
     block weights are the quantized ones. `gap` is the mean over windows of the paired difference to the model as
     trained (delta_PTQ of arXiv 2411.04330, Eq. 2).
     """
-    calibration = cache(lambda: calibrate(run, weights, corpus))
-    rows: list[Row] = []
-    by_window: dict[str, np.ndarray] = {}
-    at_once = max(1, STACK_PARAMETERS // sum(w.numel() for w in weights.values()))
-    for start in range(0, len(settings), at_once):
-        chosen = settings[start : start + at_once]
-        stack, notes = quantized(weights, chosen, calibration)
-        losses = _stack_losses(run, stack, [s.precision(run.precision) for s in chosen], windows)
-        for setting, values, note in zip(chosen, losses, notes, strict=True):
-            by_window[evaluation_name(tokens_seen, setting.key)] = values
-            rows.append(_row(tokens_seen, setting, values, base, windows, note, calibration))
-    loss, _ = clustered_mean(base, windows.documents)
-    return Measurement(loss, rows, by_window)
+    calibrations = [cache(partial(calibrate, model.run, model.weights, corpus)) for model in models]
+    found = [Measurement(clustered_mean(base, windows.documents)[0], [], {}) for base in bases]
+    asked = [(m, setting) for m, model in enumerate(models) for setting in model.settings]
+    at_once = _held_at_once(models[0].weights)
+    for start in range(0, len(asked), at_once):
+        chosen = asked[start : start + at_once]
+        stack, notes = _quantized(models, chosen, calibrations)
+        runs = [models[m].run for m, _ in chosen]
+        precisions = [setting.precision(run.precision) for run, (_, setting) in zip(runs, chosen, strict=True)]
+        losses = _stack_losses(runs, stack, precisions, windows)
+        for (m, setting), values, note in zip(chosen, losses, notes, strict=True):
+            tokens_seen = models[m].tokens_seen
+            found[m].windows[evaluation_name(tokens_seen, setting.key)] = values
+            found[m].rows.append(_row(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
+    return found
+
+
+def _held_at_once(weights: Weights) -> int:
+    """How many quantized models there may be at once."""
+    return max(1, STACK_PARAMETERS // sum(w[0].numel() for w in weights.values()))
+
+
+def _quantized(
+    models: Sequence[Trained],
+    asked: Sequence[tuple[int, Setting]],
+    calibrations: Sequence[Callable[[], Calibration]],
+) -> tuple[Weights, list[Notes]]:
+    """Model m quantized to a setting, for each pair of these, in order."""
+    stacks, notes = [], []
+    for m, group in groupby(asked, key=lambda pair: pair[0]):
+        stack, found = quantized(models[m].weights, [setting for _, setting in group], calibrations[m])
+        stacks.append(stack)
+        notes += found
+    if len(stacks) == 1:
+        return stacks[0], notes
+    return {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0]}, notes
 
 
 def _row(
@@ -111,26 +157,30 @@ def _row(
     return declared("ptq", row)
 
 
-def _losses(run: Run, weights: Weights, precisions: Sequence[Precision], windows: Windows) -> np.ndarray:
-    device = next(iter(weights.values())).device
-    precision = StackPrecision.of(precisions, device)
-    at_once = max(map(run.evaluated_at_once, precisions))
-    return evaluate(weights, windows, run.model, precision, at_once, getattr(torch, run.runtime.dtype))
-
-
-def _stack_losses(run: Run, stack: Weights, precisions: Sequence[Precision], windows: Windows) -> list[np.ndarray]:
+def _stack_losses(
+    runs: Sequence[Run], stack: Weights, precisions: Sequence[Precision], windows: Windows
+) -> list[np.ndarray]:
     """Losses of every model of a stack, taken as many at a time as are fastest, and together only where they compute
-    with one program."""
+    with one program. `runs` says of which run each is."""
     device = next(iter(stack.values())).device
-    at_once = best_size(run, device.type, torch.get_num_threads())
-    programs: dict[str, list[int]] = {}
-    for i, precision in enumerate(precisions):
-        programs.setdefault(str(precision.program()), []).append(i)
-    found: list[np.ndarray] = [np.empty(0)] * len(precisions)
-    for members in programs.values():
-        for start in range(0, len(members), at_once):
-            chosen = members[start : start + at_once]
+    together = best_size(runs[0], device.type, torch.get_num_threads())
+    programs = [str(precision.program()) for precision in precisions]
+    # Of a run's models those of one program have forward passes of one size, whoever else is there.
+    sequences: dict[tuple[int, str], int] = {}
+    for run, precision, program in zip(runs, precisions, programs, strict=True):
+        key = (id(run), program)
+        sequences[key] = max(sequences.get(key, 0), run.evaluated_at_once(precision))
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, (run, program) in enumerate(zip(runs, programs, strict=True)):
+        groups.setdefault((program, sequences[id(run), program]), []).append(i)
+    found: list[np.ndarray] = [np.empty(0)] * len(runs)
+    for (_, at_once), members in groups.items():
+        for start in range(0, len(members), together):
+            chosen = members[start : start + together]
             weights = {name: w[chosen] for name, w in stack.items()}
-            for i, values in zip(chosen, _losses(run, weights, [precisions[i] for i in chosen], windows), strict=True):
+            precision = StackPrecision.of([precisions[i] for i in chosen], device)
+            dtype = getattr(torch, runs[0].runtime.dtype)
+            losses = evaluate(weights, windows, runs[0].model, precision, at_once, dtype)
+            for i, values in zip(chosen, losses, strict=True):
                 found[i] = values
     return found

@@ -21,7 +21,7 @@ from scaling.data.corpus import Corpus, Windows
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.model.transformer import as_stack
-from scaling.ptq.measure import measure_quantized
+from scaling.ptq.measure import Trained, measure_quantized
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
@@ -166,7 +166,8 @@ def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.dev
             )
         weights = as_stack(stored.weights, device)
         base = folder.windows()[evaluation_name(model.tokens_seen)]
-        found = measure_quantized(folder.run, weights, model.settings, corpus, windows, model.tokens_seen, base)
+        trained = Trained(run=folder.run, weights=weights, tokens_seen=model.tokens_seen, settings=model.settings)
+        (found,) = measure_quantized([trained], corpus, windows, [base])
         folder.add_windows(found.windows)
         folder.add_ptq(found.rows)
     finally:

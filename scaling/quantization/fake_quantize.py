@@ -143,10 +143,9 @@ class Quantizer:
         q = self.ungroup(q.mul_(scale.step), x.shape)
         if self.hadamard:
             q = rotate(q)
-        for m in self.formats.passing:
-            q[m].copy_(x[m])
-            if mask is not None:
-                mask[m] = True
+        q = self.formats.with_passing(q, x)
+        if mask is not None and self.formats.passing:
+            mask = self.formats.with_passing(mask, torch.ones_like(mask))
         # Without a `to` that changes nothing: see `scaling.model._Norm`.
         return (q if q.dtype == x_MRC.dtype else q.to(x_MRC.dtype)), mask
 
@@ -156,10 +155,7 @@ class Quantizer:
             return grad
         if not self.hadamard:
             return grad * mask
-        found = rotate(rotate(grad) * mask)
-        for m in self.formats.passing:
-            found[m].copy_(grad[m])
-        return found
+        return self.formats.with_passing(rotate(rotate(grad) * mask), grad)
 
 
 class _FakeQuantize(torch.autograd.Function):

@@ -39,6 +39,7 @@ class FormatStack:
         # Known when the stack is made, these skip work that would not change a bit of the result.
         self.any_quantized = any(f.quantizes for f in self.formats)
         self.passing = [m for m, f in enumerate(self.formats) if not f.quantizes] if self.any_quantized else []
+        self.passes = torch.tensor([not f.quantizes for f in self.formats], device=device).view(-1, 1, 1)
         # An unquantized member is computed like a quantized one and then replaced by its input.
         stand_in = next((f for f in self.formats if f.quantizes), parse("int16"))
         computed = [f if f.quantizes else stand_in for f in self.formats]
@@ -64,6 +65,16 @@ class FormatStack:
     @property
     def device(self) -> torch.device:
         return self.max_value.device
+
+    def with_passing(self, q_MRC: torch.Tensor, x_MRC: torch.Tensor) -> torch.Tensor:
+        """q with the values of x for the members that are not quantized; may work in place."""
+        if not self.passing:
+            return q_MRC
+        if q_MRC.device.type != "cpu":
+            return torch.where(self.passes, x_MRC, q_MRC)  # one launch, however many they are
+        for m in self.passing:
+            q_MRC[m].copy_(x_MRC[m])
+        return q_MRC
 
     def nearest_(self, y_MGn: torch.Tensor) -> torch.Tensor:
         """The nearest representable value of each scaled float32 value; may work in place. Values beyond the largest

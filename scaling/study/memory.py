@@ -173,7 +173,9 @@ def when_measured(run: Run, s: Shapes) -> list[Moment]:
     settings = settings_of(run)
     if not settings:
         return found
-    together = min(len(settings), max(1, STACK_PARAMETERS * FLOAT // s.weights_bytes))
+    side_by_side = best_size(run, "cpu" if s.device == "cpu" else "cuda", run.runtime.threads or 1)
+    # Of several models that are measured together there are as many copies as of one, or as are evaluated at once.
+    together = min(max(len(settings), side_by_side), max(1, STACK_PARAMETERS * FLOAT // s.weights_bytes))
     once = windows + together * s.weights_bytes
     if any(setting.calibration_tokens for setting in settings):
         d, f, layers = run.model.d_model, run.model.width_ff, run.model.n_layers
@@ -187,8 +189,7 @@ def when_measured(run: Run, s: Shapes) -> list[Moment]:
             count * w * min(run.model.n_layers, max(1, VALUES // (count * w))) for w in s.block_matrices.values()
         )
         found.append(Moment(method, each, once + values * FLOAT * (2 if method == "rtn" else 10)))
-    side_by_side = min(together, best_size(run, "cpu" if s.device == "cpu" else "cuda", run.runtime.threads or 1))
-    evaluated = side_by_side * (s.weights_bytes + _evaluated(run, s))
+    evaluated = min(together, side_by_side) * (s.weights_bytes + _evaluated(run, s))
     return [*found, Moment("evaluation after quantization", each, once + evaluated)]
 
 

@@ -26,6 +26,7 @@ def restored(models: Sequence[SharedModel], vocab_size: int, device: torch.devic
     optimizer.steps = processes.from_first(lambda: optimizer.steps)
     for group in (stack.weights, optimizer.first, optimizer.second):
         processes.copy_from_first_(group.values())
+    processes.copy_from_first_([optimizer.skipped])
     for model, step in zip(models, optimizer.steps, strict=True):
         for member in model.members:
             if processes.first:
@@ -76,6 +77,7 @@ def _state(stack: Stack, m: int, member: Member, *, moments: bool = True) -> Che
     return stack.checkpoint(
         m,
         moments=moments,
+        step=member.last_step or stack.optimizer.steps[m],
         seconds=member.seconds,
         skipped=member.skipped,
         skipped_in_a_row=member.skipped_in_a_row,

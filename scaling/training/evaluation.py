@@ -1,17 +1,37 @@
 """The models of a stack measured, as they are and in every quantization, for the runs that they serve."""
 
-from weakref import WeakKeyDictionary
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
-from scaling.config.ptq import PTQConfig
 from scaling.data.corpus import Corpus, Windows
 from scaling.model.transformer import as_stack
-from scaling.ptq.measure import Measurement, measure
+from scaling.ptq.measure import Measurement, Trained, measure, models_at_once
+from scaling.ptq.settings import settings_of
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import snapshot_path
 from scaling.training.members import Member, SharedModel
 from scaling.training.stack import Stack
+
+
+class Asked(NamedTuple):
+    """Model m of a stack, to be measured for one of its members."""
+
+    m: int
+    model: SharedModel
+    member: Member
+    at_end: bool
+    """Whether it is what the member ends with: the mean of the weights then, where it averages them."""
+
+    @property
+    def takes_mean(self) -> bool:
+        return bool(self.at_end and self.member.mean and self.member.mean.weights)
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for those of one step that ask the same."""
+        return self.model, self.member.run.ptq, self.member if self.takes_mean else None
 
 
 class Evaluator:
@@ -19,18 +39,25 @@ class Evaluator:
 
     def __init__(self, corpus: Corpus, windows: Windows):
         self.corpus, self.windows = corpus, windows
-        self.latest: WeakKeyDictionary[SharedModel, tuple[int, PTQConfig, Measurement]] = WeakKeyDictionary()
-        """What was measured last of a model, behind how many tokens and with which settings."""
+        self.steps: list[int] = []
+        self.latest: dict[Hashable, Measurement] = {}
+        """What was measured of the models of a stack that had taken these steps."""
 
-    def of_model(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:
-        """Of model m for one of its members: measured once for all that ask the same."""
-        tokens = stack.tokens(m)
-        asked = (tokens, member.run.ptq)
-        known = self.latest.get(model)
-        if known is None or known[:2] != asked:
-            found = measure(member.run, stack.member(m), self.corpus, self.windows, tokens)
-            self.latest[model] = known = (*asked, found)
-        return known[2]
+    def of_models(self, stack: Stack, asked: Sequence[Asked]) -> Iterator[Measurement]:
+        """For each that is asked for, in order: measured once for all that ask the same, and several models together
+        where that is faster."""
+        if self.steps != stack.optimizer.steps:
+            self.steps, self.latest = list(stack.optimizer.steps), {}
+        run = stack.runs[0]
+        at_once = models_at_once(len(settings_of(run)), run, stack.weights)
+        for start in range(0, len(asked), at_once):
+            chosen = asked[start : start + at_once]
+            new = {one.key: _trained(stack, one) for one in chosen if one.key not in self.latest}
+            if new:
+                found = measure(list(new.values()), self.corpus, self.windows)
+                self.latest.update(zip(new, found, strict=True))
+            for one in chosen:
+                yield self.latest[one.key]
 
     def of_snapshot(self, member: Member, tokens: int, seen: int, device: torch.device) -> Measurement:
         """Of the snapshot that was asked for at `tokens` and taken at `seen`.
@@ -39,10 +66,12 @@ class Evaluator:
             InputError: its file is missing or damaged.
         """
         weights = as_stack(Checkpoint.load(snapshot_path(member.folder.path, tokens)).weights, device)
-        return measure(member.run, weights, self.corpus, self.windows, seen)
+        run = member.run
+        model = Trained(run=run, weights=weights, tokens_seen=seen, settings=settings_of(run))
+        return measure([model], self.corpus, self.windows)[0]
 
-    def at_end(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:
-        """Of what the member ends with: model m, or the mean of its weights where the member averages them."""
-        if not (member.mean and member.mean.weights):
-            return self.of_model(stack, m, model, member)
-        return measure(member.run, member.mean.weights, self.corpus, self.windows, stack.tokens(m))
+
+def _trained(stack: Stack, asked: Asked) -> Trained:
+    m, _, member, _ = asked
+    weights = member.mean.weights if asked.takes_mean else stack.member(m)
+    return Trained(run=member.run, weights=weights, tokens_seen=stack.tokens(m), settings=settings_of(member.run))

@@ -3,34 +3,25 @@ serves."""
 
 import dataclasses
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 
 from scaling.config.run import Run
-from scaling.data.batches import Ahead, Batches
-from scaling.data.corpus import Corpus
 from scaling.errors import InputError
 from scaling.ptq.measure import is_measured
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
-from scaling.training.distributed import Processes
-from scaling.training.families import family
+from scaling.training.adamw import SKIPS
+from scaling.training.families import family, parting
 from scaling.training.schedule import learning_rate
 from scaling.training.weight_average import WeightMean
-
-# Batches of this many tokens are worth a thread that fetches the next one.
-AHEAD_TOKENS = 2**16
-
-# A model whose updates were skipped this often in a row, for gradients that were not finite, has diverged.
-SKIPS = 100
 
 
 class Member:
     """One run on its way through a stack."""
 
-    def __init__(self, run: Run, corpus: Corpus, processes: Processes):
-        self.run, self.corpus, self.processes = run, corpus, processes
+    def __init__(self, run: Run):
+        self.run = run
         self.folder = RunFolder(run)
         self.start: Checkpoint | None = None
         self.mean = WeightMean(run) if run.schedule.kind == "average" else None
@@ -38,6 +29,8 @@ class Member:
         self.shared_steps = 0  # since this process started: a checkpoint does not say what was before
         self.snapshot_steps = {run.step_at(tokens): tokens for tokens in run.snapshots}
         self.broken = False  # its weights or its loss are not finite
+        self.last_step: int | None = None
+        """The step behind which it counts as diverged; its model is left alone from there on."""
 
     def open(self, data_sha: str, eval_sha: str) -> None:
         """Find out where the run starts, and make its folder.
@@ -63,23 +56,27 @@ class Member:
         taken = [(tokens, at * batch) for at, tokens in self.snapshot_steps.items() if first < at < step]
         return [(tokens, seen) for tokens, seen in taken if not is_measured(self.folder, seen)]
 
-    def count(self, seconds: float, finite: bool, shared: bool) -> None:
-        """Count an update: the time that it took, whether it was made or skipped for a gradient that was not finite,
-        and whether it was one with others."""
+    def count(self, step: int, seconds: float, made: bool, shared: bool) -> None:
+        """Count the update that makes `step` of them: the time that it took, whether it was made or skipped for a
+        gradient that was not finite, and whether it was one with others."""
         self.seconds += seconds
-        self.skipped += not finite
-        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        self.skipped += not made
+        self.skipped_in_a_row = 0 if made else self.skipped_in_a_row + 1
         self.shared_steps += shared
+        if self.diverged:
+            self.last_step = step
 
     @property
     def diverged(self) -> bool:
         return self.broken or self.skipped_in_a_row >= SKIPS
 
-    @cached_property
-    def batches(self) -> Batches | Ahead:
-        run = self.run
-        batches = Batches(self.corpus, run.data.sequence_length, run.batch_size, run.seed_data, self.processes.share)
-        return Ahead(batches) if run.data.batch_tokens >= AHEAD_TOKENS else batches
+    def is_due(self, step: int) -> bool:
+        """Whether something is recorded of it behind `step` updates, whatever comes of them."""
+        return step == self.run.steps or step in self.snapshot_steps or self.is_point(step)
+
+    def is_point(self, step: int) -> bool:
+        """Whether its training curve has a point there."""
+        return step == self.run.steps or self.run.tracking.is_point(step)
 
     def _find_start(self) -> Checkpoint | None:
         if self.folder.state() == "partial":
@@ -110,9 +107,15 @@ class SharedModel:
         """What the model is trained by: any member's run says the same until they part."""
         return self.farthest.run
 
+    def parts_behind(self, step: int) -> int:
+        """How many updates are taken at least before members part or one is at its end, from `step` on, where all are
+        one."""
+        farthest = self.run
+        return min((parting(m.run, farthest, step) for m in self.members), default=step) - step
+
     def parted(self, step: int) -> list["SharedModel"]:
         """A model for each learning rate that members have in update `step`; itself where that is one."""
-        if len(self.members) == 1:
+        if len(self.members) < 2:
             return [self]
         by_rate: dict[float, list[Member]] = {}
         for member in self.members:

@@ -16,6 +16,7 @@ from scaling.records.run_folder import trunk_of
 from scaling.records.window_losses import clustered_mean
 from scaling.training.gradients import Gradients
 from scaling.training.members import Member
+from scaling.training.schedule import learning_rate
 
 
 class Recorder:
@@ -24,11 +25,11 @@ class Recorder:
     def __init__(self, corpus: Corpus, windows: Windows, gradients: Gradients, trackers: Trackers):
         self.corpus, self.windows, self.gradients, self.trackers = corpus, windows, gradients, trackers
 
-    def point(self, member: Member, step: int, loss: torch.Tensor, norm: torch.Tensor, rate: float) -> None:
-        """One point of the training curve: loss and gradient norm, each (), and learning rate of the update that makes
-        `step` of them."""
+    def point(self, member: Member, step: int, loss: float, norm: float) -> None:
+        """One point of the training curve: loss, gradient norm and learning rate of the update that makes `step` of
+        them."""
         tokens = step * member.run.data.batch_tokens
-        values = {"loss_train": loss.item(), "grad_norm": norm.item(), "lr": rate}
+        values = {"loss_train": loss, "grad_norm": norm, "lr": learning_rate(member.run, step - 1)}
         member.folder.log({"tokens": tokens, **values})
         self.trackers.log(member.run.run_id, tokens, values)
 

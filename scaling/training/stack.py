@@ -38,6 +38,7 @@ class Stack:
             ):
                 for name, tensor in group.items():
                     into[name][m] = tensor.to(device)
+            optimizer.skipped[m] = checkpoint.skipped_in_a_row
         stack = cls(runs, weights, optimizer, StackPrecision.of([r.precision for r in runs], device))
         return stack._trainable()
 
@@ -49,12 +50,14 @@ class Stack:
         """The named members, in that order. [0, 2] lets model 1 leave; [0, 0, 1] forks model 0, with `runs` to say how
         the copies go on."""
         runs = runs or [self.runs[m] for m in members]
-        weights = {name: w.detach()[members].clone() for name, w in self.weights.items()}
-        device = next(iter(weights.values())).device
+        device = self.optimizer.device
+        chosen = torch.tensor(members, device=device)
+        weights = {name: w.detach().index_select(0, chosen) for name, w in self.weights.items()}
         optimizer = AdamW(weights, runs, [self.optimizer.steps[m] for m in members])
-        for name in weights:
-            optimizer.first[name] = self.optimizer.first[name][members].clone()
-            optimizer.second[name] = self.optimizer.second[name][members].clone()
+        for ours, theirs in ((optimizer.first, self.optimizer.first), (optimizer.second, self.optimizer.second)):
+            ours.update({name: moment.index_select(0, chosen) for name, moment in theirs.items()})
+        optimizer.skipped = self.optimizer.skipped.index_select(0, chosen)
+        optimizer.diverged = self.optimizer.diverged.index_select(0, chosen)
         return Stack(runs, weights, optimizer, StackPrecision.of([r.precision for r in runs], device))._trainable()
 
     def tokens(self, m: int) -> int:
@@ -70,7 +73,8 @@ class Stack:
         return all(bool(torch.isfinite(w).all()) for w in self.member(m).values())
 
     def checkpoint(self, m: int, *, moments: bool = True, **counts: float) -> Checkpoint:
-        """What a file of model m holds, with the counts of one of its runs; without `moments` it cannot be resumed."""
+        """What a file of model m holds, with the counts of one of its runs, steps among them; without `moments` it
+        cannot be resumed."""
 
         def of(group: Weights) -> Weights:
             return {name: tensor.detach()[m] for name, tensor in group.items()}
@@ -79,6 +83,5 @@ class Stack:
             weights=of(self.weights),
             first=of(self.optimizer.first) if moments else {},
             second=of(self.optimizer.second) if moments else {},
-            step=self.optimizer.steps[m],
             **counts,
         )

@@ -39,7 +39,7 @@ def test_matmuls_are_those_of_every_parameter_but_the_embedding(tied, monkeypatc
 def _groups(kind):
     if kind == "gpu":
         steps = [cell.work.args[0] for cell in cells.cells("cuda", tiny=False) if len(cell.work.args) == 2]
-        assert len(steps) == 9
+        assert len(steps) == 11
         return [found.group("cell") for found in steps]
     return list(throughput.groups("cpu", kind))
 

@@ -10,12 +10,15 @@ import gc
 import pytest
 import torch
 
+from bench.training import random_batches
 from scaling.config.data import vocab_size
+from scaling.data.feed import Feed
 from scaling.study.memory import in_a_step, memory, moments
 from scaling.study.passes import Shapes
 from scaling.training.distributed import ALONE
 from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
+from scaling.training.steps import Steps
 
 pytestmark = pytest.mark.cuda
 
@@ -35,10 +38,9 @@ def steps(runs, device, count):
     """So many updates on random tokens."""
     run, vocabulary = runs[0], vocab_size(runs[0].data)
     stack, gradients = Stack.start(runs, vocabulary, [None] * len(runs), device), Gradients(runs, device, ALONE)
-    shape = (len(runs), run.batch_size, run.data.sequence_length + 1)
+    taken = Steps(stack, gradients, Feed(random_batches(run, vocabulary), device), left=count)
     for _ in range(count):
-        gradients(stack, torch.randint(vocabulary, shape, device=device))
-        stack.optimizer.step(stack.weights)
+        taken.take()
 
 
 @pytest.mark.parametrize("models, size, tokens, overrides", CASES)

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.training import random_batches
 from scaling.config.data import vocab_size
+from scaling.data.feed import Feed
 from scaling.training.distributed import ALONE
 from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
+from scaling.training.steps import Steps
 from tests.cuda.runs import elsewhere, trained
 
 pytestmark = pytest.mark.cuda
@@ -38,18 +41,16 @@ def synchronizations(card):
 
 
 @pytest.mark.parametrize("precision", PRESETS)
-def test_of_gradients_and_update(card, card_run, report, precision):
+def test_of_a_step(card, card_run, report, precision):
     runs = [card_run(f"precision={precision}", f"seed={seed}") for seed in (0, 1)]
     vocabulary = vocab_size(runs[0].data)
     stack, gradients = Stack.start(runs, vocabulary, [None, None], card), Gradients(runs, card, ALONE)
-    tokens = torch.randint(vocabulary, (2, runs[0].batch_size, runs[0].data.sequence_length + 1), device=card)
+    steps = Steps(stack, gradients, Feed(random_batches(runs[0], vocabulary), card), left=4)
     for _ in range(2):
-        with synchronizations(card) as by_gradients:
-            gradients(stack, tokens)
-        with synchronizations(card) as by_update:
-            stack.optimizer.step(stack.weights)
-    report("synchronizations of gradients", (by_gradients.total(), dict(by_gradients)))
-    report("synchronizations of the update", (by_update.total(), dict(by_update)))
+        with synchronizations(card) as found:
+            steps.take()
+    report("synchronizations of a step", (found.total(), dict(found)))
+    assert not found
 
 
 def test_of_a_step_of_the_loop(card, card_run, report):

@@ -74,6 +74,15 @@ def test_half_precision_changes_little(card, make_run):
     assert 0 < apart(*folders) < 0.02
 
 
+@pytest.mark.parametrize("precision", ["bf16", "w4a4kv4", "quartet"])
+def test_a_recorded_step_is_the_same_step(card, card_run, deterministic, precision):
+    """`runtime.cuda_graph`, to the bit. One member leaves early; a CPU records nothing."""
+    runs = [card_run(f"precision={precision}", f"data.tokens={tokens}") for tokens in (1920, 2560, 5120)]
+    recorded = [elsewhere(run, "recorded", cuda_graph="on" if card.type == "cuda" else "auto") for run in runs]
+    for ours, theirs in zip(trained(*recorded), trained(*runs), strict=True):
+        assert_same(ours, theirs)
+
+
 def test_a_stack_trains_what_each_member_trains_alone(card_run, report):
     """Formats, seeds, rates and horizons differ, and one member leaves early."""
     cases = [

@@ -13,12 +13,14 @@ from scaling.config.data import vocab_size
 from scaling.data.shards import prepare
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import losses
-from scaling.ptq.measure import measure
+from scaling.ptq.measure import Trained, measure
+from scaling.ptq.settings import settings_of
 from scaling.study import machine
 from scaling.study.jobs import stacks
 from scaling.study.machine import available, room
 from scaling.study.memory import HEAP, in_a_step, memory, moments, most_models, when_measured
 from scaling.study.passes import Shapes, block_pass, head_pass
+from scaling.training.adamw import rates
 from scaling.training.distributed import ALONE
 from scaling.training.families import at_once, busy
 from scaling.training.gradients import Gradients
@@ -81,7 +83,7 @@ def peak_of_steps(runs):
         means = [WeightMean(run) if run.schedule.kind == "average" else None for run in runs]
         for step in range(2):
             gradients(stack, torch.randint(vocabulary, (len(runs), run.batch_size, run.data.sequence_length + 1)))
-            stack.optimizer.step(stack.weights)
+            stack.optimizer.update(stack.weights, torch.from_numpy(rates(runs, [step] * len(runs), 1))[0])
             for m, mean in enumerate(means):
                 if mean:
                     mean.add(mean.first + 1 + step, stack.member(m))
@@ -138,7 +140,8 @@ def test_measuring_takes_what_was_predicted(runs_of, ptq):
     windows = corpus.windows(run.data.eval_windows, run.data.sequence_length)
     with Alive() as alive:
         stack = Stack.start([run], corpus.vocab_size, [None], CPU)
-        measure(run, stack.member(0), corpus, windows, 4096)
+        model = Trained(run=run, weights=stack.member(0), tokens_seen=4096, settings=settings_of(run))
+        measure([model], corpus, windows)
     predicted = max(moment.of(1) for moment in when_measured(run, Shapes.of([run], "cpu")))
     assert predicted == pytest.approx(alive.peak, rel=0.12)
 

@@ -7,7 +7,9 @@ import time
 from contextlib import closing
 
 import pytest
+import torch
 
+from scaling.data import feed
 from scaling.ptq.measure import is_measured
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder, snapshot_path
@@ -15,6 +17,7 @@ from scaling.records.writer import HeldError, Writer, holder
 from scaling.study.jobs import write_stack
 from scaling.study.sweeper import wait_for_others
 from scaling.training import evaluation
+from scaling.training.adamw import SKIPS
 from scaling.training.loop import Loop, train_stack
 from tests.conftest import REPOSITORY
 from tests.scaling.training.test_loop import assert_same, elsewhere, trained
@@ -49,7 +52,7 @@ def test_a_snapshot_whose_measurement_was_cut_short_is_measured(make_run, monkey
 def test_a_snapshot_that_was_passed_is_measured_from_its_file(make_run, monkeypatch):
     """Rows that were lost while the run went on; and a file that was lost as well is that run's fault alone."""
     run, other, neighbour = make_run("snapshots=[1280]"), make_run("snapshots=[1280]", "seed=1"), make_run("seed=2")
-    _stopped_at_measurement(monkeypatch, [run, other, neighbour], 2)  # at the end of the first
+    _stopped_at_measurement(monkeypatch, [run, other, neighbour], 1)  # at their ends
     for folder in map(RunFolder, (run, other)):
         assert folder.state() == "partial" and Checkpoint.load(folder.checkpoint_path).step == 40
         (folder.path / "ptq.jsonl").unlink()
@@ -75,7 +78,7 @@ def test_a_held_run_is_left_out_of_its_stack_and_left_alone(make_run):
 
 def test_folders_are_free_after_a_stack_that_failed(make_run, monkeypatch):
     runs = [make_run(), make_run("seed=1")]
-    monkeypatch.setattr(Loop, "step", lambda self: 1 / 0)
+    monkeypatch.setattr(Loop, "update", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_stack(runs)
     assert all(holder(RunFolder(run).path) is None for run in runs)
@@ -138,21 +141,52 @@ def test_skipped_steps_in_a_row_are_counted_over_a_kill(make_run, monkeypatch):
     run = make_run("data.tokens=25600", "optimizer.lr=1e38", "schedule.warmup_tokens=0")
     (whole,) = trained(elsewhere(run, "whole"))
     stopped, steps = elsewhere(run, "stopped"), []
-    step = Loop.step
+    update = Loop.update
 
     def one(self):
-        step(self)
+        update(self)
         steps.append(len(steps))
         if len(steps) in (30, 70):
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Loop, "step", one)
+    monkeypatch.setattr(Loop, "update", one)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train_stack([stopped])
     (again,) = trained(stopped)
-    ours, theirs = again.result(), whole.result()
-    assert theirs["diverged"] and theirs["skipped_updates"] >= 100
+    assert_diverged_alike(again, whole)
+
+
+def assert_diverged_alike(folder, other):
+    ours, theirs = folder.result(), other.result()
+    assert theirs["diverged"] and theirs["skipped_updates"] >= SKIPS
     for name in ("diverged", "skipped_updates", "evaluations"):
         assert ours[name] == theirs[name]
-    assert Checkpoint.load(again.checkpoint_path).step == Checkpoint.load(whole.checkpoint_path).step
+    a, b = (Checkpoint.load(f.checkpoint_path) for f in (folder, other))
+    assert (a.step, a.skipped, a.skipped_in_a_row) == (b.step, b.skipped, SKIPS)
+    for group in ("weights", "first", "second", "mean"):
+        ours, theirs = getattr(a, group), getattr(b, group)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name].nan_to_num(), theirs[name].nan_to_num()) for name in ours)
+    assert (folder.path / "metrics.jsonl").read_text() == (other.path / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "average"])
+def test_a_member_that_diverged_is_left_as_it_was_until_it_is_looked_at(make_run, monkeypatch, schedule):
+    """Looked at behind each step, or long after: with other members, whose snapshots and ends come when they come."""
+    wild = ("optimizer.lr=1e30", "optimizer.clip=1e30", f"schedule={schedule}", "schedule.warmup_tokens=0")
+    wild += ("schedule.decay_tokens=25600",) if schedule == "average" else ()
+    runs = [
+        make_run(*wild, "data.tokens=25600", "snapshots=[20480]"),
+        make_run("data.tokens=25600", "snapshots=[15360]"),
+    ]
+    late = trained(*runs)
+    monkeypatch.setattr(feed, "STEPS", 1)
+    monkeypatch.setattr(Loop, "_until_due", lambda self: 1)
+    for folder in trained(*(elsewhere(run, "watched") for run in runs)):
+        other = late.pop(0)
+        if folder.run.optimizer.lr > 1:
+            assert 0 < Checkpoint.load(other.checkpoint_path).step < 200
+            assert_diverged_alike(folder, other)
+        else:
+            assert_same(folder, other)

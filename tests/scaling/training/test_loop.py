@@ -93,7 +93,7 @@ def test_evaluation_quantizes_as_training_does(make_run, corpus_cache, precision
     (folder,) = trained(run)
     first = json.loads((folder.path / "metrics.jsonl").read_text().splitlines()[0])
     corpus = prepare(run.data, corpus_cache)
-    batch = Batches(corpus, run.data.sequence_length, run.batch_size, run.seed_data).at(0)
+    batch = Batches(corpus, run.data.sequence_length, run.batch_size).at(0, run.seed_data)
     windows = Windows(tokens=batch, documents=np.arange(len(batch)), sha="")
     weights = initialize(run.model, corpus.vocab_size, [run.seed_init])
     of = StackPrecision.of([run.precision], "cpu")
@@ -171,6 +171,15 @@ def test_a_diverging_member_does_not_touch_another(make_run, capsys):
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
     assert said.startswith(f"{wild.run_id}: diverged, after 100 steps without a finite gradient, at ")
     assert_same(folders[1], trained(elsewhere(calm, "alone"))[0])
+
+
+def test_steps_are_recorded_only_on_a_gpu(make_run):
+    wanted = make_run("runtime.cuda_graph=on", "runtime.device=cpu")
+    with pytest.raises(InputError, match=r"^runtime.cuda_graph=on: .* and this is cpu; use off or auto$"):
+        train_stack([wanted])
+    assert not RunFolder(wanted).path.exists() or RunFolder(wanted).state() == "new"
+    (folder,) = trained(elsewhere(make_run("runtime.cuda_graph=auto"), "auto"))
+    assert_same(folder, trained(make_run())[0])
 
 
 def test_snapshot_is_the_model_on_the_way(make_run):

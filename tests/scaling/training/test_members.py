@@ -1,6 +1,7 @@
 """One model for several runs until they part: nobody can tell from the files, interrupted or not."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from scaling.records.table import collect
 from scaling.study.jobs import write_stack
 from scaling.training import evaluation, loop
 from scaling.training.families import model_steps
-from scaling.training.loop import train_stack
+from scaling.training.loop import Loop, train_stack
 from tests.conftest import REPOSITORY
 from tests.scaling.training.test_families import wsd
 from tests.scaling.training.test_loop import assert_same, elsewhere, trained
@@ -134,7 +135,9 @@ def test_what_members_ask_of_one_model_is_measured_once(make_run, monkeypatch):
     asked = []
     measure = evaluation.measure
     monkeypatch.setattr(
-        evaluation, "measure", lambda run, *rest: asked.append((run.ptq, rest[-1])) or measure(run, *rest)
+        evaluation,
+        "measure",
+        lambda models, *rest: asked.extend((m.run.ptq, m.tokens_seen) for m in models) or measure(models, *rest),
     )
     runs = [
         make_run("schedule=constant", "data.tokens=2560"),
@@ -156,6 +159,21 @@ def test_a_model_that_diverges_ends_all_its_members(make_run):
         assert result["diverged"] and result["skipped_updates"] >= 100 and result["evaluations"] == []
         assert 0 < result["shared_steps"] < 200
     assert_all_same([*ended, healthy], apart(*runs, calm))
+
+
+@pytest.mark.parametrize("models", [3, 8])
+def test_rows_that_are_kept_for_nobody_change_nothing(make_run, computed, monkeypatch, models):
+    """As on a GPU, where a recorded step is made for one number of models: those that serve nobody any more stay, up to
+    the next power of two. One diverges; two part, when there are spare rows already."""
+    monkeypatch.setattr(Loop, "keeps_rows", True)
+    runs = [make_run(f"seed={seed}", f"data.tokens={128 * (4 + 3 * seed)}") for seed in range(models)]
+    runs += [make_run("optimizer.lr=1e30", "optimizer.clip=1e30", "data.tokens=25600")]
+    runs += [make_run(*wsd(d, 512, "seed=9")) for d in (2560, 5120)]
+    folders = trained(*runs)
+    widths = [width for width, _ in itertools.groupby(computed)]
+    assert all(b > a or b.bit_count() == 1 for a, b in itertools.pairwise(widths)) and len(widths) > 3, widths
+    assert computed[-1] == 1
+    assert_all_same(folders, apart(*runs))
 
 
 def test_progress_counts_what_is_computed(grid, monkeypatch):
