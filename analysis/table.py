@@ -119,13 +119,13 @@ def diverged(frame: pd.DataFrame) -> np.ndarray:
     Raises:
         InputError: as `flags`.
     """
-    found = flags(frame, "diverged")
+    broken = flags(frame, "diverged")
     if "loss" in frame:
         empty = frame["loss"].isna()
         if "gap" in frame:
             empty &= frame["gap"].isna()
-        found = found | empty.to_numpy(bool) | np.isinf(pd.to_numeric(frame["loss"], errors="coerce").to_numpy(float))
-    return found
+        broken = broken | empty.to_numpy(bool) | np.isinf(pd.to_numeric(frame["loss"], errors="coerce").to_numpy(float))
+    return broken
 
 
 def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
@@ -143,12 +143,12 @@ def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
         batch = np.where(np.isfinite(known), np.minimum(known, ALIKE * tokens), batch)
     nominal: dict[float, float] = {}
     start = reach = 0.0
-    for found in np.unique(tokens):
-        own = batch[tokens == found].max()
-        if not found - start < max(reach, own):
-            start, reach = found, own
-        nominal[found], reach = start, max(reach, own)
-    return np.array([nominal[found] for found in tokens]).astype(frame["D"].dtype)
+    for count in np.unique(tokens):
+        own = batch[tokens == count].max()
+        if not count - start < max(reach, own):
+            start, reach = count, own
+        nominal[count], reach = start, max(reach, own)
+    return np.array([nominal[count] for count in tokens]).astype(frame["D"].dtype)
 
 
 def after_training(frame: pd.DataFrame) -> np.ndarray:

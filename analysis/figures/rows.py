@@ -67,11 +67,11 @@ def qat_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     below = low(rows)
     cell = [c for c in TWIN if c in rows]
     base = rows[~below].groupby(cell, dropna=False)["loss"].mean().rename("base").reset_index()
-    found = rows[below].merge(base, on=cell, how="left")
-    own = found["gap_qat"] if "gap_qat" in found else pd.Series(np.nan, index=found.index)
-    error = found["gap_qat_se"] if "gap_qat_se" in found else pd.Series(np.nan, index=found.index)
-    found = found.assign(gap_qat=own.fillna(found["loss"] - found["base"]), gap_qat_se=error)
-    return found[np.isfinite(found["gap_qat"])]
+    paired = rows[below].merge(base, on=cell, how="left")
+    own = paired["gap_qat"] if "gap_qat" in paired else pd.Series(np.nan, index=paired.index)
+    error = paired["gap_qat_se"] if "gap_qat_se" in paired else pd.Series(np.nan, index=paired.index)
+    paired = paired.assign(gap_qat=own.fillna(paired["loss"] - paired["base"]), gap_qat_se=error)
+    return paired[np.isfinite(paired["gap_qat"])]
 
 
 class NoRowsError(InputError):
@@ -87,14 +87,14 @@ def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     if isinstance(law, Fit) or law in ANY:
         frame = frame.assign(**{part: FULL_BITS for part in PARTS if part not in frame})
     if isinstance(law, Fit):
-        found = rows_of(law.law, law.filter, frame).frame
+        rows = rows_of(law.law, law.filter, frame).frame
     else:
-        found = applicable_rows(ANY.get(law, LAWS[law]), frame).frame
-    if found.empty:
+        rows = applicable_rows(ANY.get(law, LAWS[law]), frame).frame
+    if rows.empty:
         raise NoRowsError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):
-        numbers(found, column)
-    return found.assign(gap_se=gap_errors(found)).reset_index(drop=True)
+        numbers(rows, column)
+    return rows.assign(gap_se=gap_errors(rows)).reset_index(drop=True)
 
 
 def was_fitted(rows: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
@@ -146,10 +146,10 @@ def above_zero(rows: pd.DataFrame, column: str, reason: str) -> pd.Series:
     Raises:
         InputError: there is none, for this `reason`.
     """
-    found = rows.loc[rows[column] > LOWEST, column]
-    if found.empty:
+    values = rows.loc[rows[column] > LOWEST, column]
+    if values.empty:
         raise InputError(reason)
-    return found
+    return values
 
 
 def own_fit(frame: pd.DataFrame, fits: Mapping[str, Fit], name: str, **options) -> Fit | None:

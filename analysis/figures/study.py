@@ -52,8 +52,8 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     if not _fresh(stored, runs, draws, seed):
         fits_file.write(stored, fit_all(LAWS, frame, runs, draws=draws, seed=seed, progress=progress))
     # Read back even when just written: figures then show the rounded numbers that the file holds.
-    found = fits_file.read(stored)
-    skipped, paths = dict(found.skipped), []
+    stored_fits = fits_file.read(stored)
+    skipped, paths = dict(stored_fits.skipped), []
     slopes, verdict = folder / "slopes.csv", ""
     progress(f"slopes of the gap: {SLOPES_OF}")
     try:
@@ -66,12 +66,14 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     for name, draw in FIGURES.items():
         progress(f"drawing {name}")
         try:
-            paths += save(draw(frame, found.fits), folder / "figures", name)
+            paths += save(draw(frame, stored_fits.fits), folder / "figures", name)
         except InputError as fault:
             skipped[name] = str(fault)
-    if not found.fits and not paths:
+    if not stored_fits.fits and not paths:
         raise InputError(f"{runs}: nothing to fit or to draw ({'; '.join(skipped.values())})")
-    return Made(fits=found, table=runs, stored=stored, slopes=slopes, verdict=verdict, figures=paths, skipped=skipped)
+    return Made(
+        fits=stored_fits, table=runs, stored=stored, slopes=slopes, verdict=verdict, figures=paths, skipped=skipped
+    )
 
 
 def fit_all(laws: Iterable[str], frame, path: Path, *, draws: int, seed: int, progress) -> Fits:
@@ -88,10 +90,10 @@ def fit_all(laws: Iterable[str], frame, path: Path, *, draws: int, seed: int, pr
 def _fresh(stored: Path, runs: Path, draws: int, seed: int) -> bool:
     """Whether `stored` already holds all laws of this very table, fitted in the same way."""
     try:
-        found = fits_file.read(stored)
+        fits = fits_file.read(stored)
     except InputError:
         return False
     asked = all(
-        (f.bootstrap.seed, f.filter) == (seed, "") and f.bootstrap.draws in (draws, 0) for f in found.fits.values()
+        (f.bootstrap.seed, f.filter) == (seed, "") and f.bootstrap.draws in (draws, 0) for f in fits.fits.values()
     )
-    return asked and found.sha256 == table.digest(runs) and {*found.fits, *found.skipped} == {*LAWS}
+    return asked and fits.sha256 == table.digest(runs) and {*fits.fits, *fits.skipped} == {*LAWS}

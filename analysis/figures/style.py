@@ -154,11 +154,11 @@ def key(label: str, **look) -> Line2D:
 
 def keys(looks: Mapping, text: Callable[..., str], **more) -> list[Line2D]:
     """An entry for each value with its colour, or its colour and marker; `text` is its label."""
-    found = []
+    handles = []
     for value, look in looks.items():
         colour, marker = look if isinstance(look, tuple) and isinstance(look[-1], str) else (look, None)
-        found.append(key(text(value), color=colour, **({"marker": marker} if marker else {}), **more))
-    return found
+        handles.append(key(text(value), color=colour, **({"marker": marker} if marker else {}), **more))
+    return handles
 
 
 def size_label(size: float) -> str:

@@ -105,7 +105,7 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
     if made.starts_at_optimum < FEW * made.starts:
         doubts.append(f"only {made.starts_at_optimum} of {made.starts} starts found the optimum")
     if made.condition > ILL:
-        doubts.append(f"condition number {made.condition:.0f}: some parameters are barely told apart")
+        doubts.append(f"condition number {made.condition:.0f}: nearly collinear parameters are poorly identified")
     if made.at_bound.get("E") and float(problem.box()[0][problem.law.symbols.index("E")]) == 0.0:
         doubts.append("E is at zero: this table does not identify the irreducible loss")
     bound = [s for s, edge in made.at_bound.items() if edge and s != "E"]

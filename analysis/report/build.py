@@ -64,11 +64,11 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
 
 def judged(tables: Tables) -> list[Outcome]:
     """The outcome of every claim, in order."""
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for place, claim in enumerate(CLAIMS, start=1):
         tables.progress(f"{place} of {len(CLAIMS)}: {claim.title}")
-        found[claim.key] = judge(claim, tables, found)
-    return list(found.values())
+        outcomes[claim.key] = judge(claim, tables, outcomes)
+    return list(outcomes.values())
 
 
 def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:

@@ -61,8 +61,8 @@ def loop(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:
             "rates": lambda: _rates(stack.optimizer),
             "reading": lambda: torch.isfinite(norms).tolist(),
         }
-        found = {name: _seconds(piece) for name, piece in pieces.items()}
-    return {"failed": False, "models": len(runs), "loop": (after - before) / (long - short), "pieces": found}
+        seconds = {name: _seconds(piece) for name, piece in pieces.items()}
+    return {"failed": False, "models": len(runs), "loop": (after - before) / (long - short), "pieces": seconds}
 
 
 def measurement(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:

@@ -57,6 +57,6 @@ class Ahead:
         self.step, self.next = -1, None
 
     def at(self, step: int) -> np.ndarray:
-        found = self.next.result() if step == self.step else self.batches.at(step)
+        batch = self.next.result() if step == self.step else self.batches.at(step)
         self.step, self.next = step + 1, self.thread.submit(self.batches.at, step + 1)
-        return found
+        return batch

@@ -41,9 +41,9 @@ class Measurement:
 def measure(run: Run, weights: Weights, corpus: Corpus, windows: Windows, tokens_seen: int) -> Measurement:
     """Evaluate one model (1, out, in) as trained and under every setting of `run.ptq`, on the same windows."""
     base = _losses(run, weights, [run.precision], windows)[0]
-    found = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
+    measurement = measure_quantized(run, weights, settings_of(run), corpus, windows, tokens_seen, base)
     as_trained = {"documents": windows.documents, evaluation_name(tokens_seen): base}
-    return dataclasses.replace(found, windows=as_trained | found.windows)
+    return dataclasses.replace(measurement, windows=as_trained | measurement.windows)
 
 
 def is_measured(folder: RunFolder, tokens_seen: int) -> bool:
@@ -126,11 +126,11 @@ def _stack_losses(run: Run, stack: Weights, precisions: Sequence[Precision], win
     programs: dict[str, list[int]] = {}
     for i, precision in enumerate(precisions):
         programs.setdefault(str(precision.program()), []).append(i)
-    found: list[np.ndarray] = [np.empty(0)] * len(precisions)
+    by_precision: list[np.ndarray] = [np.empty(0)] * len(precisions)
     for members in programs.values():
         for start in range(0, len(members), at_once):
             chosen = members[start : start + at_once]
             weights = {name: w[chosen] for name, w in stack.items()}
             for i, values in zip(chosen, _losses(run, weights, [precisions[i] for i in chosen], windows), strict=True):
-                found[i] = values
-    return found
+                by_precision[i] = values
+    return by_precision

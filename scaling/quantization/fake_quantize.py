@@ -156,10 +156,10 @@ class Quantizer:
             return grad
         if not self.hadamard:
             return grad * mask
-        found = rotate(rotate(grad) * mask)
+        rotated = rotate(rotate(grad) * mask)
         for m in self.formats.passing:
-            found[m].copy_(grad[m])
-        return found
+            rotated[m].copy_(grad[m])
+        return rotated
 
 
 class _FakeQuantize(torch.autograd.Function):

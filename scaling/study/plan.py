@@ -51,11 +51,11 @@ def job_rows(plan: Plan) -> list[tuple[object, ...]]:
     for stack in plan.stacks:
         by_size.setdefault(stack[0].N, []).append(stack)
     rows = []
-    for n, found in sorted(by_size.items()):
-        takes = [memory(stack) for stack in found]
+    for n, of_size in sorted(by_size.items()):
+        takes = [memory(stack) for stack in of_size]
         most = max(takes, key=lambda each: each.total)
         models = _span(each.models for each in takes)
-        rows.append((f"{n:,}", len(found), _span(map(len, found)), models, f"{amount(most.total)}B", most.moment))
+        rows.append((f"{n:,}", len(of_size), _span(map(len, of_size)), models, f"{amount(most.total)}B", most.moment))
     return rows
 
 

@@ -28,8 +28,8 @@ class Evaluator:
         asked = (tokens, member.run.ptq)
         known = self.latest.get(model)
         if known is None or known[:2] != asked:
-            found = measure(member.run, stack.member(m), self.corpus, self.windows, tokens)
-            self.latest[model] = known = (*asked, found)
+            measurement = measure(member.run, stack.member(m), self.corpus, self.windows, tokens)
+            self.latest[model] = known = (*asked, measurement)
         return known[2]
 
     def of_snapshot(self, member: Member, tokens: int, seen: int, device: torch.device) -> Measurement:

@@ -63,9 +63,9 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
         members = [Member(run, corpus, processes) for run in runs]
         try:
-            found, failures = processes.from_first(lambda: _opened(members, corpus, windows))
-            if found:
-                models = [SharedModel([members[i] for i in places]) for places in found]
+            families, failures = processes.from_first(lambda: _opened(members, corpus, windows))
+            if families:
+                models = [SharedModel([members[i] for i in places]) for places in families]
                 _train(models, corpus, windows, device, processes)
         finally:
             for member in members:
@@ -232,8 +232,8 @@ class Loop:
         whole."""
         for m, _, member in self._mine():
             for tokens, seen in member.unmeasured(self.stack.optimizer.steps[m]):
-                found = self.evaluator.of_snapshot(member, tokens, seen, self.gradients.device)
-                self.recorder.measurement(member, seen, found)
+                measurement = self.evaluator.of_snapshot(member, tokens, seen, self.gradients.device)
+                self.recorder.measurement(member, seen, measurement)
         self._take_snapshots(unless_measured=True)
 
     def _fork(self) -> None:
@@ -261,8 +261,8 @@ class Loop:
     def _finish(self, m: int, model: SharedModel, member: Member) -> None:
         member.broken |= not self.stack.is_finite(m)
         if not member.diverged:
-            found = self.evaluator.at_end(self.stack, m, model, member)
-            member.broken = not math.isfinite(found.loss)
+            measurement = self.evaluator.at_end(self.stack, m, model, member)
+            member.broken = not math.isfinite(measurement.loss)
         if member.diverged:
             why = "weights or losses that are not finite"
             if member.skipped_in_a_row >= SKIPS:
@@ -271,7 +271,7 @@ class Loop:
             # A diverged model that is killed here still has to be trained on.
             state = checkpoints.resumable(self.stack, m, member)
         else:
-            self.recorder.measurement(member, self.stack.tokens(m), found)
+            self.recorder.measurement(member, self.stack.tokens(m), measurement)
             state = checkpoints.final(self.stack, m, member)
         member.folder.save_checkpoint(state)
         self.recorder.end(member)

@@ -48,10 +48,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
             if fit is not None:
                 tokens = np.geomspace(*style.span(rows["D"]), 40)
                 parts.append(shared.curve(fit, "value", N=size, D=tokens, P_post=bits).assign(panel="gap"))
-    found = pd.concat([part for part in parts if len(part)], ignore_index=True)[COLUMNS]
+    drawn = pd.concat([part for part in parts if len(part)], ignore_index=True)[COLUMNS]
     if fit is not None:
-        found.attrs["law"] = ",  ".join(style.stated(t, fit.params[s], *fit.interval(s)) for s, t in SYMBOLS.items())
-    return found
+        drawn.attrs["law"] = ",  ".join(style.stated(t, fit.params[s], *fit.interval(s)) for s, t in SYMBOLS.items())
+    return drawn
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

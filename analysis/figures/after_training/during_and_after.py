@@ -55,10 +55,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
             pairs += [(panel, post) for post in sorted(own["P_post"].unique()) if law is not None]
             after_law = law and shared.constants(law)
             parts.append(_curves("law", size, tokens, pairs, shared.constants(source), after_law))
-    found, losses = pd.concat(parts, ignore_index=True)[COLUMNS], pd.concat([trained["loss"], after["loss"]])
+    drawn, losses = pd.concat(parts, ignore_index=True)[COLUMNS], pd.concat([trained["loss"], after["loss"]])
     below = {b for b in (*after["P_post"], *trained["P_w"]) if b < FULL_BITS}
-    found.attrs |= {"widths": sorted({*PAPER_BITS, *below}), "tokens": most, "losses": (losses.min(), losses.max())}
-    return found
+    drawn.attrs |= {"widths": sorted({*PAPER_BITS, *below}), "tokens": most, "losses": (losses.min(), losses.max())}
+    return drawn
 
 
 def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

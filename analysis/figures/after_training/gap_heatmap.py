@@ -41,12 +41,12 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     if not cells:
         raise InputError("no N and D at which models with weights in two widths were quantized to two widths")
     _, tokens, size = max(cells)
-    found = shared.at(means, D=tokens, N=size)[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True)
+    cells_there = shared.at(means, D=tokens, N=size)[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True)
     fit = shared.first_of(fits, [LAW], ["P_w"])
     if fit is not None:
-        law = shared.curve(fit, "predicted", P_w=found["P_w"], P_post=found["P_post"], N=size, D=tokens)
-        found = found.assign(predicted=law["predicted"])
-    return found.assign(N=size, D=tokens)
+        law = shared.curve(fit, "predicted", P_w=cells_there["P_w"], P_post=cells_there["P_post"], N=size, D=tokens)
+        cells_there = cells_there.assign(predicted=law["predicted"])
+    return cells_there.assign(N=size, D=tokens)
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

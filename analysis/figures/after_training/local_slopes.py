@@ -22,10 +22,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     Raises:
         InputError: kumar_ptq cannot be fitted to the table, or no rows of one model and width differ in D.
     """
-    found = numbers(slopes_by_width(LAW, frame))
+    slopes = numbers(slopes_by_width(LAW, frame))
     if LAW in fits:
-        found.attrs["gamma_D"] = fits[LAW].params["gamma_D"]
-    return found
+        slopes.attrs["gamma_D"] = fits[LAW].params["gamma_D"]
+    return slopes
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

@@ -35,9 +35,9 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     rows = rows.groupby("N").filter(lambda own: own[varied].nunique() > 1 and own["D"].nunique() > 1)
     if rows.empty:
         raise InputError("no N was trained with two weight decays or two batches at two token counts")
-    found = shared.at(rows, N=shared.most_frequent(rows["N"]))[COLUMNS]
-    found.attrs["varied"] = varied
-    return found
+    drawn = shared.at(rows, N=shared.most_frequent(rows["N"]))[COLUMNS]
+    drawn.attrs["varied"] = varied
+    return drawn
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

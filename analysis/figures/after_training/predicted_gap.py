@@ -27,10 +27,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     Raises:
         InputError: neither law was fitted, or the table has no usable gap.
     """
-    found = {name: usable(frame, fits[name]) for name in LAWS_SHOWN if name in fits}
-    if not found:
+    rows = {name: usable(frame, fits[name]) for name in LAWS_SHOWN if name in fits}
+    if not rows:
         raise InputError(f"no gap law was fitted; expected one of {', '.join(LAWS_SHOWN)}")
-    return side_by_side(found, LAWS_SHOWN)
+    return side_by_side(rows, LAWS_SHOWN)
 
 
 def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
@@ -45,9 +45,9 @@ def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
 def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> pd.DataFrame:
     """The `usable` rows of each law or fit, to be drawn in a panel each, with its title where there are several."""
     both = pd.concat([group.assign(law=name) for name, group in rows.items()], ignore_index=True)
-    found = both[[c for c in COLUMNS if c in both]]
-    found.attrs["titles"] = dict(titles)
-    return found
+    drawn = both[[c for c in COLUMNS if c in both]]
+    drawn.attrs["titles"] = dict(titles)
+    return drawn
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

@@ -41,9 +41,9 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     drawn, hidden = rows[rows["shown"]], rows[~rows["shown"]]
     size = rows["N"].iloc[0]
     shared.above_zero(drawn, "gap", f"N={size:g}: all gaps at 3 and 4 bits are zero or less")
-    found = pd.concat([drawn.sort_values("P_post", kind="stable"), hidden], ignore_index=True)[COLUMNS]
-    found.attrs["methods"] = dict(zip(drawn["setting"], zip(drawn["ptq"], drawn["family"], strict=True), strict=True))
-    return found
+    points = pd.concat([drawn.sort_values("P_post", kind="stable"), hidden], ignore_index=True)[COLUMNS]
+    points.attrs["methods"] = dict(zip(drawn["setting"], zip(drawn["ptq"], drawn["family"], strict=True), strict=True))
+    return points
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -57,9 +57,9 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
             exponents[name] = style.stated(r"$\gamma_D$", fit.params["gamma_D"], *fit.interval("gamma_D"))
         for _, group in shared.at(own, N=size).groupby("P_post"):
             parts += [part.assign(name=name) for part in (group.assign(kind="point"), *_lines(group, fit))]
-    found = pd.concat(parts, ignore_index=True)[COLUMNS]
-    found.attrs["gamma_D"] = exponents
-    return found
+    drawn = pd.concat(parts, ignore_index=True)[COLUMNS]
+    drawn.attrs["gamma_D"] = exponents
+    return drawn
 
 
 def _chosen(rows: pd.DataFrame) -> list[str]:

@@ -46,9 +46,9 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         best = optimum(constants, costs)
         columns = {"constants": name, "C": costs, "P": best.P, "N": best.N, "D": best.D, "loss": best.loss}
         parts.append(pd.DataFrame(columns))
-    found = pd.concat(parts, ignore_index=True)
-    found.attrs["ranges"] = ranges
-    return found
+    drawn = pd.concat(parts, ignore_index=True)
+    drawn.attrs["ranges"] = ranges
+    return drawn
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

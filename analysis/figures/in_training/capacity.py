@@ -52,9 +52,9 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         if known:
             bands[part] = shared.band(fit, lambda c, widths=widths: effective_share(c, widths))
         parts.append(_points(rows.sort_values(["N", "D", *PARTS]), constants["law"]).assign(panel=part, kind="point"))
-    found = pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
-    found.attrs = {"bands": bands, "edges": {kind: float(infeasible_below(c)) for kind, c in constants.items()}}
-    return found
+    drawn = pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
+    drawn.attrs = {"bands": bands, "edges": {kind: float(infeasible_below(c)) for kind, c in constants.items()}}
+    return drawn
 
 
 def _points(rows: pd.DataFrame, constants: Mapping) -> pd.DataFrame:

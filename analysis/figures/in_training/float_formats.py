@@ -51,12 +51,12 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     parts += _sweeps(runs)
     if not parts:
         raise InputError("no N and D with two float formats of weights that differ in exponent or mantissa alone")
-    found = pd.concat(parts, ignore_index=True)
+    drawn = pd.concat(parts, ignore_index=True)
     if fit is not None:
         names = {"gamma_w": r"$\gamma_w$", "n_w": "$n_w$"}
         stated = (style.stated(text, fit.params[s], *fit.interval(s)) for s, text in names.items())
-        found.attrs["fit"] = ", ".join(stated)
-    return found
+        drawn.attrs["fit"] = ", ".join(stated)
+    return drawn
 
 
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -82,20 +82,20 @@ def _shares(runs: pd.DataFrame, source: Fit, fit: Fit | None) -> list[pd.DataFra
         pairs = zip(runs["N"], costs, strict=True)
         return np.array([empirical_share(shared.constants(source), N, gap) for N, gap in pairs])
 
-    found = runs.assign(share=share(0), error=(share(-1) - share(1)) / 2, bits=runs["P_w"], panel="share", kind="run")
-    found = found[np.isfinite(found["share"])]
+    shares = runs.assign(share=share(0), error=(share(-1) - share(1)) / 2, bits=runs["P_w"], panel="share", kind="run")
+    shares = shares[np.isfinite(shares["share"])]
     parts = [
         _curve("paper", LAWS[LAW].published),
         *([] if fit is None else [_curve("law", shared.constants(fit), fit)]),
     ]
-    for _, rows in found.groupby(["format_w", "E_w"]):
+    for _, rows in shares.groupby(["format_w", "E_w"]):
         scatter = 0.0 if len(rows) < 2 else rows["share"].std() / np.sqrt(len(rows))
         reach = stats.norm.ppf(0.975) * np.hypot(np.nan_to_num(rows["error"].mean()), scatter)
         mean = rows["share"].mean()
         columns = ["panel", "kind", "format_w", "E_w", "M_w", "bits", "share"]
         parts.append(rows[columns].iloc[:1].assign(kind="format", share=mean, low=mean - reach, high=mean + reach))
         parts.append(rows[[*columns, "N", "D"]])
-    return parts if len(found) else []
+    return parts if len(shares) else []
 
 
 def _curve(kind: str, constants: Mapping, fit: Fit | None = None) -> pd.DataFrame:
@@ -106,8 +106,8 @@ def _curve(kind: str, constants: Mapping, fit: Fit | None = None) -> pd.DataFram
 
     ends = None if fit is None else shared.band(fit, share)
     low, high = (np.nan, np.nan) if ends is None else np.clip(ends, 0, None)
-    found = {"panel": "share", "kind": kind, "bits": grid, "share": share(constants), "low": low, "high": high}
-    return pd.DataFrame(found).dropna(subset="share")
+    columns = {"panel": "share", "kind": kind, "bits": grid, "share": share(constants), "low": low, "high": high}
+    return pd.DataFrame(columns).dropna(subset="share")
 
 
 def _sweeps(runs: pd.DataFrame) -> list[pd.DataFrame]:

@@ -52,9 +52,9 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         for panel, group in shown.items()
         if len(group)
     ]
-    found = pd.concat(parts, ignore_index=True)[COLUMNS]
-    found.attrs["constants"] = _constants(fit, apart)
-    return found
+    drawn = pd.concat(parts, ignore_index=True)[COLUMNS]
+    drawn.attrs["constants"] = _constants(fit, apart)
+    return drawn
 
 
 def _predicted(fit: Fit, rows: pd.DataFrame) -> pd.DataFrame:

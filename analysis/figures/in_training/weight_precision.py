@@ -35,10 +35,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         parts.append(group.sort_values(["P_w", "loss"]).assign(kind="point"))
         if fit is not None:
             parts.append(shared.curve(fit, "loss", N=size, D=tokens, P_w=widths).dropna())
-    found = pd.concat(parts)[["kind", "N", "D", "P_w", "loss"]]
+    drawn = pd.concat(parts)[["kind", "N", "D", "P_w", "loss"]]
     if fit is not None:
-        found.attrs["gamma_w"] = style.stated(r"$\gamma_w$", fit.params["gamma_w"], *fit.interval("gamma_w"))
-    return found
+        drawn.attrs["gamma_w"] = style.stated(r"$\gamma_w$", fit.params["gamma_w"], *fit.interval("gamma_w"))
+    return drawn
 
 
 def draw(data: pd.DataFrame) -> style.Figure:

@@ -83,10 +83,10 @@ class Outcome:
         if worst is None:
             worst = next((i for i, met in enumerate(self.met) if met == "open"), 0)
         condition = self.claim.rule.conditions[worst]
-        found = self.finding.numbers.get(condition.number)
-        value = found.text if found is not None else self.finding.flags.get(condition.number, "not estimated")
+        number = self.finding.numbers.get(condition.number)
+        value = number.text if number is not None else self.finding.flags.get(condition.number, "not estimated")
         line = f"{condition.what}: {value}"
-        return f"{line} ({found.note})" if found is not None and not found.known and found.note else line
+        return f"{line} ({number.note})" if number is not None and not number.known and number.note else line
 
 
 def missing(claim: Claim, tables: Tables) -> str:

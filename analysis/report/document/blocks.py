@@ -90,13 +90,13 @@ class Document:
     @property
     def sections(self) -> list[tuple[Heading, list[Heading]]]:
         """The table of contents: headings of level 2, each with those of level 3 below it."""
-        found: list[tuple[Heading, list[Heading]]] = []
+        contents: list[tuple[Heading, list[Heading]]] = []
         for block in self.blocks:
             if isinstance(block, Heading) and block.level == 2:
-                found.append((block, []))
+                contents.append((block, []))
             elif isinstance(block, Heading) and block.level == 3:
-                found[-1][1].append(block)
-        return found
+                contents[-1][1].append(block)
+        return contents
 
     @property
     def opening(self) -> list[Block]:

@@ -36,9 +36,9 @@ class Number(Interval):
     exact: bool = False
 
     @classmethod
-    def of(cls, found: Interval, **more) -> "Number":
+    def of(cls, interval: Interval, **more) -> "Number":
         """An interval that was made elsewhere."""
-        return cls(value=found.value, low=found.low, high=found.high, **more)
+        return cls(value=interval.value, low=interval.low, high=interval.high, **more)
 
     @classmethod
     def around(cls, value: float, half: float, **more) -> "Number":
@@ -124,11 +124,11 @@ def slope_of(law: str, rows: pd.DataFrame, **options) -> Number:
     return of_slope(slopes.constant, slopes.units)
 
 
-def of_slope(found: Slope, units: str = "clusters") -> Number:
+def of_slope(slope: Slope, units: str = "clusters") -> Number:
     """A slope in ln D."""
-    if not found.clusters:
+    if not slope.clusters:
         return Number.none("no rows that are compared tell it")
-    return Number.of(found, note=f"{found.clusters} {units} left out in turn")
+    return Number.of(slope, note=f"{slope.clusters} {units} left out in turn")
 
 
 def attempt(measure: Callable[..., Number], *args, **kwargs) -> Number:
@@ -140,8 +140,8 @@ def attempt(measure: Callable[..., Number], *args, **kwargs) -> Number:
 
 
 def finite(values: Sequence[float]) -> np.ndarray:
-    found = np.asarray(values, float)
-    return found[np.isfinite(found)]
+    array = np.asarray(values, float)
+    return array[np.isfinite(array)]
 
 
 def log_slope(rows: pd.DataFrame, x: Hashable, y: Hashable, within: Hashable | None = None) -> float:

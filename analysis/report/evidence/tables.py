@@ -111,10 +111,10 @@ class Tables:
         Raises:
             InputError: none of them has a table.
         """
-        found = [self.frames[study] for study in studies if study in self.frames]
-        if not found:
+        frames = [self.frames[study] for study in studies if study in self.frames]
+        if not frames:
             raise InputError(f"no table of {', '.join(studies)}")
-        rows = pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
+        rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         rows = rows.drop_duplicates(["run_id", "tokens_seen", "setting"]).reset_index(drop=True)
         return rows.assign(tokens=nominal(rows["D"]))
 
@@ -189,14 +189,14 @@ class Tables:
 
     def _stored(self, law: str, rows: Rows) -> Fit | None:
         """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""
-        found = [study for study in rows.studies if study in self.frames]
-        if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(found) != 1:
+        present = [study for study in rows.studies if study in self.frames]
+        if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(present) != 1:
             return None
         try:
-            stored = fits_file.read(inside(self.folder / found[0] / "fits.json", self.folder))
+            stored = fits_file.read(inside(self.folder / present[0] / "fits.json", self.folder))
         except InputError:
             return None
-        fresh = stored.sha256 == table.digest(self.path(found[0]))
+        fresh = stored.sha256 == table.digest(self.path(present[0]))
         made = stored.fits.get(law) if fresh else None
         return made if made is not None and not made.filter else None
 
@@ -237,9 +237,9 @@ def checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def nominal(values: pd.Series) -> pd.Series:
     """Token counts with those that differ by part of a batch made one, the smallest of them."""
-    found = np.unique(values.dropna().to_numpy(float))
-    first = np.concatenate([[True], found[1:] > ALIKE * found[:-1]]) if len(found) else np.zeros(0, bool)
-    name = dict(zip(found, found[first][np.cumsum(first) - 1] if len(found) else [], strict=True))
+    distinct = np.unique(values.dropna().to_numpy(float))
+    first = np.concatenate([[True], distinct[1:] > ALIKE * distinct[:-1]]) if len(distinct) else np.zeros(0, bool)
+    name = dict(zip(distinct, distinct[first][np.cumsum(first) - 1] if len(distinct) else [], strict=True))
     return values.map(name)
 
 
