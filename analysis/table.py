@@ -17,7 +17,7 @@ from analysis.errors import InputError
 
 LINE = "line"  # name of the index of a table that was read from a file: rows are then called by their line there
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to spreadsheets
-ROUNDING = 1e-3  # of D, by whole batches, where a table does not tell the batch
+ROUNDING = 1e-3  # of D, by whole batches, where a table does not state the batch
 ALIKE = 0.02  # of D: the most that whole batches may take off
 BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 with open(Path(__file__).with_name("columns.csv"), newline="", encoding="utf-8") as _file:
@@ -131,7 +131,7 @@ def diverged(frame: pd.DataFrame) -> np.ndarray:
 def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
     """D (n,) by which rows are grouped. A run's tokens are rounded down to whole batches, so that what was asked for
     once is another D for each size of batch: those that are less than a batch apart, or less than `ROUNDING` where the
-    table tells no batch, are one, the smallest of them.
+    table states no batch, are one, the smallest of them.
 
     Raises:
         InputError: as `numbers`.

@@ -24,7 +24,7 @@ SLOPES_OF = "kumar_ptq"
 class Made:
     """The fits of a study, the paths of its table, fits, slopes and figures, and what was skipped with its reason.
 
-    `slopes` is None where the table tells none; `verdict` says in a sentence whether its gap is a power of D.
+    `slopes` is None where the table determines none; `verdict` says in a sentence whether its gap is a power of D.
     """
 
     fits: Fits

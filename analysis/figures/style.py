@@ -46,7 +46,7 @@ MARKERS = "osD<>pd"
 """Filled shapes that stay apart at three points. Triangles up and down are left to what lies beyond an axis."""
 DASHES = (0, (4, 2))
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours without an order (Okabe and Ito), told apart by colour-blind readers."""
+"""Colours without an order (Okabe and Ito), distinguishable to colour-blind readers."""
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
@@ -127,7 +127,7 @@ def lanes(
 
 
 def shades(count: int) -> list:
-    """`count` colours in order, dark to light, told apart in greyscale and by colour-blind readers."""
+    """`count` colours in order, dark to light, distinguishable in greyscale and to colour-blind readers."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.86, count)] if count > 1 else ["#31688e"]
 
 

@@ -13,7 +13,7 @@ AGREE = 1e-6  # starts whose objective is within this share of the best one have
 ILL = 1e3  # condition number above which parameters are barely identified
 LOST = 1e7  # ... and above which they are not identified at all
 THIN = 10.0  # least ratio between the largest and the smallest D/N
-FEW = 0.5  # share of starts below which the optimum was luck
+FEW = 0.5  # share of starts below which the optimum may be one of many
 CONDITIONS = ("corpus", "dtype", "schedule", "decay_tokens", "lr_peak", "weight_decay", "batch_tokens")
 """Columns of how a run was trained that no law knows and that move losses and gaps."""
 

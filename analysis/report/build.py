@@ -91,12 +91,12 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
     yield Paragraph(
         text="Reproduced: all intervals of the rule lie where the claim says; conditions that are lenient, as their "
         "rules say, are only not ruled out. Not reproduced: one lies wholly elsewhere. Not decidable: the intervals "
-        "are too wide to tell, or the table does not tell the number. Rules ask for signs and forms; the paper's "
-        "constants, which hang on model, text and tokenizer, stand beside ours. Of so many intervals of 95% one or "
-        "two will miss the truth: read neighbouring claims together."
+        "are too wide to decide, or the table does not determine the number. Rules ask for signs and forms; the "
+        "paper's constants, which depend on model, text and tokenizer, stand beside ours. Of so many intervals of 95% "
+        "one or two will miss the truth: read neighbouring claims together."
     )
     yield Grid(
-        heads=("claim", "verdict", "the number it hangs on"),
+        heads=("claim", "verdict", "decisive number"),
         rows=tuple((f"[{o.claim.title}](#{o.claim.key})", o.verdict, _short(o)) for o in outcomes),
         verdicts=1,
     )
@@ -144,7 +144,7 @@ def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
     yield from finding.grids
     if finding.shown:
         rows = tuple((name, number.text, _paper(number)) for name, number in finding.shown.items())
-        yield grid(("beside it", "ours, 95%", "paper"), rows)
+        yield grid(("also estimated", "ours, 95%", "paper"), rows)
     for note in finding.notes:
         yield Paragraph(text=note, kind="small")
 

@@ -56,8 +56,8 @@ class Study:
     seed: int
     plain: bool = False
 
-    def luck(self, *names) -> float:
-        """A standard normal that hangs on the names alone, times the noise: a run has the same in every study."""
+    def normal(self, *names) -> float:
+        """A standard normal that depends on the names alone, times the noise: a run has the same in every study."""
         text = "/".join(map(str, (self.seed, *names)))
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")
         return self.truth.noise * NORMAL.inv_cdf((number + 0.5) / 2**48)
@@ -69,7 +69,7 @@ class Study:
         return Run(study=self.name, N=N, D=D, tokens_seen=seen, seed=seed, **settings)
 
     def rows(self, run: Run, quantizations: Iterable[Quantization] = INTS) -> list[dict]:
-        return rows(run, self.truth, self.luck, quantizations)
+        return rows(run, self.truth, self.normal, quantizations)
 
 
 def tables(
@@ -202,10 +202,10 @@ def _learning_rate(study: Study) -> Iterator[list[dict]]:
 
 
 def _dtype(study: Study) -> Iterator[list[dict]]:
-    """Twins see the same batches: they share the luck of their run, but for 2% of the gap."""
+    """Twins see the same batches: they share the noise of their run, but for 2% of the gap."""
     for (n, s), dtype in itertools.product([(L2, s) for s in range(6)] + [(L3, 0), (L3, 1)], ("float32", "bfloat16")):
-        shift = study.truth.bf16 * (dtype == "bfloat16") + 0.001 * study.luck("dtype", n, s, dtype)
-        factor = 1 + 0.02 * study.luck("twin", n, s, dtype)
+        shift = study.truth.bf16 * (dtype == "bfloat16") + 0.001 * study.normal("dtype", n, s, dtype)
+        factor = 1 + 0.02 * study.normal("twin", n, s, dtype)
         for row in study.rows(study.run(n, 4 * M, s, dtype="float32")):
             own = {"dtype": dtype, "run_id": row["run_id"].replace("float32", dtype), "loss": row["loss"] + shift}
             yield [row | own | ({} if row["gap"] is None else {"gap": row["gap"] * factor})]

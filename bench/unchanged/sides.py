@@ -154,7 +154,7 @@ def _whole(path: Path):
 
 
 def _surroundings() -> str:
-    """Short hash of what output hangs on beside the commit."""
+    """Short hash of what output depends on apart from the commit."""
     processor = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""From runs to jobs: who has to wait for whom, who is trained together, and the files that tell a job its runs."""
+"""From runs to jobs: who has to wait for whom, who is trained together, and the files that list the runs of a job."""
 
 import dataclasses
 import heapq

@@ -60,7 +60,7 @@ def job_rows(plan: Plan) -> list[tuple[object, ...]]:
 
 
 def forecast(plan: Plan, finished: Sequence[tuple[Run, Mapping[str, Any]]], price: Price) -> Iterator[str]:
-    """What training takes, in a few lines. `finished` runs of the study, with their results, tell this machine's speed;
+    """What training takes, in a few lines. `finished` runs of the study, with their results, give this machine's speed;
     without any it is measured."""
     all_ = total_work(plan.stacks)
     yield f"to train: {len(plan.runs)} runs, {amount(all_.tokens)} tokens, {all_.six_nd:.2e} FLOPs (6ND)"

@@ -5,7 +5,7 @@ equal bit for bit, and so does everything that is decided from them. What a proc
 all (`any`) or of the first (`from_first`). The first process alone touches run folders and W&B and speaks; what it does
 between two steps the others wait for at their next sum.
 
-A process that fails cannot tell the others, which wait for it in an all-reduce: it exits, their all-reduce fails, and
+A process that fails cannot inform the others, which wait for it in an all-reduce: it exits, their all-reduce fails, and
 they exit.
 """
 

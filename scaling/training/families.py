@@ -1,7 +1,7 @@
 """Runs that are one model until their learning rates part.
 
 Runs that differ in nothing but their horizon and their decay start from the same weights and see the same batches. All
-that can tell them apart is the learning rate, and under a constant or a warm-up-stable-decay schedule that is the same
+that can make them differ is the learning rate, and under a constant or a warm-up-stable-decay schedule that is the same
 until the first of them decays. Up to there one copy serves them all, to the same bits: they are a *family*.
 
 A family is a tree whose trunk is the run with the farthest horizon. Each other run leaves it where its rate does, and a

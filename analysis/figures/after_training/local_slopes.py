@@ -1,8 +1,9 @@
 """Is delta_PTQ a power of D? Its slope d ln delta_PTQ / d ln D from one D to the next, within each bit width.
 
 A panel a width, and one for all together. Bars go from D to D, with 95% intervals from leaving clusters out where at
-least four tell the slope (open points: fewer); an interval that leaves the panel goes on beyond it. The dashed line is
-the one slope that fits all D best, its band the interval of that; the dotted line is the exponent of the fitted law.
+least four determine the slope (open points: fewer); an interval that leaves the panel goes on beyond it. The dashed
+line is the one slope that fits all D best, its band the interval of that; the dotted line is the exponent of the fitted
+law.
 """
 
 import numpy as np

@@ -19,7 +19,7 @@ COLUMNS = ["N", "D", "tau", "weight_decay", "batch_tokens", "P_post", "gap"]
 
 
 def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
-    """Gaps above zero; `attrs` tell which column was `varied`. `fits` are not used.
+    """Gaps above zero; `attrs` say which column was `varied`. `fits` are not used.
 
     Raises:
         InputError: no N was trained with two weight decays or two batches at two token counts.

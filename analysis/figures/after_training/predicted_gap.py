@@ -1,7 +1,7 @@
 """Predicted against measured delta_PTQ. Fig. 7 left and Fig. 19 of Kumar et al. 2024 (arXiv 2411.04330).
 
 A panel a gap law. Filled points were fitted, open ones were not (too few or too many bits, or a large predicted gap).
-Triangles at an edge are gaps below the axis, zero or less. Bits alone explain most of a gap, so R2 is told within each
+Triangles at an edge are gaps below the axis, zero or less. Bits alone explain most of a gap, so R2 is given within each
 width as well, of the fitted points, in linear space as it was fitted; the grey line is equality.
 """
 

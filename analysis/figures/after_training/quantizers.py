@@ -17,7 +17,7 @@ from analysis.table import after_training
 BITS = (3.0, 4.0)
 NAMES = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-MOST = 8  # settings that can still be told apart
+MOST = 8  # settings that can still be distinguished
 COLUMNS = ["setting", "ptq", "granularity_post", "N", "D", "P_post", "gap", "gap_se", "shown"]
 SETTING = ["ptq", "family", "granularity_post"]
 
@@ -57,7 +57,7 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
         family=family(quantized.get("format_post", pd.Series("int", index=quantized.index))),
     )
     quantized = quantized[pd.to_numeric(quantized["P_post"], errors="coerce").isin(BITS)]
-    # So that the CSV does not hang on the order of the table's rows.
+    # So that the CSV does not depend on the order of the table's rows.
     in_order = [c for c in ("N", "D", "seed_init", "seed_data", "run_id", "P_post") if c in quantized]
     order, parts = {name: i for i, name in enumerate(NAMES)}, []
 

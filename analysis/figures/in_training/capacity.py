@@ -40,7 +40,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         raise InputError("no run has one part or all parts in low precision beside an unquantized run of its kind")
     fit = shared.first_of(fits, LOSS_LAWS)
     if fit is None:
-        raise InputError(f"no fitted loss law tells A and alpha of Eq. 30; expected one of {', '.join(LOSS_LAWS)}")
+        raise InputError(f"no fitted loss law gives A and alpha of Eq. 30; expected one of {', '.join(LOSS_LAWS)}")
     constants = {"paper": paper_constants(), "law": shared.constants(fit)}
     parts, bands = [], {}
     for part, rows in groups.items():

@@ -246,7 +246,7 @@ CLAIMS = (
         statement="The error of quantization jumps when the learning rate decays, largely independent of tokens.",
         how=AGAIN
         + "K3: ln delta_PTQ at the end of a decay less that of its trunk at equal tokens; K6, the same at equal "
-        "loss, tells whether it is more than that decayed models are better ones.",
+        "loss, shows whether it is more than that decayed models are better ones.",
         rule=Rule.of(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens")),
         needs=(("schedule",),),
         measure=contrast(

@@ -43,7 +43,7 @@ class Bullets:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table. `verdicts`: the column whose cells are verdicts, which get a colour besides their words."""
+    """A table. `verdicts`: the column whose cells are verdicts, which get a colour as well."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]

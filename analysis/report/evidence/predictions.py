@@ -32,7 +32,7 @@ def beside(tables: Tables, study: str) -> tuple[Grid, ...]:
         return ()
     rows = [line for one in predicted.to_dict("records") if (line := _line(one, frame))]
     caption = f"`results/{study}/{FILE}`, written before these runs were trained: means over seeds. The intervals are "
-    caption += "the law's own; runs scatter besides."
+    caption += "the law's own; runs scatter around them as well."
     return (Grid.of(rows, caption),) if rows else ()
 
 

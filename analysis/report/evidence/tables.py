@@ -75,7 +75,7 @@ def remembered(make: Callable) -> Callable:
 
 
 class Tables:
-    """All tables below `folder`; `faults` tells why one cannot be used. `draws`, `seed`: of the intervals of fits."""
+    """All tables below `folder`; `faults` says why one cannot be used. `draws`, `seed`: of the intervals of fits."""
 
     def __init__(self, folder: Path, studies: Iterable[str], *, draws: int, seed: int, progress: Callable[[str], None]):
         self.folder, self.draws, self.seed, self.progress = folder, draws, seed, progress
@@ -168,7 +168,7 @@ class Tables:
         return self.fit(last, rows)
 
     def parameter(self, law: str, rows: Rows, symbol: str) -> Number:
-        """A parameter of the law fitted to these rows, or the reason why they do not tell it."""
+        """A parameter of the law fitted to these rows, or the reason why they do not determine it."""
         return attempt(lambda: of_fit(self.fit(law, rows), symbol))
 
     def fits_of(self, *fits: Callable[["Tables"], Fit]) -> dict[str, Fit]:
@@ -206,7 +206,7 @@ class Tables:
         `overtraining`.
 
         Raises:
-            InputError: no table tells it.
+            InputError: no table determines it.
         """
         if any(self.has(study) for study in REPEATED):
             rows = ends(self.rows(Rows(studies=REPEATED)))

@@ -36,7 +36,8 @@ class Lowest:
 
 
 def lowest(tables: Tables, rows: Rows) -> list[Lowest]:
-    """Without any law: for each N and telling width the D of the lowest loss after quantization, over means of seeds.
+    """Without any law: for each N and each of CLEAR_WIDTHS the D of the lowest loss after quantization, over means of
+    seeds.
 
     Raises:
         InputError: the scatter between seeds is not known.
