@@ -9,7 +9,7 @@ from analysis.diagnostics.slopes import slopes_by_width, write
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import save
-from analysis.files import inside
+from analysis.files import inside, remove
 from analysis.fitting import store as fits_file
 from analysis.fitting.fit import fit
 from analysis.fitting.store import Fits
@@ -41,7 +41,8 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     table supports.
 
     Raises:
-        InputError: no table, one of these is a link out of the folder, or no law and no figure has anything to work on.
+        InputError: no table, a link out of the folder, a file that cannot be written, or nothing for any law or figure to
+            work on.
     """
     runs, stored = folder / "runs.csv", folder / "fits.json"
     for name in (runs.name, stored.name, "figures"):
@@ -56,19 +57,23 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     skipped, paths = dict(stored_fits.skipped), []
     slopes, verdict = folder / "slopes.csv", ""
     progress(f"slopes of the gap: {SLOPES_OF}")
+    # Only what the table does not support is skipped; a file that cannot be written ends the command.
     try:
         by_width = slopes_by_width(SLOPES_OF, frame)
+    except InputError as fault:
+        remove(slopes)  # one of an earlier table
+        slopes, skipped["slopes"] = None, str(fault)
+    else:
         write(slopes, by_width)
         verdict = by_width.sentence
-    except InputError as fault:
-        slopes.unlink(missing_ok=True)  # one of an earlier table
-        slopes, skipped["slopes"] = None, str(fault)
     for name, draw in FIGURES.items():
         progress(f"drawing {name}")
         try:
-            paths += save(draw(frame, stored_fits.fits), folder / "figures", name)
+            drawn = draw(frame, stored_fits.fits)
         except InputError as fault:
             skipped[name] = str(fault)
+        else:
+            paths += save(drawn, folder / "figures", name)
     if not stored_fits.fits and not paths:
         raise InputError(f"{runs}: nothing to fit or to draw ({'; '.join(skipped.values())})")
     return Made(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.files import replacing
+from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 EDGE = 0.02  # of an axis: where marks of what lies beyond it are
@@ -50,6 +51,7 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", 
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
+UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
@@ -187,15 +189,20 @@ def log_axis(axes, which: str, low: float, high: float, **ticks) -> None:
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     """Write name.pdf, name.png and name.csv; the same drawing gives the same bytes."""
-    paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")]
-    with matplotlib.rc_context(RC):
-        with replacing(paths[0]) as temporary:
-            drawn.figure.savefig(temporary, metadata={"CreationDate": None})
-        with replacing(paths[1]) as temporary:
-            drawn.figure.savefig(temporary, metadata={"Software": None})
-    with replacing(paths[2]) as temporary:
-        drawn.numbers.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    return paths
+    contents = {
+        folder / f"{name}.pdf": image(drawn.figure, "pdf"),
+        folder / f"{name}.png": image(drawn.figure, "png"),
+        folder / f"{name}.csv": drawn.numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+    }
+    write_together(contents)
+    return list(contents)
+
+
+def image(figure: Figure, format: str, **options) -> bytes:
+    """A figure as the bytes of a file: made in memory, where no disk is full. The same figure gives the same bytes."""
+    with matplotlib.rc_context(RC), io.BytesIO() as buffer:
+        figure.savefig(buffer, format=format, metadata=UNDATED[format], **options)
+        return buffer.getvalue()
 
 
 def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):

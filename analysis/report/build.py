@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from analysis.errors import InputError
-from analysis.files import replacing
+from analysis.files import remove, write_together
 from analysis.report import comparison, limits
 from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
 from analysis.report.claims.claim import Claim, Outcome, judge
@@ -54,12 +54,12 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
     tables = Tables(results, studies.STUDIES, draws=draws, seed=seed, progress=progress)
     outcomes = judged(tables)
     document = Document(title=TITLE, blocks=tuple(_blocks(tables, outcomes)))
-    paths = out / "report.md", out / "report.html"
-    for path, text in zip(paths, (render.markdown(document, PICTURES), render.html(document)), strict=True):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    render.write_pictures(document, out / PICTURES)
-    return Made(markdown=paths[0], html=paths[1], outcomes=outcomes)
+    texts = {out / "report.md": render.markdown(document, PICTURES), out / "report.html": render.html(document)}
+    pictures = {out / PICTURES / f"{picture.name}.png": picture.png for picture in document.pictures}
+    write_together(texts | pictures)
+    for stale in {*(out / PICTURES).glob("*.png")} - {*pictures}:
+        remove(stale)
+    return Made(markdown=out / "report.md", html=out / "report.html", outcomes=outcomes)
 
 
 def judged(tables: Tables) -> list[Outcome]:

@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from analysis.files import replacing
 from analysis.validation.simulator import (
     BATCH,
     FULL_WIDTHS,
@@ -233,5 +234,5 @@ STUDIES = {
 def write(folder: Path, truth: Truth | None = None, *, seed: int = 0, only: Iterable[str] | None = None) -> None:
     """Write the tables as FOLDER/<study>/runs.csv."""
     for name, frame in tables(truth or Truth(), seed=seed, only=only).items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        frame.to_csv(folder / name / "runs.csv", index=False, float_format="%.8g", lineterminator="\n")
+        with replacing(folder / name / "runs.csv") as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")

@@ -6,11 +6,9 @@ Text may hold `code` between backticks, **strong words** and [links](#anchor); s
 
 import base64
 import dataclasses
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from analysis.figures import style
@@ -122,6 +120,5 @@ def grid(heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...], **more) -> G
 
 def picture(figure: Figure, name: str, caption: str) -> Picture:
     """A figure drawn into memory; the same figure gives the same bytes."""
-    with matplotlib.rc_context(style.RC), io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        return Picture(name=name, png=buffer.getvalue(), inches=float(figure.get_size_inches()[0]), caption=caption)
+    png = style.image(figure, "png", dpi=DPI)
+    return Picture(name=name, png=png, inches=float(figure.get_size_inches()[0]), caption=caption)
