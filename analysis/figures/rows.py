@@ -35,7 +35,7 @@ def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
     full = {part: FULL_BITS for part in PARTS if part not in frame}
     rows = applicable_rows(ANY["kumar_neff"], frame.assign(**full), one_way=one_way).frame
     numbers(rows, "loss", positive=True)
-    return rows.assign(D=nominal_tokens(rows))
+    return rows.assign(D=nominal_tokens)
 
 
 def from_the_start(rows: pd.DataFrame) -> pd.DataFrame:
@@ -80,6 +80,7 @@ class NoRowsError(InputError):
 
 def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     """Rows that a gap law or a fit of one speaks of, with gap_se (0 where unknown): one quantizer at one setting.
+    D is exact, as predictions need it; `table.nominal_tokens` groups rows by it.
 
     Raises:
         InputError: there is none, or a gap that is not a number.

@@ -41,7 +41,7 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     table supports.
 
     Raises:
-        InputError: no table, a link out of the folder, a file that cannot be written, or nothing for any law or figure to
+        InputError: no table, a link out of the folder, a file that cannot be written, or nothing for laws or figures to
             work on.
     """
     runs, stored = folder / "runs.csv", folder / "fits.json"

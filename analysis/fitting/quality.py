@@ -3,11 +3,10 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 
 from analysis.fitting.estimate import Fitted
 from analysis.fitting.objective import Problem
-from analysis.laws.law import Law
+from analysis.table import nominal_tokens
 
 AGREE = 1e-6  # starts whose objective is within this share of the best one have found the optimum
 ILL = 1e3  # condition number above which parameters are barely identified
@@ -66,7 +65,7 @@ def diagnose(fitted: Fitted) -> Diagnosis:
         rmse=float(np.sqrt(np.mean((problem.y - prediction) ** 2))),
         warnings=[],
     )
-    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(fitted.law, fitted.frame))
+    return dataclasses.replace(made, warnings=_doubts(fitted, made) + _mixed(fitted))
 
 
 def _condition(problem: Problem, best: np.ndarray, edge: np.ndarray) -> float:
@@ -98,8 +97,8 @@ def _within(problem: Problem, prediction: np.ndarray) -> dict[str, float]:
     return within
 
 
-def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
-    doubts = []
+def _doubts(fitted: Fitted, made: Diagnosis) -> list[str]:
+    problem, doubts = fitted.problem, []
     if made.status == "not_converged":
         doubts.append("the optimum did not meet its tolerance")
     if made.starts_at_optimum < FEW * made.starts:
@@ -115,8 +114,8 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
         ratio = problem.x["D"] / problem.x["N"]
         if ratio.max() < THIN * ratio.min():
             doubts.append(f"thin coverage: D/N only from {ratio.min():.3g} to {ratio.max():.3g}")
-        for column in ("N", "D"):
-            count = len(np.unique(problem.x[column]))
+        for column, values in (("N", problem.x["N"]), ("D", nominal_tokens(fitted.frame))):
+            count = len(np.unique(values))
             if count < 3:
                 doubts.append(f"thin coverage: {column} has only {count} different values, its power law is untested")
     within = {b: r for b, r in made.r2_within.items() if r < 0.5}
@@ -126,9 +125,10 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
     return doubts
 
 
-def _mixed(law: Law, frame: pd.DataFrame) -> list[str]:
+def _mixed(fitted: Fitted) -> list[str]:
     """A doubt about rows that the law takes for equals, and that were trained differently."""
-    asked = [v for v in law.variables if v in frame]
+    frame = fitted.frame.assign(D=nominal_tokens)
+    asked = [v for v in fitted.law.variables if v in frame]
     cells = frame.groupby(asked, dropna=False)
     counts = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in asked}
     listed = ", ".join(f"{c} ({count} values)" for c, count in counts.items() if count > 1)

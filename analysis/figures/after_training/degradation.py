@@ -15,7 +15,7 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.selection import applicable_rows
 from analysis.laws.law import FULL_BITS
 from analysis.laws.registry import LAWS
-from analysis.table import numbers
+from analysis.table import nominal_tokens, numbers
 
 SYMBOLS = {"gamma_D": r"$\gamma_D$", "gamma_N": r"$\gamma_N$", "gamma_post": r"$\gamma_\mathrm{post}$"}
 HIGHEST = 1.15  # top panels end this far above the 3-bit losses: 2 bits would press all others into one line
@@ -36,6 +36,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     before = applicable_rows(LAWS["chinchilla"], frame).frame.assign(P_post=np.nan)
     fit = fits.get("kumar_ptq")
     after = after.assign(fitted=True if fit is None else shared.was_fitted(after, fit.predict(after)))
+    after, before = (rows.assign(D=nominal_tokens) for rows in (after, before))
     widths, parts = sorted(after["P_post"].unique()), []
     for size, rows in after.groupby("N"):
         for group in (*(shared.at(rows, P_post=bits) for bits in widths), shared.at(before, N=size)):

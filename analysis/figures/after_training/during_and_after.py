@@ -20,6 +20,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws.formulas import gap, paper_constants, training_loss
 from analysis.laws.law import FULL_BITS
 from analysis.planning.choose_law import GAP_LAW, LOW_LAWS, UNIFIED
+from analysis.table import nominal_tokens
 
 PAPER_SIZE, PAPER_TOKENS, PAPER_BITS = 30e6, (1e9, 3e11), (3.0, 4.0, 5.0)
 BITS = (3.0, 4.0, 5.0, 6.0)
@@ -65,7 +66,7 @@ def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Runs without and with quantization after training at one N, weights alone in low precision: the N with the most
     widths that are found in training and after it (of several, with the most token counts, then the largest)."""
     trained = shared.alone(shared.trained(frame), "P_w")
-    after = shared.alone(shared.quantized(frame, UNIFIED), "P_w")
+    after = shared.alone(shared.quantized(frame, UNIFIED), "P_w").assign(D=nominal_tokens)
     after = after[after["P_post"].isin(BITS) & (after["P_post"] < after["P_w"])]
     sizes = [
         (len(common), group["D"].nunique(), size)

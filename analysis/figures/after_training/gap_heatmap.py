@@ -30,8 +30,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     Raises:
         InputError: no N and D at which models with weights in two widths were quantized to two widths.
     """
-    rows = shared.alone(shared.quantized(frame, LAW), "P_w")
-    rows = rows.assign(D=nominal_tokens(rows))
+    rows = shared.alone(shared.quantized(frame, LAW), "P_w").assign(D=nominal_tokens)
     means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
     cells = [
         (len(group), *cell)

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
+from analysis.table import nominal_tokens
 
 LAW = "kumar_ptq"
 BITS = (3.0, 4.0)
@@ -26,7 +27,7 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     """
     if not {"tau", *VARIED} <= set(frame):
         raise InputError(f"the table has no columns tau, {' and '.join(VARIED)}")
-    rows = shared.from_the_start(shared.quantized(frame, LAW))
+    rows = shared.from_the_start(shared.quantized(frame, LAW)).assign(D=nominal_tokens)
     rows = rows[rows["P_post"].isin(BITS) & (rows["gap"] > 0)]
     varied = max(VARIED, key=lambda c: rows[c].nunique())
     (other,) = set(VARIED) - {varied}
@@ -43,9 +44,7 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A lane for each width, against D and against D / tau (which there is none of without weight decay)."""
     varied = data.attrs["varied"]
-    # Horizons are whole steps: those of different batches differ by less than one.
-    place = np.log(data["D"].astype(float)).round(2)
-    rows = data.assign(D_by_tau=data["D"] / data["tau"].astype(float), place=place)
+    rows = data.assign(D_by_tau=data["D"] / data["tau"].astype(float))
     looks = style.looks(sorted(rows[varied].unique()))
     widths = [bits for bits in BITS if (rows["P_post"] == bits).any()]
     figure, axes = style.canvas(len(widths), 2, width=5.6, height=1.0 + 1.7 * len(widths), sharex="col", sharey="row")
@@ -54,7 +53,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
             known = shared.at(rows[np.isfinite(rows[column])], P_post=bits)
             for value, (colour, marker) in looks.items():
                 group = shared.at(known, **{varied: value})
-                means = group.groupby("place").agg({column: "mean", "gap": "mean"})
+                means = group.groupby("D", as_index=False)[["D_by_tau", "gap"]].mean()
                 panel.plot(group[column], group["gap"], ".", color=colour, markersize=3, zorder=2)
                 panel.plot(means[column], means["gap"], marker=marker, color=colour, zorder=3)
             panel.set(xscale="log", yscale="log")

@@ -12,7 +12,7 @@ from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.selection import family
-from analysis.table import after_training
+from analysis.table import after_training, nominal_tokens
 
 BITS = (3.0, 4.0)
 NAMES = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
@@ -28,7 +28,7 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     Raises:
         InputError: nothing was quantized to 3 or 4 bits, or all of it in one way.
     """
-    rows = _rows(frame)
+    rows = _rows(frame).assign(D=nominal_tokens)
     counts = rows.groupby("N")["setting"].nunique()
     if counts.empty or counts.max() < 2:
         raise InputError("no N was quantized to 3 or 4 bits by two methods or at two granularities")

@@ -17,6 +17,7 @@ from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.fit import Fit
 from analysis.laws.registry import LAWS
+from analysis.table import nominal_tokens
 
 LAW = "kumar_ptq"
 BITS = (3.0, 4.0, 5.0, 6.0)
@@ -72,7 +73,7 @@ def _chosen(rows: pd.DataFrame) -> list[str]:
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Gaps at BITS with the `name` of their schedule, of schedules with two token counts at one N."""
-    rows = shared.quantized(frame, LAW)
+    rows = shared.quantized(frame, LAW).assign(D=nominal_tokens)
     if "schedule" not in rows:
         raise InputError("the table has no column schedule")
     rows = _one_recipe(rows[rows["P_post"].isin(BITS)])

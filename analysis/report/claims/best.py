@@ -35,7 +35,7 @@ from analysis.report.document.blocks import Grid
 from analysis.report.evidence import predictions
 from analysis.report.evidence.numbers import Number, attempt, left_out, summed
 from analysis.report.evidence.rules import Flag, Rule, above, at_least, below, within
-from analysis.report.evidence.tables import Rows, Tables, ends, nominal
+from analysis.report.evidence.tables import Rows, Tables, ends
 
 MATCHED = Rows(studies=("matched",))
 BEST = (6.0, 9.0)  # bits that "7 to 8" leaves room for
@@ -75,8 +75,8 @@ def _budgets(tables: Tables) -> list[pd.DataFrame]:
     if not tables.has("matched"):
         return []
     runs = shared.tied(shared.trained(tables.rows(MATCHED)))
-    runs = runs.assign(tokens=nominal(runs["D"]), memory=nominal_memory(runs["N"] * runs["P_w"]))
-    groups = [group for _, group in runs.groupby(["tokens", "memory"]) if group["P_w"].nunique() > 1]
+    runs = runs.assign(memory=nominal_memory(runs["N"] * runs["P_w"]))
+    groups = [group for _, group in runs.groupby(["D", "memory"]) if group["P_w"].nunique() > 1]
     return sorted(groups, key=lambda g: (-g["P_w"].nunique(), -len(g)))
 
 

@@ -37,7 +37,6 @@ TEXT = (
     *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster"),
     *("ptq", "format_post", "granularity_post", "setting"),
 )
-ALIKE = 1.02  # D is whole batches: token counts this near to each other are one
 CLEAR_WIDTHS = (3.0, 4.0)  # bits at which gaps stand well out of the noise
 LOG_GAP_BELOW = 1.0  # nats of gap from which on logarithms of gaps no longer say what a law would
 LEAST_FREEDOM = 3
@@ -116,7 +115,7 @@ class Tables:
             raise InputError(f"no table of {', '.join(studies)}")
         rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         rows = rows.drop_duplicates(["run_id", "tokens_seen", "setting"]).reset_index(drop=True)
-        return rows.assign(tokens=nominal(rows["D"]))
+        return rows.assign(tokens=table.nominal_tokens)
 
     @remembered
     def rows(self, asked: Rows) -> pd.DataFrame:
@@ -233,14 +232,6 @@ def checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     text = {column: frame[column].astype(object).where(frame[column].notna()) for column in TEXT}
     # A column without any entry is read as numbers.
     return frame.assign(**text)
-
-
-def nominal(values: pd.Series) -> pd.Series:
-    """Token counts with those that differ by part of a batch made one, the smallest of them."""
-    distinct = np.unique(values.dropna().to_numpy(float))
-    first = np.concatenate([[True], distinct[1:] > ALIKE * distinct[:-1]]) if len(distinct) else np.zeros(0, bool)
-    name = dict(zip(distinct, distinct[first][np.cumsum(first) - 1] if len(distinct) else [], strict=True))
-    return values.map(name)
 
 
 def log_gaps(frame: pd.DataFrame) -> pd.DataFrame:
