@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.figures import style
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import gap_errors
 from analysis.fitting.options import Options
@@ -139,6 +140,20 @@ def curve(fit: Fit, response: str, **variables) -> pd.DataFrame:
     """What the law says (NaN: nothing) of these variables, all parts that are not among them being at 16 bits."""
     grid = pd.DataFrame(variables).assign(**{part: FULL_BITS for part in PARTS if part not in variables})
     return grid.assign(**{response: fit.predict(grid)}, kind="law")
+
+
+def together(parts: Iterable[pd.DataFrame], columns: list[str] | None = None, **attrs) -> pd.DataFrame:
+    """The numbers of a figure, put together from their parts; `attrs`: what else it says."""
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers = numbers if columns is None else numbers[columns]
+    numbers.attrs = attrs
+    return numbers
+
+
+def stated(fit: Fit | None, symbols: Mapping[str, str], mark: str = ", ") -> str:
+    """Parameters of a fit with their intervals, as symbols of figures; empty without one."""
+    known = {} if fit is None else symbols
+    return mark.join(style.stated(text, fit.params[s], *fit.interval(s)) for s, text in known.items())
 
 
 def above_zero(rows: pd.DataFrame, column: str, reason: str) -> pd.Series:

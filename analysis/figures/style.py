@@ -96,7 +96,7 @@ def styled(draw: Callable) -> Callable:
     return wrapped
 
 
-def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> tuple[Figure, np.ndarray]:
+def subplots(rows: int, columns: int, *, width: float, height: float, **grid) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (rows, columns), sizes in inches; made without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
@@ -104,25 +104,26 @@ def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> t
 
 def single(height: float, width: float = COLUMN) -> tuple[Figure, Axes]:
     """A figure with one panel."""
-    figure, axes = canvas(1, 1, width=width, height=height)
+    figure, axes = subplots(1, 1, width=width, height=height)
     return figure, axes[0, 0]
 
 
 def side_by_side(panels: int, height: float, *, each: float, **grid) -> tuple[Figure, np.ndarray]:
-    """A figure with so many panels (n,) in one lane, a column wide and `each` inches more for all but the first."""
-    figure, axes = canvas(1, panels, width=COLUMN + each * (panels - 1), height=height, **grid)
+    """A figure with so many panels (n,) beside each other, a column wide and `each` inches more for all but the
+    first, at most a page."""
+    figure, axes = subplots(1, panels, width=min(PAGE, COLUMN + each * (panels - 1)), height=height, **grid)
     return figure, axes[0]
 
 
-def lanes(
+def wrapped(
     panels: int, columns: int, *, base: tuple[float, float], each: tuple[float, float], lone: float | None = None
 ):
-    """A figure with so many axes (n,) in lanes of at most `columns`, which share both scales: `base` inches and `each`
-    more by column and by lane, one column alone `lone` inches wide."""
+    """A figure with so many axes (n,) in rows of at most `columns`, which share both scales: `base` inches and `each`
+    more by column and by row, one column alone `lone` inches wide."""
     columns = min(columns, panels)
     rows = -(-panels // columns)
     width = lone if lone and columns == 1 else min(PAGE, base[0] + each[0] * columns)
-    figure, axes = canvas(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
+    figure, axes = subplots(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
     for spare in axes.flat[panels:]:
         spare.remove()
     return figure, axes.flat[:panels]
@@ -176,8 +177,10 @@ def bits_label(bits: float) -> str:
     return f"{bits:g} bits"
 
 
-def legend(figure: Figure, handles: Sequence, most: int, **more) -> None:
-    """Above all panels, at most so many entries beside each other."""
+def legend(figure: Figure, handles: Sequence, most: int, *, below: bool = False, **more) -> None:
+    """Above all panels, at most so many entries beside each other; the last one explains triangles at the lower edge if
+    something lies `below` the axis."""
+    handles = [*handles, key(**BELOW)] if below else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(most, len(handles)), **more)
 
 
@@ -214,6 +217,15 @@ def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour
     reach = [np.minimum(error, 0.9 * shown), error]
     axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
     at_lower_edge(axes, x[~inside], colour, **(edge or {}))
+
+
+def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, linestyle="-", **look) -> None:
+    """`points_above`, and a line through their means at each x, where these are above zero."""
+    means = value.groupby(x).mean()
+    means = means[means > 0]
+    if len(means):
+        axes.plot(means.index, means, zorder=3, color=colour, linestyle=linestyle)
+    points_above(axes, x, value, se, low, colour=colour, **look)
 
 
 def at_lower_edge(axes, x, colour, **look) -> None:

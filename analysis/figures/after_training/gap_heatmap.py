@@ -56,7 +56,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     widths, posts = sorted(data["P_w"].unique()), sorted(data["P_post"].unique())
     width = max(1.1 + len(shown) * (0.3 + 0.33 * len(widths)), style.COLUMN if len(shown) == 1 else 4.4)
     size = {"width": min(style.PAGE, width), "height": 1.3 + 0.22 * len(posts)}
-    figure, axes = style.canvas(1, len(shown), **size, sharex=True, sharey=True)
+    figure, axes = style.subplots(1, len(shown), **size, sharex=True, sharey=True)
     for panel, column in zip(axes[0], shown, strict=True):
         square = data.pivot(index="P_post", columns="P_w", values=column).reindex(index=posts, columns=widths)
         mesh = _heat(panel, square.to_numpy(float), norm, colours)

@@ -24,8 +24,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         InputError: kumar_ptq cannot be fitted to the table, or no rows of one model and width differ in D.
     """
     slopes = numbers(slopes_by_width(LAW, frame))
-    if LAW in fits:
-        slopes.attrs["gamma_D"] = fits[LAW].params["gamma_D"]
+    slopes.attrs["gamma_D"] = fits[LAW].params["gamma_D"] if LAW in fits else None
     return slopes
 
 
@@ -33,10 +32,10 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each width, and one for all."""
     shown = data[data["kind"] != "curvature"]
     groups = list(shown.groupby("P_post", dropna=False))
-    lanes = -(-len(groups) // 5)
-    figure, axes = style.lanes(len(groups), -(-len(groups) // lanes), base=(1.0, 0.7), each=(1.25, 1.9))
+    lines = -(-len(groups) // 5)
+    figure, axes = style.wrapped(len(groups), -(-len(groups) // lines), base=(1.0, 0.7), each=(1.25, 1.9))
     colours = [*style.shades(len(groups) - 1), "black"]
-    exponent = data.attrs.get("gamma_D")
+    exponent = data.attrs["gamma_D"]
     for panel, (bits, rows), colour in zip(axes, groups, colours, strict=True):
         panel.set_title("all together" if np.isnan(bits) else f"{bits:g} bits")
         _panel(panel, rows, colour)

@@ -44,10 +44,8 @@ def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
 
 def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> pd.DataFrame:
     """The `usable` rows of each law or fit, to be drawn in a panel each, with its title where there are several."""
-    both = pd.concat([group.assign(law=name) for name, group in rows.items()], ignore_index=True)
-    drawn = both[[c for c in COLUMNS if c in both]]
-    drawn.attrs["titles"] = dict(titles)
-    return drawn
+    both = shared.together([group.assign(law=name) for name, group in rows.items()], titles=dict(titles))
+    return both[[c for c in COLUMNS if c in both]]
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
@@ -56,7 +54,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     shown, columns = data[["gap", "predicted"]].to_numpy(), len(laws)
     low, high = style.span(shown[shown > shared.LOWEST])
     size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
-    figure, axes = style.canvas(1, columns, **size, sharex=True, sharey=True)
+    figure, axes = style.subplots(1, columns, **size, sharex=True, sharey=True)
     for panel, law in zip(axes[0], laws, strict=True):
         panel.set(xscale="log", yscale="log", box_aspect=1)
         if columns > 1:

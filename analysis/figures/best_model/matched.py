@@ -45,9 +45,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         reach = np.nan_to_num(fit.predict_se(cells) * fit.bootstrap.t)
         law = law.assign(low=law["loss"] - reach, high=law["loss"] + reach)
         kinds.append(law[np.isfinite(law["loss"])])
-    drawn = pd.concat(kinds, ignore_index=True).rename(columns={"P_w": "P"})[COLUMNS]
-    drawn.attrs["weights"] = len(parts) == 1
-    return drawn
+    return shared.together([rows.rename(columns={"P_w": "P"}) for rows in kinds], COLUMNS, weights=len(parts) == 1)
 
 
 def _one_way_each(rows: pd.DataFrame) -> pd.DataFrame:

@@ -47,9 +47,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, MOST).round().astype(int))]
         tokens = np.geomspace(known[0], BEYOND * known[1], POINTS)
         parts += _curves("fit", shared.constants(fit), sizes, tokens, fit)
-    drawn = pd.concat(parts, ignore_index=True)
-    drawn.attrs["known"] = {"paper": TOKENS} | ({} if fit is None else {"fit": fit.ranges["D"]})
-    return drawn
+    return shared.together(parts, known={"paper": TOKENS} | ({} if fit is None else {"fit": fit.ranges["D"]}))
 
 
 def _curves(name: str, constants: Mapping, sizes, tokens: np.ndarray, fit: Fit | None = None) -> list[pd.DataFrame]:

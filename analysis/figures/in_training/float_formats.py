@@ -51,12 +51,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     parts += _sweeps(runs)
     if not parts:
         raise InputError("no N and D with two float formats of weights that differ in exponent or mantissa alone")
-    drawn = pd.concat(parts, ignore_index=True)
-    if fit is not None:
-        names = {"gamma_w": r"$\gamma_w$", "n_w": "$n_w$"}
-        stated = (style.stated(text, fit.params[s], *fit.interval(s)) for s, text in names.items())
-        drawn.attrs["fit"] = ", ".join(stated)
-    return drawn
+    return shared.together(parts, fit=shared.stated(fit, {"gamma_w": r"$\gamma_w$", "n_w": "$n_w$"}))
 
 
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -135,18 +130,18 @@ def _varies(rows: pd.DataFrame, x: str, lines: str) -> bool:
 def draw(data: pd.DataFrame) -> style.Figure:
     """The panel of shares, and those of the sweeps."""
     panels = list(dict.fromkeys(data["panel"]))
-    figure, axes = style.canvas(1, len(panels), width=WIDTHS[len(panels)], height=2.9)
+    figure, axes = style.subplots(1, len(panels), width=WIDTHS[len(panels)], height=2.9)
     sweeps = [name for name in panels if name in WAYS]
     for panel, name in zip(axes[0], panels, strict=True):
         rows = shared.at(data, panel=name)
         if name in WAYS:
             _sweep(panel, rows, *WAYS[name], first=name == sweeps[0])
         else:
-            _capacity(panel, rows, data.attrs.get("fit"))
+            _capacity(panel, rows, data.attrs["fit"])
     return figure
 
 
-def _capacity(axes, shares: pd.DataFrame, stated: str | None) -> None:
+def _capacity(axes, shares: pd.DataFrame, stated: str) -> None:
     widths = sorted(shares["E_w"].dropna().unique())
     looks = style.looks(widths)
     for kind, look in (("paper", PAPER), ("law", {"color": "black"})):
@@ -169,7 +164,7 @@ def _capacity(axes, shares: pd.DataFrame, stated: str | None) -> None:
     axes.set_xlim(1.5, 16.6)
     style.exact_ticks(axes.xaxis, (2, 4, 6, 8, 12, 16))
     axes.set_ylabel(r"$N_\mathrm{eff}/N$")
-    axes.set_xlabel("$P_w$ = 1 + exponent + mantissa (bits)" + (f"\n{stated}" if stated else ""))
+    axes.set_xlabel("$P_w$ = 1 + exponent + mantissa (bits)" + f"\n{stated}".rstrip())
     _key(axes, style.keys(looks, "{:g}".format, linestyle="none"), NAMES["E_w"])
     lines = [style.key("fitted here", color="black")] if stated else []
     axes.add_artist(axes.legend_)
@@ -182,10 +177,8 @@ def _sweep(axes, rows: pd.DataFrame, x: str, lines: str, *, first: bool) -> None
     looks = style.looks(sorted(rows[lines].unique()))
     for bits, (colour, marker) in looks.items():
         group = shared.at(rows, **{lines: bits})
-        means = group.groupby(x)["gap_qat"].mean()
-        axes.plot(means.index, np.where(means > 0, means, np.nan), color=colour, zorder=3)
         points = group[x], group["gap_qat"], group["gap_qat_se"]
-        style.points_above(axes, *points, low, colour=colour, marker=marker)
+        style.series(axes, *points, low, colour=colour, marker=marker)
     style.exact_ticks(axes.xaxis, sorted(rows[x].unique()))
     axes.margins(x=0.08)
     _key(axes, style.keys(looks, "{:g}".format), NAMES[lines])

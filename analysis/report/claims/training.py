@@ -174,19 +174,14 @@ def slopes_of(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(slopes)
 
 
-def _compared(tables: Tables, rows: Rows) -> tuple[dict[str, Number], dict[str, Number]]:
+def order(tables: Tables, rows: Rows = TENSOR) -> Finding:
     """What EQUAL bits of one part cost more than those of another, paired, and what those of each part cost."""
     runs = costs(tables, rows)
     cost = {part: at_width(runs, part, EQUAL) for part in PARTS}
     less = {"a-w": cost["P_a"] - cost["P_w"], "w-kv": cost["P_w"] - cost["P_kv"]}
-    numbers = {name: mean_cost(each) for name, each in less.items()}
-    return numbers, {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
-
-
-def order(tables: Tables) -> Finding:
-    numbers, named = _compared(tables, TENSOR)
+    named = {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
     return Finding(
-        numbers=numbers,
+        numbers={name: mean_cost(each) for name, each in less.items()},
         shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
         figure=lambda: drawings.forest({f"cost of {EQUAL} bits (nats)": named}, {"none": 0.0}),
         caption="What low precision of one part costs, mean over models.",
@@ -194,10 +189,8 @@ def order(tables: Tables) -> Finding:
 
 
 def fine_order(tables: Tables) -> Finding:
-    numbers, named = _compared(tables, TOKEN)
-    return Finding(
-        numbers=numbers,
-        shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
+    return dataclasses.replace(
+        order(tables, TOKEN),
         figure=lambda: FIGURES["granularity"](tables.rows(TRAINED), {}),
         caption="What low precision costs by granularity of the scales.",
     )

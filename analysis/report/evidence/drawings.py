@@ -36,7 +36,7 @@ def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, 
         raise InputError("not one number is known")
     width = min(style.PAGE, style.COLUMN + 2.4 * (len(known) - 1) + 1.0)
     most = max(len(numbers) for numbers in known.values())
-    figure, axes = style.canvas(1, len(known), width=width, height=1.0 + 0.27 * most)
+    figure, axes = style.subplots(1, len(known), width=width, height=1.0 + 0.27 * most)
     plotted = []
     for panel, (title, numbers) in zip(axes[0], known.items(), strict=True):
         for i, (name, value) in enumerate(references.items()):
