@@ -68,7 +68,7 @@ report: setup ## every claim with its verdict, from the committed tables alone: 
 bench: setup ## measure speed: training steps and quantization, each against others side by side
 	$(RUN) -m bench
 
-gpu: setup ## what only a GPU can tell: tests, throughput, a study (docs/gpu.md), about 20 minutes on a card
+gpu: setup ## what only a GPU can test: tests, throughput, a study (docs/gpu.md), about 20 minutes on a GPU
 	PYTHON=$(RUN) bench/gpu.sh $(or $(ARGS),tests=300 throughput=500 study=600)
 
 coverage: setup ## simulate studies and count how often the 95% intervals of fits hold the truth (about 10 minutes)

@@ -19,6 +19,7 @@ from analysis.cli import (
     profile_command,
     report_command,
     slopes_command,
+    streams,
     tables_command,
 )
 from analysis.errors import InputError
@@ -47,8 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as fault:
         print(f"{PROG} {chosen.command}: {fault}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(f"{PROG} {chosen.command}: interrupted; files are as they were before, or whole", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -65,7 +67,7 @@ def command() -> None:
     # Matrices here are tiny: more than one BLAS thread only adds waiting, and could change the last digit.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
-    sys.exit(main())
+    sys.exit(streams.run(main, PROG))
 
 
 if __name__ == "__main__":

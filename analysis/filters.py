@@ -118,9 +118,9 @@ class _Filter:
             raise InputError(f"nested more than {DEEPEST} deep; expected a simpler condition")
         return tree
 
-    def _word(self, found: re.Match) -> str:
+    def _word(self, match: re.Match) -> str:
         """What stands for a piece that Python reads otherwise; texts stay as they are."""
-        text = found[0]
+        text = match[0]
         if text[0] != "`":
             return _WORDS_OF_PYTHON.get(text, text)
         name = f"__column_{len(self.quoted)}"
@@ -222,12 +222,12 @@ class _Filter:
 
     def compared(self, left: Any, how: ast.cmpop, right: Any, node: ast.expr) -> pd.Series | np.bool_:
         if isinstance(how, ast.In | ast.NotIn) and isinstance(left, pd.Series) and isinstance(right, list):
-            found = left.isin(right)
-            return found if isinstance(how, ast.In) else ~found
+            holds = left.isin(right)
+            return holds if isinstance(how, ast.In) else ~holds
         if type(how) not in COMPARISONS or isinstance(left, list) or isinstance(right, list):
             raise InputError(f"{self.shown(node)}: a list stands behind `in`, and a column before it: P_post in [3, 4]")
-        found = COMPARISONS[type(how)](left, right)
-        return found if isinstance(found, pd.Series) else np.bool_(found)
+        holds = COMPARISONS[type(how)](left, right)
+        return holds if isinstance(holds, pd.Series) else np.bool_(holds)
 
     def refuse(self, node: ast.expr) -> NoReturn:
         hint = {ast.Attribute: "; write isnull(ptq) for ptq.isnull()", ast.Constant: "; write isnull(ptq) for None"}

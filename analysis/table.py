@@ -17,7 +17,7 @@ from analysis.errors import InputError
 
 LINE = "line"  # name of the index of a table that was read from a file: rows are then called by their line there
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to spreadsheets
-ROUNDING = 1e-3  # of D, by whole batches, where a table does not tell the batch
+ROUNDING = 1e-3  # of D, by whole batches, where a table does not state the batch
 ALIKE = 0.02  # of D: the most that whole batches may take off
 BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 with open(Path(__file__).with_name("columns.csv"), newline="", encoding="utf-8") as _file:
@@ -119,19 +119,19 @@ def diverged(frame: pd.DataFrame) -> np.ndarray:
     Raises:
         InputError: as `flags`.
     """
-    found = flags(frame, "diverged")
+    broken = flags(frame, "diverged")
     if "loss" in frame:
         empty = frame["loss"].isna()
         if "gap" in frame:
             empty &= frame["gap"].isna()
-        found = found | empty.to_numpy(bool) | np.isinf(pd.to_numeric(frame["loss"], errors="coerce").to_numpy(float))
-    return found
+        broken = broken | empty.to_numpy(bool) | np.isinf(pd.to_numeric(frame["loss"], errors="coerce").to_numpy(float))
+    return broken
 
 
 def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
     """D (n,) by which rows are grouped. A run's tokens are rounded down to whole batches, so that what was asked for
     once is another D for each size of batch: those that are less than a batch apart, or less than `ROUNDING` where the
-    table tells no batch, are one, the smallest of them.
+    table states no batch, are one, the smallest of them.
 
     Raises:
         InputError: as `numbers`.
@@ -143,12 +143,12 @@ def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
         batch = np.where(np.isfinite(known), np.minimum(known, ALIKE * tokens), batch)
     nominal: dict[float, float] = {}
     start = reach = 0.0
-    for found in np.unique(tokens):
-        own = batch[tokens == found].max()
-        if not found - start < max(reach, own):
-            start, reach = found, own
-        nominal[found], reach = start, max(reach, own)
-    return np.array([nominal[found] for found in tokens]).astype(frame["D"].dtype)
+    for count in np.unique(tokens):
+        own = batch[tokens == count].max()
+        if not count - start < max(reach, own):
+            start, reach = count, own
+        nominal[count], reach = start, max(reach, own)
+    return np.array([nominal[count] for count in tokens]).astype(frame["D"].dtype)
 
 
 def after_training(frame: pd.DataFrame) -> np.ndarray:

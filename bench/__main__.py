@@ -33,11 +33,11 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--threads", metavar="N", type=int, default=os.cpu_count() or 1, help="default: all cores")
     parser.set_defaults(effort="normal")
-    found = parser.parse_args(argv)
-    if found.threads < 1:
-        parser.error(f"--threads {found.threads}: must be at least 1")
-    found.out = found.out or (PARTIAL if found.only or found.effort == "quick" else FULL)
-    return found
+    options = parser.parse_args(argv)
+    if options.threads < 1:
+        parser.error(f"--threads {options.threads}: must be at least 1")
+    options.out = options.out or (PARTIAL if options.only or options.effort == "quick" else FULL)
+    return options
 
 
 def main(argv: list[str]) -> int:
@@ -88,9 +88,9 @@ def main(argv: list[str]) -> int:
             say(machine.sentence())
             rows = []
             for group in chosen:
-                found = measure(group, say)
-                rows += found
-                print(*report.tables(found), sep="\n", flush=True)
+                measured = measure(group, say)
+                rows += measured
+                print(*report.tables(measured), sep="\n", flush=True)
                 # After each group: an interrupt loses only the one at hand.
                 command = shlex.join(["python", "-m", "bench", *argv])
                 report.write(options.out, machine, command, time.monotonic() - began, rows)

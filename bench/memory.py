@@ -40,14 +40,14 @@ class Watch:
 
 def _storages() -> dict[int, int]:
     """Address -> bytes of every tensor's memory on the CPU."""
-    found = {}
+    sizes = {}
     for thing in gc.get_objects():
         if type(thing) in (torch.Tensor, torch.nn.Parameter) and thing.device.type == "cpu":
             storage = thing.untyped_storage()
             # The compiler keeps tensors without memory.
             with contextlib.suppress(RuntimeError):
-                found[storage.data_ptr()] = storage.nbytes()
-    return found
+                sizes[storage.data_ptr()] = storage.nbytes()
+    return sizes
 
 
 def _highest(step) -> int:

@@ -80,8 +80,8 @@ def with_weights(run: Run, weights: Weights) -> Transformer:
     vocab_size = weights["embedding"].shape[1]
     device = weights["embedding"].device
     model = Transformer(run.model, vocab_size, run.data.sequence_length).to(device)
-    found = {f"{name}.weight": w[0].clone() for name, w in weights.items()}
-    model.load_state_dict({"head.weight": found["embedding.weight"], **found})
+    state = {f"{name}.weight": w[0].clone() for name, w in weights.items()}
+    model.load_state_dict({"head.weight": state["embedding.weight"], **state})
     return model
 
 
@@ -107,8 +107,8 @@ def quantize_linear(model: Transformer) -> None:
     weights = IntxFakeQuantizeConfig(torch.int4, "per_channel", is_symmetric=True)
     prepare = QATConfig(activation_config=activations, weight_config=weights, step="prepare")
     quantize_(model.layers, prepare)  # not the head, which stays unquantized in ours too
-    found = sum(isinstance(module, FakeQuantizedLinear) for module in model.modules())
-    assert found == 4 * len(model.layers), found
+    layers = sum(isinstance(module, FakeQuantizedLinear) for module in model.modules())
+    assert layers == 4 * len(model.layers), layers
 
 
 def usual_step(model: Transformer, run: Run, tokens: torch.Tensor, *, compiled: bool) -> Step:

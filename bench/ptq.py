@@ -102,10 +102,10 @@ class _Model:
         """Every setting of a choice of configs/ptq; with `calibrated` the calibration is there already."""
         run, weights, corpus = self.run(ptq), self.weights, self.corpus
         settings = settings_of(run)
-        found = calibrate(run, weights, corpus) if calibrated else None
+        calibration = calibrate(run, weights, corpus) if calibrated else None
 
         def step() -> object:
-            return quantized(weights, settings, cache(lambda: found or calibrate(run, weights, corpus)))
+            return quantized(weights, settings, cache(lambda: calibration or calibrate(run, weights, corpus)))
 
         return step
 

@@ -102,7 +102,7 @@ def matmuls(run: Run, members: int, dtype: torch.dtype) -> Step:
         return torch.randn(members, *shape, device=device, dtype=dtype)
 
     operands = {shape: (new(tokens, shape[1]), new(*shape), new(tokens, shape[0])) for shape in set(matmul_shapes(run))}
-    results = {shape: tuple(torch.empty_like(t) for t in found) for shape, found in operands.items()}
+    results = {shape: tuple(torch.empty_like(t) for t in tensors) for shape, tensors in operands.items()}
 
     def step() -> None:
         for shape in matmul_shapes(run):

@@ -165,8 +165,8 @@ def measure(group: Group, say: Callable[[str], None]) -> list[Row]:
     seconds = _in_turn(group, steps, counts, say)
     if counters["stats"]["unique_graphs"] != graphs:
         faults |= {name: "failed: something was compiled while it was timed" for name in steps}
-    found = _Found(seconds=seconds, counts=counts, memory=memory, faults=faults)
-    return [row for variant in group.variants for row in _rows(group, variant, found)]
+    measured = _Measured(seconds=seconds, counts=counts, memory=memory, faults=faults)
+    return [row for variant in group.variants for row in _rows(group, variant, measured)]
 
 
 def _warm(step: Step) -> float:
@@ -209,7 +209,7 @@ def _wait() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
+class _Measured:
     """What was measured in a group, by variant."""
 
     seconds: dict[str, np.ndarray]
@@ -219,28 +219,28 @@ class _Found:
     faults: dict[str, str]
 
 
-def _rows(group: Group, variant: Variant, found: _Found) -> list[Row]:
-    name, fault = variant.name, found.faults.get(variant.name)
-    own = found.seconds.get(name)
+def _rows(group: Group, variant: Variant, measured: _Measured) -> list[Row]:
+    name, fault = variant.name, measured.faults.get(variant.name)
+    own = measured.seconds.get(name)
     common = {
         "group": group.name,
         "variant": name,
         "seconds": None if own is None else Spread.of(own),
         "repeats": group.repeats,
-        "steps": found.counts.get(name),
-        "peak_memory_mb": found.memory.get(name),
+        "steps": measured.counts.get(name),
+        "peak_memory_mb": measured.memory.get(name),
         "note": fault or variant.note,
         "failed": fault is not None and fault.startswith("failed"),
     }
     if own is not None:
-        middle, peak = np.median(own).item(), found.seconds.get(variant.peak)
+        middle, peak = np.median(own).item(), measured.seconds.get(variant.peak)
         common["tokens_per_second"] = variant.tokens and variant.tokens / middle
         common["model_flops"] = variant.flops and variant.flops / middle
         common["peak_share"] = None if peak is None else Spread.of(peak / own)
     rows = []
     for against in variant.against:
         compared = {"against": str(against), "goal": against.goal}
-        other = found.seconds.get(against.name)
+        other = measured.seconds.get(against.name)
         if own is not None and other is not None:
             ratios = own / (other * against.times)
             ratio = Spread.of(ratios)

@@ -149,18 +149,18 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 def _status(study: Study, ids: bool) -> None:
     from scaling.study.status import STATES, cells, standing
 
-    found = {run.run_id: standing(run) for run in study.runs}
-    counts = Counter(s.state for s in found.values())
+    standings = {run.run_id: standing(run) for run in study.runs}
+    counts = Counter(s.state for s in standings.values())
     shown = [state for state in STATES if counts[state]]
     rows = []
     for (n, d), cell in cells(study.runs).items():
-        in_cell = Counter(found[run.run_id].state for run in cell)
+        in_cell = Counter(standings[run.run_id].state for run in cell)
         rows.append((f"{n:,}", f"{d:,}", len(cell), *(in_cell[state] or "" for state in shown)))
     _print_table(study.runs[0].study, ("N", "D", "runs", *shown), rows)
-    for run_id, (state, detail) in found.items():
+    for run_id, (state, detail) in standings.items():
         if ids or (state != "new" and detail):
             print(f"{state:8}{run_id}  {detail}".rstrip())
-    print(f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
+    print(f"{len(standings)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path], prune: bool) -> None:

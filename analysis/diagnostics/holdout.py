@@ -5,7 +5,7 @@
 `random`      folds of whole groups, the groups of one N spread over the folds
 `cell`        each (N, D) in turn, without any row of a group that has rows in it
 
-A group is what shares its luck: the column `cluster`, else `run_id`, else a row. With chains that run through all D a
+A group is what shares its noise: the column `cluster`, else `run_id`, else a row. With chains that run through all D a
 held-out cell therefore takes its whole N out of the fit.
 """
 
@@ -101,13 +101,13 @@ class Measures:
 
 
 def sorted_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows in an order that follows from what they hold, so that nothing hangs on how they came."""
+    """The rows in an order that follows from what they hold, so that nothing depends on how they came."""
     numeric = pd.api.types.is_numeric_dtype
     return frame.sort_values(sorted(frame.columns), key=lambda c: c if numeric(c) else c.astype(str), kind="stable")
 
 
 def groups(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
-    """What shares its luck (cluster, run_id or row), and the number (n,) of each row's group, by sorted label."""
+    """What shares its noise (cluster, run_id or row), and the number (n,) of each row's group, by sorted label."""
     for name in ("cluster", "run_id"):
         if name in frame and frame[name].notna().all():
             return name, np.unique(frame[name].astype(str), return_inverse=True)[1]

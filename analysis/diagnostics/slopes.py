@@ -195,6 +195,7 @@ def _fitted(law: str | Law, frame: pd.DataFrame, options: dict) -> tuple[Fitted,
 
 
 def _slopes(law: Law, rows: pd.DataFrame) -> Slopes:
+    rows = rows.assign(D=table.nominal_tokens)
     chains = clusters(rows)
     tokens = rows["D"].to_numpy(float)
     within, group = _groups(law, rows)

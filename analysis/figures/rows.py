@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.figures import style
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import gap_errors
 from analysis.fitting.options import Options
@@ -35,7 +36,7 @@ def trained(frame: pd.DataFrame, *, one_way: bool = True) -> pd.DataFrame:
     full = {part: FULL_BITS for part in PARTS if part not in frame}
     rows = applicable_rows(ANY["kumar_neff"], frame.assign(**full), one_way=one_way).frame
     numbers(rows, "loss", positive=True)
-    return rows.assign(D=nominal_tokens(rows))
+    return rows.assign(D=nominal_tokens)
 
 
 def from_the_start(rows: pd.DataFrame) -> pd.DataFrame:
@@ -67,11 +68,11 @@ def qat_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     below = low(rows)
     cell = [c for c in TWIN if c in rows]
     base = rows[~below].groupby(cell, dropna=False)["loss"].mean().rename("base").reset_index()
-    found = rows[below].merge(base, on=cell, how="left")
-    own = found["gap_qat"] if "gap_qat" in found else pd.Series(np.nan, index=found.index)
-    error = found["gap_qat_se"] if "gap_qat_se" in found else pd.Series(np.nan, index=found.index)
-    found = found.assign(gap_qat=own.fillna(found["loss"] - found["base"]), gap_qat_se=error)
-    return found[np.isfinite(found["gap_qat"])]
+    paired = rows[below].merge(base, on=cell, how="left")
+    own = paired["gap_qat"] if "gap_qat" in paired else pd.Series(np.nan, index=paired.index)
+    error = paired["gap_qat_se"] if "gap_qat_se" in paired else pd.Series(np.nan, index=paired.index)
+    paired = paired.assign(gap_qat=own.fillna(paired["loss"] - paired["base"]), gap_qat_se=error)
+    return paired[np.isfinite(paired["gap_qat"])]
 
 
 class NoRowsError(InputError):
@@ -80,6 +81,7 @@ class NoRowsError(InputError):
 
 def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     """Rows that a gap law or a fit of one speaks of, with gap_se (0 where unknown): one quantizer at one setting.
+    D is exact, as predictions need it; `table.nominal_tokens` groups rows by it.
 
     Raises:
         InputError: there is none, or a gap that is not a number.
@@ -87,14 +89,14 @@ def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
     if isinstance(law, Fit) or law in ANY:
         frame = frame.assign(**{part: FULL_BITS for part in PARTS if part not in frame})
     if isinstance(law, Fit):
-        found = rows_of(law.law, law.filter, frame).frame
+        rows = rows_of(law.law, law.filter, frame).frame
     else:
-        found = applicable_rows(ANY.get(law, LAWS[law]), frame).frame
-    if found.empty:
+        rows = applicable_rows(ANY.get(law, LAWS[law]), frame).frame
+    if rows.empty:
         raise NoRowsError("no row is quantized after training; expected rows with ptq, P_post and gap")
     for column in ("P_post", "gap"):
-        numbers(found, column)
-    return found.assign(gap_se=gap_errors(found)).reset_index(drop=True)
+        numbers(rows, column)
+    return rows.assign(gap_se=gap_errors(rows)).reset_index(drop=True)
 
 
 def was_fitted(rows: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
@@ -140,16 +142,30 @@ def curve(fit: Fit, response: str, **variables) -> pd.DataFrame:
     return grid.assign(**{response: fit.predict(grid)}, kind="law")
 
 
+def together(parts: Iterable[pd.DataFrame], columns: list[str] | None = None, **attrs) -> pd.DataFrame:
+    """The numbers of a figure, put together from their parts; `attrs`: what else it says."""
+    numbers = pd.concat(parts, ignore_index=True)
+    numbers = numbers if columns is None else numbers[columns]
+    numbers.attrs = attrs
+    return numbers
+
+
+def stated(fit: Fit | None, symbols: Mapping[str, str], mark: str = ", ") -> str:
+    """Parameters of a fit with their intervals, as symbols of figures; empty without one."""
+    known = {} if fit is None else symbols
+    return mark.join(style.stated(text, fit.params[s], *fit.interval(s)) for s, text in known.items())
+
+
 def above_zero(rows: pd.DataFrame, column: str, reason: str) -> pd.Series:
     """Values that a logarithmic axis has room for.
 
     Raises:
         InputError: there is none, for this `reason`.
     """
-    found = rows.loc[rows[column] > LOWEST, column]
-    if found.empty:
+    values = rows.loc[rows[column] > LOWEST, column]
+    if values.empty:
         raise InputError(reason)
-    return found
+    return values
 
 
 def own_fit(frame: pd.DataFrame, fits: Mapping[str, Fit], name: str, **options) -> Fit | None:

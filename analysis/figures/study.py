@@ -9,7 +9,7 @@ from analysis.diagnostics.slopes import slopes_by_width, write
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import save
-from analysis.files import inside
+from analysis.files import inside, remove
 from analysis.fitting import store as fits_file
 from analysis.fitting.fit import fit
 from analysis.fitting.store import Fits
@@ -24,7 +24,7 @@ SLOPES_OF = "kumar_ptq"
 class Made:
     """The fits of a study, the paths of its table, fits, slopes and figures, and what was skipped with its reason.
 
-    `slopes` is None where the table tells none; `verdict` says in a sentence whether its gap is a power of D.
+    `slopes` is None where the table determines none; `verdict` says in a sentence whether its gap is a power of D.
     """
 
     fits: Fits
@@ -41,7 +41,8 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     table supports.
 
     Raises:
-        InputError: no table, one of these is a link out of the folder, or no law and no figure has anything to work on.
+        InputError: no table, a link out of the folder, a file that cannot be written, or nothing for laws or figures to
+            work on.
     """
     runs, stored = folder / "runs.csv", folder / "fits.json"
     for name in (runs.name, stored.name, "figures"):
@@ -52,26 +53,32 @@ def make(folder: Path, *, draws: int, seed: int, progress: Callable[[str], None]
     if not _fresh(stored, runs, draws, seed):
         fits_file.write(stored, fit_all(LAWS, frame, runs, draws=draws, seed=seed, progress=progress))
     # Read back even when just written: figures then show the rounded numbers that the file holds.
-    found = fits_file.read(stored)
-    skipped, paths = dict(found.skipped), []
+    stored_fits = fits_file.read(stored)
+    skipped, paths = dict(stored_fits.skipped), []
     slopes, verdict = folder / "slopes.csv", ""
     progress(f"slopes of the gap: {SLOPES_OF}")
+    # Only what the table does not support is skipped; a file that cannot be written ends the command.
     try:
         by_width = slopes_by_width(SLOPES_OF, frame)
+    except InputError as fault:
+        remove(slopes)  # one of an earlier table
+        slopes, skipped["slopes"] = None, str(fault)
+    else:
         write(slopes, by_width)
         verdict = by_width.sentence
-    except InputError as fault:
-        slopes.unlink(missing_ok=True)  # one of an earlier table
-        slopes, skipped["slopes"] = None, str(fault)
     for name, draw in FIGURES.items():
         progress(f"drawing {name}")
         try:
-            paths += save(draw(frame, found.fits), folder / "figures", name)
+            drawn = draw(frame, stored_fits.fits)
         except InputError as fault:
             skipped[name] = str(fault)
-    if not found.fits and not paths:
+        else:
+            paths += save(drawn, folder / "figures", name)
+    if not stored_fits.fits and not paths:
         raise InputError(f"{runs}: nothing to fit or to draw ({'; '.join(skipped.values())})")
-    return Made(fits=found, table=runs, stored=stored, slopes=slopes, verdict=verdict, figures=paths, skipped=skipped)
+    return Made(
+        fits=stored_fits, table=runs, stored=stored, slopes=slopes, verdict=verdict, figures=paths, skipped=skipped
+    )
 
 
 def fit_all(laws: Iterable[str], frame, path: Path, *, draws: int, seed: int, progress) -> Fits:
@@ -88,10 +95,10 @@ def fit_all(laws: Iterable[str], frame, path: Path, *, draws: int, seed: int, pr
 def _fresh(stored: Path, runs: Path, draws: int, seed: int) -> bool:
     """Whether `stored` already holds all laws of this very table, fitted in the same way."""
     try:
-        found = fits_file.read(stored)
+        fits = fits_file.read(stored)
     except InputError:
         return False
     asked = all(
-        (f.bootstrap.seed, f.filter) == (seed, "") and f.bootstrap.draws in (draws, 0) for f in found.fits.values()
+        (f.bootstrap.seed, f.filter) == (seed, "") and f.bootstrap.draws in (draws, 0) for f in fits.fits.values()
     )
-    return asked and found.sha256 == table.digest(runs) and {*found.fits, *found.skipped} == {*LAWS}
+    return asked and fits.sha256 == table.digest(runs) and {*fits.fits, *fits.skipped} == {*LAWS}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.files import replacing
+from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 EDGE = 0.02  # of an axis: where marks of what lies beyond it are
@@ -46,10 +47,11 @@ MARKERS = "osD<>pd"
 """Filled shapes that stay apart at three points. Triangles up and down are left to what lies beyond an axis."""
 DASHES = (0, (4, 2))
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours without an order (Okabe and Ito), told apart by colour-blind readers."""
+"""Colours without an order (Okabe and Ito), distinguishable to colour-blind readers."""
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
+UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
@@ -94,7 +96,7 @@ def styled(draw: Callable) -> Callable:
     return wrapped
 
 
-def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> tuple[Figure, np.ndarray]:
+def subplots(rows: int, columns: int, *, width: float, height: float, **grid) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes (rows, columns), sizes in inches; made without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
@@ -102,32 +104,33 @@ def canvas(rows: int, columns: int, *, width: float, height: float, **grid) -> t
 
 def single(height: float, width: float = COLUMN) -> tuple[Figure, Axes]:
     """A figure with one panel."""
-    figure, axes = canvas(1, 1, width=width, height=height)
+    figure, axes = subplots(1, 1, width=width, height=height)
     return figure, axes[0, 0]
 
 
 def side_by_side(panels: int, height: float, *, each: float, **grid) -> tuple[Figure, np.ndarray]:
-    """A figure with so many panels (n,) in one lane, a column wide and `each` inches more for all but the first."""
-    figure, axes = canvas(1, panels, width=COLUMN + each * (panels - 1), height=height, **grid)
+    """A figure with so many panels (n,) beside each other, a column wide and `each` inches more for all but the
+    first, at most a page."""
+    figure, axes = subplots(1, panels, width=min(PAGE, COLUMN + each * (panels - 1)), height=height, **grid)
     return figure, axes[0]
 
 
-def lanes(
+def wrapped(
     panels: int, columns: int, *, base: tuple[float, float], each: tuple[float, float], lone: float | None = None
 ):
-    """A figure with so many axes (n,) in lanes of at most `columns`, which share both scales: `base` inches and `each`
-    more by column and by lane, one column alone `lone` inches wide."""
+    """A figure with so many axes (n,) in rows of at most `columns`, which share both scales: `base` inches and `each`
+    more by column and by row, one column alone `lone` inches wide."""
     columns = min(columns, panels)
     rows = -(-panels // columns)
     width = lone if lone and columns == 1 else min(PAGE, base[0] + each[0] * columns)
-    figure, axes = canvas(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
+    figure, axes = subplots(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
     for spare in axes.flat[panels:]:
         spare.remove()
     return figure, axes.flat[:panels]
 
 
 def shades(count: int) -> list:
-    """`count` colours in order, dark to light, told apart in greyscale and by colour-blind readers."""
+    """`count` colours in order, dark to light, distinguishable in greyscale and to colour-blind readers."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.0, 0.86, count)] if count > 1 else ["#31688e"]
 
 
@@ -154,11 +157,11 @@ def key(label: str, **look) -> Line2D:
 
 def keys(looks: Mapping, text: Callable[..., str], **more) -> list[Line2D]:
     """An entry for each value with its colour, or its colour and marker; `text` is its label."""
-    found = []
+    handles = []
     for value, look in looks.items():
         colour, marker = look if isinstance(look, tuple) and isinstance(look[-1], str) else (look, None)
-        found.append(key(text(value), color=colour, **({"marker": marker} if marker else {}), **more))
-    return found
+        handles.append(key(text(value), color=colour, **({"marker": marker} if marker else {}), **more))
+    return handles
 
 
 def size_label(size: float) -> str:
@@ -174,8 +177,10 @@ def bits_label(bits: float) -> str:
     return f"{bits:g} bits"
 
 
-def legend(figure: Figure, handles: Sequence, most: int, **more) -> None:
-    """Above all panels, at most so many entries beside each other."""
+def legend(figure: Figure, handles: Sequence, most: int, *, below: bool = False, **more) -> None:
+    """Above all panels, at most so many entries beside each other; the last one explains triangles at the lower edge if
+    something lies `below` the axis."""
+    handles = [*handles, key(**BELOW)] if below else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(most, len(handles)), **more)
 
 
@@ -187,15 +192,20 @@ def log_axis(axes, which: str, low: float, high: float, **ticks) -> None:
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
     """Write name.pdf, name.png and name.csv; the same drawing gives the same bytes."""
-    paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "png", "csv")]
-    with matplotlib.rc_context(RC):
-        with replacing(paths[0]) as temporary:
-            drawn.figure.savefig(temporary, metadata={"CreationDate": None})
-        with replacing(paths[1]) as temporary:
-            drawn.figure.savefig(temporary, metadata={"Software": None})
-    with replacing(paths[2]) as temporary:
-        drawn.numbers.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    return paths
+    contents = {
+        folder / f"{name}.pdf": image(drawn.figure, "pdf"),
+        folder / f"{name}.png": image(drawn.figure, "png"),
+        folder / f"{name}.csv": drawn.numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+    }
+    write_together(contents)
+    return list(contents)
+
+
+def image(figure: Figure, format: str, **options) -> bytes:
+    """A figure as the bytes of a file: made in memory, where no disk is full. The same figure gives the same bytes."""
+    with matplotlib.rc_context(RC), io.BytesIO() as buffer:
+        figure.savefig(buffer, format=format, metadata=UNDATED[format], **options)
+        return buffer.getvalue()
 
 
 def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):
@@ -207,6 +217,15 @@ def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour
     reach = [np.minimum(error, 0.9 * shown), error]
     axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
     at_lower_edge(axes, x[~inside], colour, **(edge or {}))
+
+
+def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, linestyle="-", **look) -> None:
+    """`points_above`, and a line through their means at each x, where these are above zero."""
+    means = value.groupby(x).mean()
+    means = means[means > 0]
+    if len(means):
+        axes.plot(means.index, means, zorder=3, color=colour, linestyle=linestyle)
+    points_above(axes, x, value, se, low, colour=colour, **look)
 
 
 def at_lower_edge(axes, x, colour, **look) -> None:

@@ -1,10 +1,10 @@
 """Intervals by leaving groups of runs out, and draws for what follows from a fit.
 
-Runs of one (N, seed) chain share their luck, and all runs of one size share what a law lacks at that size. So the
+Runs of one (N, seed) chain share their noise, and all runs of one size share what a law lacks at that size. So the
 interval of a parameter is a jackknife: the law is refitted without each group in turn, groups being the sizes where
 there are at least four of them and none holds most rows, else the chains. Its standard error is read against
 Student's t with one degree of freedom less than sizes, two less than chains (`coverage` measures how often that holds
-the truth; reweighting a group understates what it does to a fit that hangs on few groups, leaving it out does not).
+the truth; reweighting a group understates what it does to a fit that depends on few groups, leaving it out does not).
 
 What follows from several parameters together is computed for each of a number of draws: refits of copies in which
 chains are weighed by independent exponential variates (the Bayesian bootstrap; drawing whole chains with replacement

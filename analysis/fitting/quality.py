@@ -3,17 +3,16 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 
 from analysis.fitting.estimate import Fitted
 from analysis.fitting.objective import Problem
-from analysis.laws.law import Law
+from analysis.table import nominal_tokens
 
 AGREE = 1e-6  # starts whose objective is within this share of the best one have found the optimum
 ILL = 1e3  # condition number above which parameters are barely identified
 LOST = 1e7  # ... and above which they are not identified at all
 THIN = 10.0  # least ratio between the largest and the smallest D/N
-FEW = 0.5  # share of starts below which the optimum was luck
+FEW = 0.5  # share of starts below which the optimum may be one of many
 CONDITIONS = ("corpus", "dtype", "schedule", "decay_tokens", "lr_peak", "weight_decay", "batch_tokens")
 """Columns of how a run was trained that no law knows and that move losses and gaps."""
 
@@ -66,7 +65,7 @@ def diagnose(fitted: Fitted) -> Diagnosis:
         rmse=float(np.sqrt(np.mean((problem.y - prediction) ** 2))),
         warnings=[],
     )
-    return dataclasses.replace(made, warnings=_doubts(problem, made) + _mixed(fitted.law, fitted.frame))
+    return dataclasses.replace(made, warnings=_doubts(fitted, made) + _mixed(fitted))
 
 
 def _condition(problem: Problem, best: np.ndarray, edge: np.ndarray) -> float:
@@ -98,14 +97,14 @@ def _within(problem: Problem, prediction: np.ndarray) -> dict[str, float]:
     return within
 
 
-def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
-    doubts = []
+def _doubts(fitted: Fitted, made: Diagnosis) -> list[str]:
+    problem, doubts = fitted.problem, []
     if made.status == "not_converged":
         doubts.append("the optimum did not meet its tolerance")
     if made.starts_at_optimum < FEW * made.starts:
         doubts.append(f"only {made.starts_at_optimum} of {made.starts} starts found the optimum")
     if made.condition > ILL:
-        doubts.append(f"condition number {made.condition:.0f}: some parameters are barely told apart")
+        doubts.append(f"condition number {made.condition:.0f}: nearly collinear parameters are poorly identified")
     if made.at_bound.get("E") and float(problem.box()[0][problem.law.symbols.index("E")]) == 0.0:
         doubts.append("E is at zero: this table does not identify the irreducible loss")
     bound = [s for s, edge in made.at_bound.items() if edge and s != "E"]
@@ -115,8 +114,8 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
         ratio = problem.x["D"] / problem.x["N"]
         if ratio.max() < THIN * ratio.min():
             doubts.append(f"thin coverage: D/N only from {ratio.min():.3g} to {ratio.max():.3g}")
-        for column in ("N", "D"):
-            count = len(np.unique(problem.x[column]))
+        for column, values in (("N", problem.x["N"]), ("D", nominal_tokens(fitted.frame))):
+            count = len(np.unique(values))
             if count < 3:
                 doubts.append(f"thin coverage: {column} has only {count} different values, its power law is untested")
     within = {b: r for b, r in made.r2_within.items() if r < 0.5}
@@ -126,9 +125,10 @@ def _doubts(problem: Problem, made: Diagnosis) -> list[str]:
     return doubts
 
 
-def _mixed(law: Law, frame: pd.DataFrame) -> list[str]:
+def _mixed(fitted: Fitted) -> list[str]:
     """A doubt about rows that the law takes for equals, and that were trained differently."""
-    asked = [v for v in law.variables if v in frame]
+    frame = fitted.frame.assign(D=nominal_tokens)
+    asked = [v for v in fitted.law.variables if v in frame]
     cells = frame.groupby(asked, dropna=False)
     counts = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in asked}
     listed = ", ".join(f"{c} ({count} values)" for c, count in counts.items() if count > 1)

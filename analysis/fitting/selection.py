@@ -301,6 +301,7 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
             f"{law.name}: {len(frame)} usable rows for {len(law.parameters)} parameters, needs at least {least}"
             + (f" ({left_out} other rows do not belong to this law)" if left_out else "")
         )
+    values["D"] = table.nominal_tokens(frame)
     for variable, wanted in law.distinct.items():
         count = frame[variable].nunique() if variable == "scheme" else len(np.unique(values[variable]))
         if count < wanted:

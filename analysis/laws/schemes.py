@@ -24,7 +24,7 @@ QUEST_EFF = {
 BASES = ("16", "bf16", "bf16/bf16/bf16", "fp16", "fp32", "none")
 QUARTET = {"A": 1.524e5, "alpha": 0.5886, "B": 5.255e5, "beta": 0.5440, "E": 1.3481, "gamma": 0.2739}
 N_0, D_0 = 1e7, 1e9
-"""Where Quartet's two terms are compared: a ratio of B and A themselves would hang on the exponents."""
+"""Where Quartet's two terms are compared: a ratio of B and A themselves would depend on the exponents."""
 
 
 def efficiency(kind: str, scheme: str) -> str:

@@ -1,9 +1,9 @@
 """Ways to train and to serve a model, each with its best N and D under a budget, and how sure all of that is.
 
 Parameter vectors are the bootstrap draws that each fit keeps, so that parameters that are barely identified stay
-together; what follows from them is stretched afterwards, as far as intervals of the fit are, and what hangs on two fits
-as far as those of the one that is stretched more. Laws are drawn independently of each other. The first entry of every
-array of draws (S + 1,) is the estimate itself.
+together; what follows from them is stretched afterwards, as far as intervals of the fit are, and what depends on two
+fits as far as those of the one that is stretched more. Laws are drawn independently of each other. The first entry of
+every array of draws (S + 1,) is the estimate itself.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ MICROSCALED = {"mx": 8 / 32, "nvfp4": 8 / 16}  # bits of block scales a paramete
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
     """Ceilings. Training costs 6/16 N D P operations, serving T tokens at P bits 2/16 N T P (at 16 bits 6 N D, 2 N T);
-    the served model has N (P + overhead) / 8 bytes and `fixed_bytes` besides (embeddings, head, norms)."""
+    the served model has N (P + overhead) / 8 bytes and `fixed_bytes` on top (embeddings, head, norms)."""
 
     flops: float = np.inf
     tokens: float = np.inf

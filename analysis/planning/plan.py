@@ -31,7 +31,7 @@ from analysis.planning.choose_law import LOW_LAWS, loss_law, parts_of
 from analysis.planning.optima import best_bits
 from analysis.planning.request import FULL, Request
 
-SETTLED = 1e-9  # relative width of intervals of what does not hang on any law
+SETTLED = 1e-9  # relative width of intervals of what does not depend on any law
 PART_NAMES = {"P_w": "weights", "P_a": "activations", "P_kv": "KV cache"}
 
 

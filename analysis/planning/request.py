@@ -1,6 +1,6 @@
 """What may be asked of a plan, checked: ranges of its budgets, and that these limit N and D.
 
-Nothing heavy is imported here: `python -m analysis plan --help` tells the defaults.
+Nothing heavy is imported here: `python -m analysis plan --help` shows the defaults.
 """
 
 import dataclasses

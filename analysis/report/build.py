@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from analysis.errors import InputError
-from analysis.files import replacing
+from analysis.files import remove, write_together
 from analysis.report import comparison, limits
 from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
 from analysis.report.claims.claim import Claim, Outcome, judge
@@ -54,21 +54,21 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
     tables = Tables(results, studies.STUDIES, draws=draws, seed=seed, progress=progress)
     outcomes = judged(tables)
     document = Document(title=TITLE, blocks=tuple(_blocks(tables, outcomes)))
-    paths = out / "report.md", out / "report.html"
-    for path, text in zip(paths, (render.markdown(document, PICTURES), render.html(document)), strict=True):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    render.write_pictures(document, out / PICTURES)
-    return Made(markdown=paths[0], html=paths[1], outcomes=outcomes)
+    texts = {out / "report.md": render.markdown(document, PICTURES), out / "report.html": render.html(document)}
+    pictures = {out / PICTURES / f"{picture.name}.png": picture.png for picture in document.pictures}
+    write_together(texts | pictures)
+    for stale in {*(out / PICTURES).glob("*.png")} - {*pictures}:
+        remove(stale)
+    return Made(markdown=out / "report.md", html=out / "report.html", outcomes=outcomes)
 
 
 def judged(tables: Tables) -> list[Outcome]:
     """The outcome of every claim, in order."""
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for place, claim in enumerate(CLAIMS, start=1):
         tables.progress(f"{place} of {len(CLAIMS)}: {claim.title}")
-        found[claim.key] = judge(claim, tables, found)
-    return list(found.values())
+        outcomes[claim.key] = judge(claim, tables, outcomes)
+    return list(outcomes.values())
 
 
 def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
@@ -91,12 +91,12 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
     yield Paragraph(
         text="Reproduced: all intervals of the rule lie where the claim says; conditions that are lenient, as their "
         "rules say, are only not ruled out. Not reproduced: one lies wholly elsewhere. Not decidable: the intervals "
-        "are too wide to tell, or the table does not tell the number. Rules ask for signs and forms; the paper's "
-        "constants, which hang on model, text and tokenizer, stand beside ours. Of so many intervals of 95% one or "
-        "two will miss the truth: read neighbouring claims together."
+        "are too wide to decide, or the table does not determine the number. Rules ask for signs and forms; the "
+        "paper's constants, which depend on model, text and tokenizer, stand beside ours. Of so many intervals of 95% "
+        "one or two will miss the truth: read neighbouring claims together."
     )
     yield Grid(
-        heads=("claim", "verdict", "the number it hangs on"),
+        heads=("claim", "verdict", "decisive number"),
         rows=tuple((f"[{o.claim.title}](#{o.claim.key})", o.verdict, _short(o)) for o in outcomes),
         verdicts=1,
     )
@@ -144,7 +144,7 @@ def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
     yield from finding.grids
     if finding.shown:
         rows = tuple((name, number.text, _paper(number)) for name, number in finding.shown.items())
-        yield grid(("beside it", "ours, 95%", "paper"), rows)
+        yield grid(("also estimated", "ours, 95%", "paper"), rows)
     for note in finding.notes:
         yield Paragraph(text=note, kind="small")
 

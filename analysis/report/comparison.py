@@ -29,8 +29,8 @@ class Question:
 
     @property
     def laws(self) -> list[str]:
-        found = [law for law in LAWS.values() if law.response == self.response]
-        return [law.name for law in found if law.quantized_training or not self.low]
+        candidates = [law for law in LAWS.values() if law.response == self.response]
+        return [law.name for law in candidates if law.quantized_training or not self.low]
 
 
 HELD_OUT = {"N": "The largest N held out", "D": "The largest D held out", "random": "Chains held out in turn"}

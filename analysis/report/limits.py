@@ -34,7 +34,7 @@ def _scale(tables: Tables) -> Iterator[str]:
     yield (
         f"**Scale.** The largest model here has {magnitude(size)} parameters and the longest run {magnitude(tokens)} "
         f"tokens; the paper's grid is {magnitude(PAPER_N[0])} to {magnitude(PAPER_N[1])} and {magnitude(PAPER_D[0])} "
-        f"to {magnitude(PAPER_D[1])}. Directions may carry over, constants do not: they hang on tokenizer, text, "
+        f"to {magnitude(PAPER_D[1])}. Directions may carry over, constants do not: they depend on tokenizer, text, "
         "width and optimizer, and the paper itself calls its own unlikely to be useful elsewhere."
     )
     rows = [ends(full_precision(frame)) for frame in tables.frames.values()]
@@ -68,7 +68,7 @@ ALWAYS = (
     "**Benchmarks.** Loss on held-out text is all that is measured, no downstream task.",
     "**The paper's corpus and architecture.** Dolma and OLMo-style models with a tokenizer of unknown size; ours are "
     "bytes of Python source (and English prose where said) in small transformers of the same family.",
-    "**One optimizer.** AdamW, one warm-up rule, one rule for the learning rate by width; how far the gap hangs on "
+    "**One optimizer.** AdamW, one warm-up rule, one rule for the learning rate by width; how far the gap depends on "
     "them is asked for in weight decay, batch and rate only.",
     "**C_w, C_a, C_kv** of the unified law were not published, so there is nothing to compare ours with; nor are "
     "constants for AWQ and rounding to nearest, or any error of the paper's constants.",

@@ -3,7 +3,7 @@
 What the law lacks is drawn anew for each study, so that the planted law is right on average: `size`, an amount by which
 all runs of a size are off, whatever their seed; `curve`, a curvature in ln D that all runs share (second Legendre
 polynomial over the range of ln D). Both have an sd of 3% of the gap, and of 1% of the loss above E. `simulator` says
-how runs scatter besides.
+how runs scatter around them.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ def simulated(design: Design, noise: Noise, draw: np.random.Generator) -> pd.Dat
     curve_gap, curve_loss = noise.curve * draw.standard_normal(2)
     drawn: dict[tuple, float] = {}
 
-    def luck(*names) -> float:
+    def normal(*names) -> float:
         return drawn[names] if names in drawn else draw.standard_normal()
 
     table = []
@@ -79,5 +79,5 @@ def simulated(design: Design, noise: Noise, draw: np.random.Generator) -> pd.Dat
                     excess_factor=1 + LACK_OF_LOSS * (size_loss + curve_loss * curve),
                 )
                 drawn["run", run.run_id, tokens], drawn["loss", run.base_id, tokens] = draw.standard_normal(2)
-                table += rows(run, Truth(), luck, QUANTIZATIONS)
+                table += rows(run, Truth(), normal, QUANTIZATIONS)
     return pd.DataFrame(table)[USED_COLUMNS]

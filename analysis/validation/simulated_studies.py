@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from analysis.files import replacing
 from analysis.validation.simulator import (
     BATCH,
     FULL_WIDTHS,
@@ -56,8 +57,8 @@ class Study:
     seed: int
     plain: bool = False
 
-    def luck(self, *names) -> float:
-        """A standard normal that hangs on the names alone, times the noise: a run has the same in every study."""
+    def normal(self, *names) -> float:
+        """A standard normal that depends on the names alone, times the noise: a run has the same in every study."""
         text = "/".join(map(str, (self.seed, *names)))
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")
         return self.truth.noise * NORMAL.inv_cdf((number + 0.5) / 2**48)
@@ -69,7 +70,7 @@ class Study:
         return Run(study=self.name, N=N, D=D, tokens_seen=seen, seed=seed, **settings)
 
     def rows(self, run: Run, quantizations: Iterable[Quantization] = INTS) -> list[dict]:
-        return rows(run, self.truth, self.luck, quantizations)
+        return rows(run, self.truth, self.normal, quantizations)
 
 
 def tables(
@@ -202,10 +203,10 @@ def _learning_rate(study: Study) -> Iterator[list[dict]]:
 
 
 def _dtype(study: Study) -> Iterator[list[dict]]:
-    """Twins see the same batches: they share the luck of their run, but for 2% of the gap."""
+    """Twins see the same batches: they share the noise of their run, but for 2% of the gap."""
     for (n, s), dtype in itertools.product([(L2, s) for s in range(6)] + [(L3, 0), (L3, 1)], ("float32", "bfloat16")):
-        shift = study.truth.bf16 * (dtype == "bfloat16") + 0.001 * study.luck("dtype", n, s, dtype)
-        factor = 1 + 0.02 * study.luck("twin", n, s, dtype)
+        shift = study.truth.bf16 * (dtype == "bfloat16") + 0.001 * study.normal("dtype", n, s, dtype)
+        factor = 1 + 0.02 * study.normal("twin", n, s, dtype)
         for row in study.rows(study.run(n, 4 * M, s, dtype="float32")):
             own = {"dtype": dtype, "run_id": row["run_id"].replace("float32", dtype), "loss": row["loss"] + shift}
             yield [row | own | ({} if row["gap"] is None else {"gap": row["gap"] * factor})]
@@ -233,5 +234,5 @@ STUDIES = {
 def write(folder: Path, truth: Truth | None = None, *, seed: int = 0, only: Iterable[str] | None = None) -> None:
     """Write the tables as FOLDER/<study>/runs.csv."""
     for name, frame in tables(truth or Truth(), seed=seed, only=only).items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        frame.to_csv(folder / name / "runs.csv", index=False, float_format="%.8g", lineterminator="\n")
+        with replacing(folder / name / "runs.csv") as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.8g", lineterminator="\n")

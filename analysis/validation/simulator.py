@@ -4,7 +4,7 @@ Scatter is that of pilots. Gaps: a chain effect of 10% (runs of one N and seed, 
 bit effect of 4%, evaluation windows of .02 sqrt(delta) nats. Losses: .5% between seeds, half of its variance from the
 chain and half from the run (how it divides is assumed).
 
-Random numbers are `luck(*names)`, a standard normal for what the names name: asked again it is the same.
+Random numbers are `normal(*names)`, a standard normal for what the names name: asked again it is the same.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ USUAL = 8 * M  # tokens at which all slopes in ln D turn
 FULL_WIDTHS = (16, 16, 16)
 SATURATION = 1.5  # ln of the largest gap
 
-Luck = Callable[..., float]
+Normal = Callable[..., float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Run:
     parent: str | None = None
     trunk: str | None = None
     suffix: str = ""
-    """What else tells the run from others."""
+    """What else distinguishes the run from others."""
     log_gap: float = 0.0
     """Added to ln delta."""
     gap_factor: float = 1.0
@@ -168,9 +168,9 @@ class Run:
         return dict(zip(PARTS, self.widths, strict=True))
 
 
-def rows(run: Run, truth: Truth, luck: Luck, quantizations: Iterable[Quantization] = INTS) -> list[dict]:
+def rows(run: Run, truth: Truth, normal: Normal, quantizations: Iterable[Quantization] = INTS) -> list[dict]:
     """What a table holds of a run: a row for it as it was trained, and one for each quantization."""
-    loss, cost = _loss(run, truth, luck)
+    loss, cost = _loss(run, truth, normal)
     width, layers = run.shape
     embedding = 256 * width
     trained = dict.fromkeys(COLUMNS) | {
@@ -209,7 +209,7 @@ def rows(run: Run, truth: Truth, luck: Luck, quantizations: Iterable[Quantizatio
         "commit": "planted",
         "seconds": 6 * run.N * run.D / 1e11,
     }
-    return [trained, *(trained | _quantized(run, q, trained, truth, luck) for q in quantizations)]
+    return [trained, *(trained | _quantized(run, q, trained, truth, normal) for q in quantizations)]
 
 
 def _precision(run: Run) -> dict:
@@ -230,10 +230,10 @@ def _precision(run: Run) -> dict:
     return columns
 
 
-def _loss(run: Run, truth: Truth, luck: Luck) -> tuple[float, float | None]:
+def _loss(run: Run, truth: Truth, normal: Normal) -> tuple[float, float | None]:
     """Loss, and what low precision costs of it."""
     N, D = run.N, run.tokens_seen
-    scatter = (luck("chain", N, run.seed) + luck("loss", run.base_id, D)) / np.sqrt(2)
+    scatter = (normal("chain", N, run.seed) + normal("loss", run.base_id, D)) / np.sqrt(2)
     excess = float(training_loss(truth.loss | {"E": 0.0}, N, D))
     full = (run.excess_factor * excess + truth.loss["E"]) * (1 + SEEDS_OF_LOSS * scatter)
     if run.full:
@@ -242,7 +242,7 @@ def _loss(run: Run, truth: Truth, luck: Luck) -> tuple[float, float | None]:
     cost = float(training_loss(law, N, D, run.P) - training_loss(law, N, D)) * (D / USUAL) ** truth.cost_D
     cost *= truth.interaction if sum(bits < 16 for bits in run.widths) > 1 else 1.0
     cost *= truth.fine if run.granularity == "token" and run.widths[1] < 16 else 1.0
-    cost = cost * (1 + 0.04 * luck("cost", run.run_id)) + 0.002 * luck("pair", run.run_id)
+    cost = cost * (1 + 0.04 * normal("cost", run.run_id)) + 0.002 * normal("pair", run.run_id)
     return full + cost, cost
 
 
@@ -264,14 +264,14 @@ def _log_gap(run: Run, q: Quantization, truth: Truth) -> float:
     return log - (truth.memory * law["gamma_D"] * np.log(run.tau / TAU) if run.tau else 0.0)
 
 
-def _quantized(run: Run, q: Quantization, trained: dict, truth: Truth, luck: Luck) -> dict:
+def _quantized(run: Run, q: Quantization, trained: dict, truth: Truth, normal: Normal) -> dict:
     """What a quantization changes in the row of the trained model."""
     exact = float(np.exp(min(_log_gap(run, q, truth) + run.log_gap, SATURATION)))
     evaluated, setting = (run.run_id, run.tokens_seen), (q.format, q.granularity, q.ptq)
-    factor = run.gap_factor * (1 + CHAIN * luck("chain", run.trunk_id)) * (1 + RUN * luck("run", *evaluated))
-    factor *= 1 + BIT * luck("bit", *evaluated, *setting)
+    factor = run.gap_factor * (1 + CHAIN * normal("chain", run.trunk_id)) * (1 + RUN * normal("run", *evaluated))
+    factor *= 1 + BIT * normal("bit", *evaluated, *setting)
     se = WINDOW * np.sqrt(exact)
-    gap = exact * max(factor, 0.02) + se * luck("window", *evaluated, *setting)
+    gap = exact * max(factor, 0.02) + se * normal("window", *evaluated, *setting)
     return {
         "ptq": q.ptq,
         "P_post": q.bits,

@@ -60,19 +60,19 @@ class Steps:
     repeats: int = 5
 
     def group(self, name: str) -> Group:
-        first, found = self.ours[0], [_usual(usual) for usual in self.usual]
+        first, variants = self.ours[0], [_usual(usual) for usual in self.usual]
         if self.peak:
             make = partial(matmuls, first.run, first.members, getattr(torch, first.run.runtime.dtype))
-            found.append(Variant(name=MATMULS, make=make, flops=model_flops(first.run, first.members)))
-        alone = [*(v.name for v in found if v.name != MATMULS)]
+            variants.append(Variant(name=MATMULS, make=make, flops=model_flops(first.run, first.members)))
+        alone = [*(v.name for v in variants if v.name != MATMULS)]
         alone += [name_of(way) for way in self.ours[1:] if way.members == 1 < first.members]
         against = [self._against(other, first.members) for other in alone]
         against += [self._against(MATMULS, 1)] if self.peak else []
-        found.append(self._variant(first, tuple(against)))
+        variants.append(self._variant(first, tuple(against)))
         for way in self.ours[1:]:
             same = way.members == first.members
-            found.append(self._variant(way, (self._against(name_of(first), 1),) if same else ()))
-        return Group(name=name, variants=tuple(found), repeats=self.repeats, block_seconds=0.3, memory=first.device)
+            variants.append(self._variant(way, (self._against(name_of(first), 1),) if same else ()))
+        return Group(name=name, variants=tuple(variants), repeats=self.repeats, block_seconds=0.3, memory=first.device)
 
     def _against(self, other: str, times: int) -> Against:
         return Against(name=other, times=times, goal=self.goals.get(other))
@@ -127,9 +127,9 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
     def usual(model: str, *compiled: bool) -> tuple[Usual, ...]:
         return tuple(Usual(**{**common(model), "compiled": c}) for c in compiled)
 
-    def steps(name: str, seconds: float, found: Steps) -> Cell:
-        found = dataclasses.replace(found, repeats=2) if tiny else found
-        return Cell(name=name, seconds=0 if tiny else seconds, work=partial(_timed, found, name))
+    def steps(name: str, seconds: float, timed: Steps) -> Cell:
+        timed = dataclasses.replace(timed, repeats=2) if tiny else timed
+        return Cell(name=name, seconds=0 if tiny else seconds, work=partial(_timed, timed, name))
 
     def other(name: str, seconds: float, work: Callable[[Ours, Say], dict[str, Any]]) -> Cell:
         corpus = host.TINY_CORPUS if tiny else host.CORPUS
@@ -138,7 +138,7 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
         return Cell(name=name, seconds=0 if tiny else seconds, work=partial(work, way))
 
     peer = usual("100k", False) if tiny else usual("100k", False, True)
-    found = [
+    every = [
         steps("100k", 45, Steps(ours=(ours("100k", 64), ours("100k", 1)), usual=peer, goals={EAGER: GOAL_100K})),
         steps("110M", 40, Steps(ours=(ours("110M", 1),), peak=True, goals={MATMULS: GOAL_110M})),
         other("host", 30, host.loop),
@@ -153,7 +153,7 @@ def cells(device: str, *, tiny: bool) -> list[Cell]:
         steps("100k eager", 20, Steps(ours=(ours("100k", 64, compiled=False), ours("100k", 1, compiled=False)))),
         other("measurement", 40, host.measurement),
     ]
-    return [cell for cell in found if not tiny or cell.name in ("100k", "110M", "host", "measurement")]
+    return [cell for cell in every if not tiny or cell.name in ("100k", "110M", "host", "measurement")]
 
 
 def run(results: Results, end: float, device: str, *, tiny: bool, say: Say) -> int:
@@ -173,11 +173,11 @@ def run(results: Results, end: float, device: str, *, tiny: bool, say: Say) -> i
         else:
             began = time.monotonic()
             try:
-                found = cell.work(say)
+                outcome = cell.work(say)
             except Exception as fault:  # one cell's fault costs no other
-                found = {"failed": True, "note": f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}"}
-            failed |= found["failed"]
-            line = {"cell": cell.name, "device": device, **found, "took": round(time.monotonic() - began, 1)}
+                outcome = {"failed": True, "note": f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}"}
+            failed |= outcome["failed"]
+            line = {"cell": cell.name, "device": device, **outcome, "took": round(time.monotonic() - began, 1)}
             results.add("throughput", line)
             torch.cuda.empty_cache()
     return int(failed)

@@ -33,7 +33,7 @@ STEPS, TINY_STEPS = (100, 400), (2, 4)
 CORPUS = ("data=synthetic", "data.corpus.documents=2048")
 TINY_CORPUS = ("data=synthetic", "data.corpus.alphabet=8", "data.corpus.documents=400", "data.sequence_length=32")
 OTHERS = ("e2m1", "e3m2", "e2m3", "e4m3", "e5m2", "mxfp4", "mxfp6", "mxfp8", "nvfp4", "nf4")
-"""Formats in which models of `overtraining` are rounded besides."""
+"""Formats in which models of `overtraining` are rounded as well."""
 
 
 def loop(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Results:
     def add(self, section: str, line: dict[str, Any]) -> None:
         """Append a line, on disk when this returns, and write the archive anew."""
         path = self.folder / f"{section}.jsonl"
-        whole = "".join(json.dumps(found) + "\n" for found in [*self.lines(section), line])
+        whole = "".join(json.dumps(entry) + "\n" for entry in [*self.lines(section), line])
         write_text(path, whole)
         self.save()
 

@@ -74,24 +74,24 @@ def run(results: Results, end: float, device: str, *, tiny: bool, say: Say) -> i
 def stacks(results: Results, device: str, *, tiny: bool) -> list[list[Run]]:
     """All runs, those that are trained together in one list, in the order in which they are worth most."""
     own = (*OWN, f"runtime.device={device}", f"runtime.out={results.runs}")
-    found = []
+    groups = []
     for name in ("machines", "gpu_overtraining"):
         runs = load(name, [*own, *(TINY if tiny else ())]).runs
         if tiny:
             runs = [_tiny(run) for run in runs]
             runs = list({run.run_id: run for run in runs[:2]}.values())
-        found += [list(group) for _, group in groupby(runs, key=lambda run: run.stack_key)]
-    return found
+        groups += [list(group) for _, group in groupby(runs, key=lambda run: run.stack_key)]
+    return groups
 
 
 def smaller(stack: Sequence[Run]) -> list[Run]:
     """What a slow machine trains instead."""
-    found = []
+    shorter = []
     for run in stack:
         if run.N not in DROPPED:
             tokens = SHORTER.get(run.data.tokens, run.data.tokens)
-            found.append(dataclasses.replace(run, data=dataclasses.replace(run.data, tokens=tokens)))
-    return found
+            shorter.append(dataclasses.replace(run, data=dataclasses.replace(run.data, tokens=tokens)))
+    return shorter
 
 
 def within(runs: Sequence[Run], left: float, step: float) -> list[Run]:
@@ -151,8 +151,8 @@ def _warm_up(runs: Sequence[Run], say: Say) -> float:
                 )
             )
         train(short)
-        found = [result for run in short if (result := RunFolder(run).result())]
-        seconds = sum(result["seconds"] for result in found)
+        results = [result for run in short if (result := RunFolder(run).result())]
+        seconds = sum(result["seconds"] for result in results)
         say(f"{WARM_STEPS} steps: {seconds:.1f} s")
         shutil.rmtree(scratch)
     return seconds

@@ -32,8 +32,8 @@ class _Recorder:
         self.properties: list[tuple[str, Any]] = []
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        found = self.results.lines("tests")
-        passed = {line["test"] for line in found if line["commit"] == self.commit and line["outcome"] == "passed"}
+        lines = self.results.lines("tests")
+        passed = {line["test"] for line in lines if line["commit"] == self.commit and line["outcome"] == "passed"}
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
 

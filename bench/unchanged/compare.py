@@ -95,7 +95,7 @@ def _difference(name: str, theirs: list[str] | None, ours: list[str] | None) -> 
             file=name, line=None, before=gone if theirs is None else there, after=gone if ours is None else there
         )
     line = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
-    before, after = (found[line] if line < len(found) else "has ended" for found in (theirs, ours))
+    before, after = (lines[line] if line < len(lines) else "has ended" for lines in (theirs, ours))
     at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
     start = max(0, at - SHOWN // 2)  # of a long line, what surrounds the difference
     return Difference(file=name, line=line + 1, before=before[start:], after=after[start:])

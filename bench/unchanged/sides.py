@@ -60,11 +60,11 @@ class Side:
     def check(self) -> None:
         """Raises FailedError where the commands would run other code than this side's."""
         command = [sys.executable, "-c", WHERE]
-        found = subprocess.run(
+        paths = subprocess.run(
             command, cwd=self.out, env=environment(self.code), capture_output=True, text=True, check=False
         ).stdout.split()
-        if len(found) != 2 or any(not Path(path).is_relative_to(self.code) for path in found):
-            raise FailedError(f"{self.name}: {' and '.join(found) or 'nothing'} would run in place of {self.code}")
+        if len(paths) != 2 or any(not Path(path).is_relative_to(self.code) for path in paths):
+            raise FailedError(f"{self.name}: {' and '.join(paths) or 'nothing'} would run in place of {self.code}")
 
 
 def environment(code: Path) -> dict[str, str]:
@@ -80,10 +80,10 @@ def base(repository: Path, commit: str) -> tuple[Side, Path]:
     Raises:
         FailedError: no such commit.
     """
-    found = _git(repository, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    if found.returncode:
+    resolved = _git(repository, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+    if resolved.returncode:
         raise FailedError(f"BASE={commit}: no such commit")
-    sha = found.stdout.decode().strip()
+    sha = resolved.stdout.decode().strip()
     folder = repository / "cache" / "unchanged" / f"{sha[:12]}-{_surroundings()}"
     side = Side(name=sha[:7], code=folder / "code", out=folder / "out")
     if not side.code.exists():
@@ -154,7 +154,7 @@ def _whole(path: Path):
 
 
 def _surroundings() -> str:
-    """Short hash of what output hangs on beside the commit."""
+    """Short hash of what output depends on apart from the commit."""
     processor = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -166,7 +166,7 @@ class DataConfig(Settings):
 
 
 def vocab_size(data: DataConfig) -> int:
-    """Tokens that the model knows, as far as the settings alone tell."""
+    """Tokens that the model knows, as far as the settings alone say."""
     if isinstance(data.corpus, SyntheticCorpus):
         return data.corpus.alphabet + 1
     if isinstance(data.tokenizer, BpeTokenizer):

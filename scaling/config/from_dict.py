@@ -56,7 +56,7 @@ def build(cls: type[T], values: Any, key: str = "") -> T:
     try:
         return cls(**converted)
     except InputError as fault:
-        # A dataclass checks itself without knowing where it hangs: put its place in front of the field that it names.
+        # A dataclass does not know where it stands in the config: its place is put in front of the field it names.
         raise InputError(_join(key, str(fault))) from None
 
 

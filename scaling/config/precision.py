@@ -124,21 +124,21 @@ class Precision:
     def identity(self) -> dict[str, str]:
         """The settings that have an effect: those of a part that is not quantized have none, nor has saying what the
         format says by itself."""
-        found = {part: self.name(part) for part in PARTS if self.name(part) != DEFAULTS[part]}
-        if not found:
+        settings = {part: self.name(part) for part in PARTS if self.name(part) != DEFAULTS[part]}
+        if not settings:
             return {}
         quantized = {part: spec for part, spec in self._specs.items() if spec.format.quantizes}
         for part, spec in quantized.items():
             if spec.format.block is None:
-                found[f"granularity_{PARTS[part]}"] = spec.granularity
+                settings[f"granularity_{PARTS[part]}"] = spec.granularity
             if spec.scale_rule != spec.format.scale_rule:
-                found[f"scale_rule_{PARTS[part]}"] = spec.scale_rule
+                settings[f"scale_rule_{PARTS[part]}"] = spec.scale_rule
         backward = quantized.keys() & set(GROUPS["backward"])
         if quantized.keys() - backward:
-            found |= {"estimator": self.estimator, "rounding": self.rounding}
+            settings |= {"estimator": self.estimator, "rounding": self.rounding}
         if backward:
-            found["rounding_backward"] = self.rounding_backward
-        return found
+            settings["rounding_backward"] = self.rounding_backward
+        return settings
 
     def unquantized(self) -> "Precision":
         """The same settings with every part in 16 bits: the run that a quantized run is compared with."""
@@ -150,10 +150,10 @@ class Precision:
 
     def program(self) -> dict[str, Any]:
         """What runs have to share to be trained as one stack: everything but the element formats of one family."""
-        found: dict[str, Any] = {"estimator": self.estimator, "rounding": self.rounding}
-        found["rounding_backward"] = self.rounding_backward if self.quantized_backward() else None
-        found |= {part: spec.program for part, spec in self._specs.items()}
+        settings: dict[str, Any] = {"estimator": self.estimator, "rounding": self.rounding}
+        settings["rounding_backward"] = self.rounding_backward if self.quantized_backward() else None
+        settings |= {part: spec.program for part, spec in self._specs.items()}
         # Operands of the backward pass that are or are not those of the forward pass make different programs.
-        found["backward"] = [self.takes_forward(part) for part in ("dx_weights", "dw_activations")]
-        found["custom_backward"] = bool(self.quantized_backward())
-        return found
+        settings["backward"] = [self.takes_forward(part) for part in ("dx_weights", "dw_activations")]
+        settings["custom_backward"] = bool(self.quantized_backward())
+        return settings

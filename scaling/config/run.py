@@ -182,10 +182,10 @@ class Run(Settings):
             "branch",
         )
         named = {f: plain(getattr(self, f)) for f in fields}
-        found = {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
+        entries = {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
         if self.tokens_at_once < self.data.batch_tokens and coupled_part(self.precision):
-            found["micro_batch_tokens"] = self.tokens_at_once
-        return found
+            entries["micro_batch_tokens"] = self.tokens_at_once
+        return entries
 
     @property
     def run_id(self) -> str:

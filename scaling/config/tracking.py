@@ -15,7 +15,7 @@ _ENVIRONMENT: dict[str, Mode] = {"disabled": "off", "offline": "offline", "onlin
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig(Settings):
-    """Where the metrics of a run go besides its own folder. Not part of a run's identity."""
+    """Where the metrics of a run go, apart from its own folder. Not part of a run's identity."""
 
     mode: Literal["offline", "online", "off"]
     """`offline` writes W&B files for `wandb leet` and `wandb sync`, `online` also uploads them, `off` never imports

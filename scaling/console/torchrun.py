@@ -1,4 +1,4 @@
-"""What torchrun tells a process of its place among others, and how many processes speak with one voice.
+"""What torchrun says to a process of its place among others, and how many processes speak with one voice.
 
 Nothing heavy is imported here: `--help` asks as well.
 """

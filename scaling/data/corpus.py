@@ -63,9 +63,9 @@ class Corpus:
             for split in ("train", "validation"):
                 arrays[split] = np.memmap(folder / f"{split}.bin", dtype=manifest["dtype"], mode="r")
                 arrays[f"{split}_offsets"] = _offsets(folder / f"{split}_offsets.npy", manifest["splits"][split])
-                found, stated = len(arrays[split]), manifest["splits"][split]["tokens"]
-                if found != stated:
-                    raise ValueError(f"{split}.bin has {found} tokens, its manifest says {stated}")
+                tokens, stated = len(arrays[split]), manifest["splits"][split]["tokens"]
+                if tokens != stated:
+                    raise ValueError(f"{split}.bin has {tokens} tokens, its manifest says {stated}")
                 _check_tokens(folder / f"{split}.bin", manifest["splits"][split]["sha256"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
             raise InputError(f"{folder}: damaged corpus ({fault}); delete the folder to have it built again") from None
@@ -176,8 +176,8 @@ _verified: set[tuple[str, int, int, str]] = set()
 
 
 def _check_tokens(path: Path, stated: str) -> None:
-    found = path.stat()
-    key = (str(path.absolute()), found.st_size, found.st_mtime_ns, stated)
+    status = path.stat()
+    key = (str(path.absolute()), status.st_size, status.st_mtime_ns, stated)
     if key not in _verified:
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != stated:

@@ -88,8 +88,8 @@ class InstalledSource:
 
     def describe(self) -> dict:
         """Version, files and bytes of each distribution that contributes; what was dropped, by reason."""
-        found = {name: entry for name, entry in self.sources.items() if entry["files"]}
-        return {"sources": found, "dropped": self.dropped}
+        sources = {name: entry for name, entry in self.sources.items() if entry["files"]}
+        return {"sources": sources, "dropped": self.dropped}
 
 
 def required(root: str) -> dict[str, Distribution]:
@@ -100,7 +100,7 @@ def required(root: str) -> dict[str, Distribution]:
     Raises:
         InputError: `root` is not installed.
     """
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     followed: set[tuple[str, str]] = set()
 
     def follow(name: str, extras: set[str]) -> None:
@@ -110,18 +110,18 @@ def required(root: str) -> dict[str, Distribution]:
             return
         followed.update((name, extra) for extra in news)
         try:
-            found[name] = importlib.metadata.distribution(name)
+            distributions[name] = importlib.metadata.distribution(name)
         except PackageNotFoundError:
             return
-        for requirement in map(Requirement, found[name].requires or ()):
+        for requirement in map(Requirement, distributions[name].requires or ()):
             if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in news):
                 follow(requirement.name, requirement.extras)
 
     follow(root, set())
-    if not found:
+    if not distributions:
         raise InputError(f"data.corpus.root={root}: not installed here; install this project, or name another package")
-    del found[canonicalize_name(root)]
-    return found
+    del distributions[canonicalize_name(root)]
+    return distributions
 
 
 def library_files(root: Path) -> Iterator[Path]:

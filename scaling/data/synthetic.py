@@ -91,8 +91,8 @@ class Chain:
             if t < 2:
                 symbol = context // size if t == 0 else context % size
             else:
-                found = np.searchsorted(cumulative, context + rng.random(documents), side="right")
-                symbol = (found - context * size).clip(0, size - 1)
+                place = np.searchsorted(cumulative, context + rng.random(documents), side="right")
+                symbol = (place - context * size).clip(0, size - 1)
                 context = context % size * size + symbol
             out[:, t] = symbol
         return out

@@ -67,7 +67,7 @@ def find_files(config: TextCorpus) -> list[Path]:
     Raises:
         InputError: a path that does not exist, or one with no file to read.
     """
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for name in config.paths:
         path = Path(name).expanduser()
         if path.is_file():
@@ -80,8 +80,8 @@ def find_files(config: TextCorpus) -> list[Path]:
             files = [p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file()]
             if not files:
                 raise InputError(f"data.corpus.paths={name}: no such file or folder")
-        found.update(p.resolve() for p in files)
-    return sorted(found)
+        paths.update(p.resolve() for p in files)
+    return sorted(paths)
 
 
 def read_documents(path: Path, config: TextCorpus) -> Iterator[str]:

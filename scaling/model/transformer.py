@@ -236,14 +236,14 @@ def in_chunks(program: Program, tokens: int) -> Program:
     def head_loss(w_MVd, h_MSd, targets_MBT):
         _, b, t = targets_MBT.shape
         each = max(1, tokens // t)
-        found = []
+        chunk_losses = []
         for first in range(0, b, each):
             targets = targets_MBT[:, first : first + each]
             h = h_MSd[:, first * t : first * t + targets.shape[1] * t]
-            found.append(
+            chunk_losses.append(
                 checkpoint(program.head_loss, w_MVd, h, targets, use_reentrant=False, preserve_rng_state=False)
             )
-        return torch.cat(found, dim=1)
+        return torch.cat(chunk_losses, dim=1)
 
     return program._replace(head_loss=head_loss)
 

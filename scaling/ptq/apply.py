@@ -41,8 +41,8 @@ def quantized(
     for members in _batches(settings):
         chosen = [settings[i] for i in members]
         for names in _shapes(weights, len(chosen)):
-            for found, note, i in zip(*_quantize(weights, names, chosen, calibration), members, strict=True):
-                for name, w in zip(names, found, strict=True):
+            for tensors, note, i in zip(*_quantize(weights, names, chosen, calibration), members, strict=True):
+                for name, w in zip(names, tensors, strict=True):
                     stack[name][i] = w
                 _merge(notes[i], note)
     return stack, notes
@@ -66,11 +66,11 @@ def _shapes(weights: Weights, count: int) -> list[list[str]]:
         if is_block_weight(name):
             checked(weights[name][0])
             kinds.setdefault(name.rpartition(".")[2], []).append(name)
-    found = []
+    groups = []
     for names in kinds.values():
         size = max(1, VALUES // (count * weights[names[0]].numel()))
-        found += [names[start : start + size] for start in range(0, len(names), size)]
-    return found
+        groups += [names[start : start + size] for start in range(0, len(names), size)]
+    return groups
 
 
 def _quantize(
@@ -84,16 +84,16 @@ def _quantize(
         return rtn_layers(w_Loi, quantizer, parts), [{} for _ in settings]
     inputs = _stacked([calibration().inputs[name] for name in names])
     if first.method == "awq":
-        found = awq_layers(w_Loi, inputs, quantizer, parts, clip=first.clip, grid=first.grid)
-        return found, [{} for _ in settings]
+        values = awq_layers(w_Loi, inputs, quantizer, parts, clip=first.clip, grid=first.grid)
+        return values, [{} for _ in settings]
     outcome = gptq_layers(w_Loi, inputs.hessian_Lii, quantizer, parts, act_order=first.act_order, damping=first.damping)
     finite = [d for d in outcome.damping if d != float("inf")]
     fallbacks = outcome.rounded.sum(1).tolist()
     return outcome.weights, [{"damping": max(finite, default=None), "fallbacks": count} for count in fallbacks]
 
 
-def _stacked(found: list[Statistics]) -> Statistics:
-    return Statistics(*(torch.cat(values) for values in zip(*found, strict=True)))
+def _stacked(statistics: list[Statistics]) -> Statistics:
+    return Statistics(*(torch.cat(values) for values in zip(*statistics, strict=True)))
 
 
 def _merge(notes: Notes, more: Notes) -> None:

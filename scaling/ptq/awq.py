@@ -52,8 +52,8 @@ def awq(
         raise InputError(f"grid={grid}: must be a whole number, at least 1")
     quantizer = Quantizer([spec], weight.device)
     w = checked(weight)
-    found = statistics(checked_inputs(inputs, w)[None])
-    return awq_layers(w[None], found, quantizer, 1, clip=clip, grid=grid)[0, 0].to(w.dtype)
+    calibration = statistics(checked_inputs(inputs, w)[None])
+    return awq_layers(w[None], calibration, quantizer, 1, clip=clip, grid=grid)[0, 0].to(w.dtype)
 
 
 def awq_layers(
@@ -70,9 +70,9 @@ def awq_layers(
     for k in range(1, grid):
         s = _factors(calibration.magnitude_Li, k / grid)
         q = rtn_layers(w * s[:, None], quantizer, parts) / s[:, None]
-        found = row_errors(q - w, hessian).sum(-1)
-        better = found < error
-        error = torch.where(better, found, error)
+        candidate_error = row_errors(q - w, hessian).sum(-1)
+        better = candidate_error < error
+        error = torch.where(better, candidate_error, error)
         best = torch.where(better[..., None, None], q, best)
         factors = torch.where(better[..., None], s, factors)
     if clip:
@@ -108,9 +108,9 @@ def _clipped(
         inside = torch.maximum(torch.minimum(grouped, bound), -bound)
         inside = quantizer.ungroup(inside, scaled.shape)
         q = quantizer.values(inside, layers * parts).view_as(q_KLoi) / factors_KLi[:, :, None]
-        found = _together(row_errors(q - w_Loi, hessian), quantizer, parts)
-        better = found < error
-        error = torch.where(better, found, error)
+        candidate_error = _together(row_errors(q - w_Loi, hessian), quantizer, parts)
+        better = candidate_error < error
+        error = torch.where(better, candidate_error, error)
         best = torch.where(better[..., None], q, best)
     return best
 

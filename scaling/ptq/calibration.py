@@ -73,5 +73,5 @@ def calibrate(run: Run, weights: Weights, corpus: Corpus) -> Calibration:
         with autocast(device, dtype):
             hidden(weights, tokens[..., :-1], run.model, precision, EAGER, tap)
     count = windows[:, 1:].size
-    found = {name: Statistics(h[None] / count, magnitudes[name][None] / count) for name, h in hessians.items()}
-    return Calibration(inputs=found, tokens=count, sha=hashlib.sha256(windows.tobytes()).hexdigest())
+    statistics = {name: Statistics(h[None] / count, magnitudes[name][None] / count) for name, h in hessians.items()}
+    return Calibration(inputs=statistics, tokens=count, sha=hashlib.sha256(windows.tobytes()).hexdigest())

@@ -22,9 +22,9 @@ def evaluate(
     first = next(iter(weights.values()))
     m, device = first.shape[0], first.device
     tokens = torch.from_numpy(windows.tokens).to(device)
-    found = []
+    chunks = []
     for start in range(0, len(tokens), batch):
         chunk = tokens[start : start + batch].expand(m, -1, -1)
         with autocast(device, dtype):
-            found.append(losses(weights, chunk[..., :-1], chunk[..., 1:], config, precision))
-    return torch.cat(found, dim=1).float().cpu().numpy()
+            chunks.append(losses(weights, chunk[..., :-1], chunk[..., 1:], config, precision))
+    return torch.cat(chunks, dim=1).float().cpu().numpy()

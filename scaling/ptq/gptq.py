@@ -74,8 +74,8 @@ def gptq(
         raise InputError("inputs: all zero; there is nothing to calibrate on")
     if not quantizer.formats.any_quantized:
         return w
-    found = gptq_layers(w[None], hessian, quantizer, 1, act_order=act_order, damping=damping)
-    return found.weights[0, 0].to(w.dtype)
+    quantized = gptq_layers(w[None], hessian, quantizer, 1, act_order=act_order, damping=damping)
+    return quantized.weights[0, 0].to(w.dtype)
 
 
 def gptq_layers(
@@ -119,7 +119,7 @@ def _factors(hessian_Lii: torch.Tensor, damping: float, act_order: bool) -> tupl
     mean = diagonal.mean(1, keepdim=True)
     # A column whose input is always zero stands alone: its error matters to nobody.
     dead = torch.diag_embed(torch.where(diagonal == 0, torch.where(mean == 0, 1.0, mean), 0.0))
-    found = torch.full_like(h, float("nan"))
+    factors = torch.full_like(h, float("nan"))
     dampings = torch.full((len(h),), float("inf"), dtype=torch.float64)
     share = damping
     while share <= MOST_DAMPING and (open_ := [i for i, d in enumerate(dampings.tolist()) if d == float("inf")]):
@@ -129,9 +129,9 @@ def _factors(hessian_Lii: torch.Tensor, damping: float, act_order: bool) -> tupl
         upper, failed_again = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
         for place, i in enumerate(open_):
             if not failed[place] and not failed_again[place] and torch.isfinite(upper[place]).all():
-                found[i], dampings[i] = upper[place], share
+                factors[i], dampings[i] = upper[place], share
         share *= 10
-    return found, dampings.tolist()
+    return factors, dampings.tolist()
 
 
 def _walk(

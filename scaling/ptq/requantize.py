@@ -98,12 +98,12 @@ def _finished(job: PTQJob, failures: dict[str, str]) -> Iterator[RunFolder]:
     """Folders of the finished runs that match, each run with the job's settings in place of its own; those that are
     damaged go to `failures`."""
     study = Path(job.runtime.out) / job.study
-    found = [path.parent for path in sorted(study.glob("*/result.json"))]
-    if not found:
+    finished = [path.parent for path in sorted(study.glob("*/result.json"))]
+    if not finished:
         raise InputError(f"study={job.study}: no finished run in {study}; train some with python -m scaling.train")
-    matching = [path for path in found if fnmatch(path.name, job.runs)]
+    matching = [path for path in finished if fnmatch(path.name, job.runs)]
     if not matching:
-        raise InputError(f"runs={job.runs}: none of the {len(found)} finished runs of {study} matches")
+        raise InputError(f"runs={job.runs}: none of the {len(finished)} finished runs of {study} matches")
     for path in matching:
         try:
             folder = RunFolder.at(path)

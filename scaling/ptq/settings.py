@@ -77,12 +77,12 @@ def settings_of(run: Run) -> list[Setting]:
     # Those of one granularity and scale rule go together: formats vary fastest.
     rows = [weights[start : start + len(config.formats)] for start in range(0, len(weights), len(config.formats) or 1)]
     inputs = ([spec for _, spec in config.inputs(part, run.precision)] for part in ("activations", "kv"))
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for method, row, activations, kv in product(config.methods, rows, *inputs):
         for spec in row:
             setting = _setting(run, method, spec, activations, kv)
-            found.setdefault(setting.key, setting)
-    return list(found.values())
+            settings.setdefault(setting.key, setting)
+    return list(settings.values())
 
 
 def _setting(run: Run, method: str, weights: QuantSpec, activations: QuantSpec | None, kv: QuantSpec | None) -> Setting:

@@ -111,20 +111,20 @@ def parse(name: str, *others: str) -> Format:
     text = str(name).strip().lower()
     base = text.removesuffix(HADAMARD)
     if base in _NAMED:
-        found = _NAMED[base]
+        format_ = _NAMED[base]
     elif match := re.fullmatch(r"int(\d+)", base):
-        found = _integer(int(match[1]))
+        format_ = _integer(int(match[1]))
     elif match := re.fullmatch(r"uint(\d+)", base):
-        found = _with_zero_point(int(match[1]))
+        format_ = _with_zero_point(int(match[1]))
     elif match := re.fullmatch(r"e(\d+)m(\d+)", base):
-        found = _float(int(match[1]), int(match[2]))
+        format_ = _float(int(match[1]), int(match[2]))
     else:
         raise _refusal(str(name), "no such number format", f"; use {', '.join((*others, GRAMMAR))}")
     if base == text:
-        return found
-    if not found.quantizes:
+        return format_
+    if not format_.quantizes:
         raise InputError(f"{name}: bf16 is not quantized, so there is nothing to rotate for; use {GRAMMAR}")
-    return dataclasses.replace(found, name=text, hadamard=True)
+    return dataclasses.replace(format_, name=text, hadamard=True)
 
 
 def _refusal(name: str, why: str, accepted: str = "") -> InputError:

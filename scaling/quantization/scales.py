@@ -176,12 +176,12 @@ class Scaler:
         best, error = None, None
         for shrink in SHRINK:
             scale = candidate(shrink)
-            found = _mean(scale.nearest(x, self.formats).sub_(x).square_(), whole)
+            candidate_error = _mean(scale.nearest(x, self.formats).sub_(x).square_(), whole)
             if best is None:
-                best, error = scale, found
+                best, error = scale, candidate_error
                 continue
-            better = found < error
-            error = torch.where(better, found, error)
+            better = candidate_error < error
+            error = torch.where(better, candidate_error, error)
             best = Scale(*(torch.where(better, new, old) for new, old in zip(scale, best, strict=True)))
         return best
 

@@ -105,14 +105,14 @@ def _as_named(frame: pd.DataFrame, named: Collection[str], prune: bool) -> pd.Da
 
 def _provenance(frame: pd.DataFrame, versions: Mapping[str, dict[str, str]]) -> list[dict[str, Any]]:
     """Runs, hours and versions (null for runs of other tables) by commit, device and dtype."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for run in frame.drop_duplicates("run_id").to_dict("records"):
         made: dict[str, Any] = {name: run[name] or None for name in ("commit", "device", "dtype")}
         made["versions"] = versions.get(run["run_id"])
-        entry = found.setdefault(json.dumps(made, sort_keys=True), {**made, "runs": 0, "hours": 0.0})
+        entry = entries.setdefault(json.dumps(made, sort_keys=True), {**made, "runs": 0, "hours": 0.0})
         entry["runs"] += 1
         entry["hours"] += float(run["seconds"] or 0) / 3600
-    return [{**entry, "hours": round(entry["hours"], 3)} for _, entry in sorted(found.items())]
+    return [{**entry, "hours": round(entry["hours"], 3)} for _, entry in sorted(entries.items())]
 
 
 def planned(runs: Sequence[Run], out: Path) -> int:
@@ -142,8 +142,8 @@ def _read(study_folder: Path, settings: Settings | None) -> tuple[dict[str, _Fol
             faults.append(missing)
     for name, folder in list(folders.items()):
         try:
-            found = list(_rows(folder, folders))
-            if unknown := sorted(set().union(*found) - set(NAMES)):
+            of_run = list(_rows(folder, folders))
+            if unknown := sorted(set().union(*of_run) - set(NAMES)):
                 raise InputError(f"{folder.path}: was made by a later version, which has {', '.join(unknown)} as well")
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
             # Files without a checksum may say anything.
@@ -151,7 +151,7 @@ def _read(study_folder: Path, settings: Settings | None) -> tuple[dict[str, _Fol
             faults.append(str(fault) if isinstance(fault, InputError) else of_file)
             del folders[name]
         else:
-            rows += found
+            rows += of_run
     return folders, rows, faults
 
 

@@ -84,16 +84,16 @@ class Work:
 
 def work(runs: Sequence[Run]) -> Work:
     """What a list of runs takes that are trained as one stack: an update in which several are one copy counts once."""
-    found = Work()
+    total = Work()
     for run, own in zip(runs, own_updates(runs), strict=True):
         tokens = len(own) * run.data.batch_tokens
-        found += Work(
+        total += Work(
             tokens=tokens,
             six_nd=6.0 * run.N * tokens,
             training=3 * _forward(run) * tokens,
             evaluation=evaluation_cost(run),
         )
-    return found
+    return total
 
 
 def total_work(stacks: Iterable[Sequence[Run]]) -> Work:
@@ -131,29 +131,29 @@ def recorded_rates(finished: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[in
     by_size: dict[int, list[tuple[Run, Mapping[str, Any]]]] = {}
     for run, result in finished:
         by_size.setdefault(run.N, []).append((run, result))
-    found = {}
+    rates = {}
     for n, pairs in by_size.items():
         # Runs that were never one copy with others have made all their updates themselves.
         alone = sum(training_cost(run) for run, result in pairs if not result.get("shared_steps"))
         together = work([run for run, result in pairs if result.get("shared_steps")]).training
         seconds = sum(result["seconds"] for _, result in pairs)
         if seconds > 0:
-            found[n] = (alone + together) / seconds
-    return found
+            rates[n] = (alone + together) / seconds
+    return rates
 
 
 def measured_rates(runs: Sequence[Run], threads: int) -> dict[int, float]:
     """N -> training FLOPs a second, from about a second of eager forward and backward passes with random tokens on this
     machine; small models first, until `CALIBRATION_SECONDS` are over. Empty where even the smallest model's shortest
     pass is too long to wait for."""
-    began, found = time.monotonic(), {}
+    began, rates = time.monotonic(), {}
     for n in sorted({run.N for run in runs}):
         group = [run for run in runs if n == run.N]
         if time.monotonic() - began > CALIBRATION_SECONDS or _sequences(group[0], 1) == 0:
             break
         same = [run for run in group if run.stack_key == group[0].stack_key]
-        found[n] = _measured_rate(same[:CALIBRATION_MEMBERS], threads)
-    return found
+        rates[n] = _measured_rate(same[:CALIBRATION_MEMBERS], threads)
+    return rates
 
 
 def _sequences(run: Run, members: int) -> int:

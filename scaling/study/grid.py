@@ -66,9 +66,9 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
     for grid in grids or [{}]:
         ancestors = _ancestors(grid.get("parent"), loader)
         settings = {key: value for key, value in {**params, **grid}.items() if key != "parent"}
-        found = axes([*_overrides(settings), *arguments], loader)
-        for values in product(*found.values()):
-            point = dict(zip(found, values, strict=True))
+        values_of = axes([*_overrides(settings), *arguments], loader)
+        for values in product(*values_of.values()):
+            point = dict(zip(values_of, values, strict=True))
             # Overrides of the command line often leave several grids the same.
             texts = tuple(frozenset(v.text for v in p.values()) for p in (point, *ancestors))
             if texts in seen:
@@ -89,17 +89,17 @@ def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
         return runs
     if not isinstance(largest_N, int | float):
         raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters")
-    found = [run for run in runs if largest_N >= run.N]
-    if not found:
+    small = [run for run in runs if largest_N >= run.N]
+    if not small:
         least = min(run.N for run in runs)
         raise InputError(f"hydra.sweeper.largest_N={largest_N:g}: no run is that small; the smallest has N = {least:,}")
-    return found
+    return small
 
 
 def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value]]:
     """Setting -> its values. A setting that is named twice has the later values."""
     parser = OverridesParser.create(config_loader=loader)
-    found: dict[str, list[Value]] = {}
+    settings: dict[str, list[Value]] = {}
     for override in parser.parse_overrides(list(overrides)):
         key = override.get_key_element()
         texts = [f"{key}={value}" for value in _values(override)]
@@ -111,21 +111,21 @@ def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value
             or loader.get_group_options(override.key_or_group)
         )
         parsed = parser.parse_overrides(texts)
-        found[key] = [Value(text, one.value(), composed) for text, one in zip(texts, parsed, strict=True)]
-    if len(studies := found.get("sweeps", [])) > 1:
+        settings[key] = [Value(text, one.value(), composed) for text, one in zip(texts, parsed, strict=True)]
+    if len(studies := settings.get("sweeps", [])) > 1:
         raise InputError(f"sweeps={','.join(str(study.value) for study in studies)}: one study at a time")
-    return found
+    return settings
 
 
 def _ancestors(settings: Params | None, loader: ConfigLoader, name: str = "parent") -> list[Point]:
     """How the parent of a point differs from it, how that one's parent differs from that one, and so on."""
     if settings is None:
         return []
-    found = axes(_overrides({key: value for key, value in settings.items() if key != "parent"}), loader)
-    for key, values in found.items():
+    values_of = axes(_overrides({key: value for key, value in settings.items() if key != "parent"}), loader)
+    for key, values in values_of.items():
         if len(values) > 1:
             raise InputError(f"{name}.{key}={settings[key]}: a point has one parent; give one value")
-    point = {key: values[0] for key, values in found.items()}
+    point = {key: values[0] for key, values in values_of.items()}
     return [point, *_ancestors(settings.get("parent"), loader, f"{name}.parent")]
 
 

@@ -1,4 +1,4 @@
-"""From runs to jobs: who has to wait for whom, who is trained together, and the files that tell a job its runs."""
+"""From runs to jobs: who has to wait for whom, who is trained together, and the files that list the runs of a job."""
 
 import dataclasses
 import heapq
@@ -71,7 +71,7 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
     Nor is the size that is fastest on a CPU a reason to split it; memory is, and a size that may stand for it:
     `runtime.max_members`, or the size on an accelerator.
     """
-    found: list[list[Bundle]] = []
+    bundle_lists: list[list[Bundle]] = []
     for _, group in groupby(sorted(runs, key=lambda run: run.stack_key), key=lambda run: run.stack_key):
         members = list(group)
         largest = members[0].runtime.max_members or best_size(
@@ -80,17 +80,17 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
         fitting = _fitting(members, workers)
         largest = min(largest, fitting or largest)
         bundles = bundled(members, largest if _is_hard(members[0]) else fitting)
-        found += spread(bundles, -(-at_once(_times(bundles)) // largest), largest)
-    found.sort(key=_cost, reverse=True)
-    costs = [bundle.cost for stack in found for bundle in stack]
+        bundle_lists += spread(bundles, -(-at_once(_times(bundles)) // largest), largest)
+    bundle_lists.sort(key=_cost, reverse=True)
+    costs = [bundle.cost for stack in bundle_lists for bundle in stack]
     best_possible = max(sum(costs) / workers, max(costs))
-    while makespan(map(_cost, found), workers) > SLACK * best_possible:
-        stack = next((stack for stack in found if len(stack) > 1), None)
+    while makespan(map(_cost, bundle_lists), workers) > SLACK * best_possible:
+        stack = next((stack for stack in bundle_lists if len(stack) > 1), None)
         if stack is None:
             break
-        found.remove(stack)
-        found = sorted([*found, *spread(stack, 2, at_once(_times(stack)))], key=_cost, reverse=True)
-    return [[run for bundle in stack for run in bundle.runs] for stack in found]
+        bundle_lists.remove(stack)
+        bundle_lists = sorted([*bundle_lists, *spread(stack, 2, at_once(_times(stack)))], key=_cost, reverse=True)
+    return [[run for bundle in stack for run in bundle.runs] for stack in bundle_lists]
 
 
 def cost_together(runs: Sequence[Run]) -> float:
@@ -101,7 +101,7 @@ def cost_together(runs: Sequence[Run]) -> float:
 def bundled(runs: Sequence[Run], largest: int | None) -> list[Bundle]:
     """The families of the runs: one of which more than `largest` copies are alive at once in smaller parts, one that
     saves next to nothing as single runs."""
-    found = []
+    bundles = []
     for family in families(runs):
         ordered = sorted(family, key=lambda run: (-run.steps, run.run_id))
         if sum(map(cost, ordered)) < SLACK * cost_together(ordered):
@@ -110,8 +110,8 @@ def bundled(runs: Sequence[Run], largest: int | None) -> list[Bundle]:
             parts = [ordered]
         else:
             parts = _split(ordered, largest)
-        found += [Bundle(part, cost_together(part), busy(part)) for part in parts]
-    return found
+        bundles += [Bundle(part, cost_together(part), busy(part)) for part in parts]
+    return bundles
 
 
 def _split(family: Sequence[Run], largest: int) -> list[list[Run]]:
@@ -149,14 +149,14 @@ def _fitting(members: Sequence[Run], workers: int) -> int | None:
 def spread(bundles: Sequence[Bundle], parts: int, largest: int) -> list[list[Bundle]]:
     """Share out bundles over `parts` lists of nearly equal cost, or more: none with more than `largest` models at once,
     if it is not one bundle alone."""
-    found: list[list[Bundle]] = [[] for _ in range(parts)]
+    lists: list[list[Bundle]] = [[] for _ in range(parts)]
     for bundle in sorted(bundles, key=lambda bundle: (-bundle.cost, bundle.runs[0].run_id)):
-        fitting = [part for part in found if at_once(_times([*part, bundle])) <= largest]
+        fitting = [part for part in lists if at_once(_times([*part, bundle])) <= largest]
         if fitting:
             min(fitting, key=_cost).append(bundle)
         else:
-            found.append([bundle])
-    return [part for part in found if part]
+            lists.append([bundle])
+    return [part for part in lists if part]
 
 
 def makespan(costs: Iterable[float], workers: int) -> float:

@@ -70,7 +70,7 @@ class Shape(torch.Tensor):
 
     @staticmethod
     def __new__(cls, meta: torch.Tensor, live: LiveBytes):
-        found = torch.Tensor._make_wrapper_subclass(
+        tensor = torch.Tensor._make_wrapper_subclass(
             cls,
             meta.size(),
             strides=meta.stride(),
@@ -78,8 +78,8 @@ class Shape(torch.Tensor):
             dtype=meta.dtype,
             device="cpu",  # of its autograd and autocast
         )
-        found.meta, found.live = meta, live
-        return found
+        tensor.meta, tensor.live = meta, live
+        return tensor
 
     def __init__(self, *_: Any):
         pass

@@ -31,8 +31,8 @@ def room(run: Run, jobs: int) -> float | None:
 def available(device: str) -> float | None:
     """Bytes that are free on a device here; None where it is not here or does not say."""
     if device == "cpu":
-        found = [bytes_ for bytes_ in (_free_of_system(), _free_of_cgroup()) if bytes_ is not None]
-        return min(found, default=None)
+        free = [bytes_ for bytes_ in (_free_of_system(), _free_of_cgroup()) if bytes_ is not None]
+        return min(free, default=None)
     if device == "cuda" and torch.cuda.is_available():
         return float(torch.cuda.mem_get_info()[0])
     if device == "mps" and torch.backends.mps.is_available():

@@ -74,8 +74,8 @@ class Memory:
 def memory(stack: Sequence[Run]) -> Memory:
     """What training and measuring a stack takes."""
     shapes, models = Shapes.of(stack, device_of(stack[0])), at_once(busy(stack))
-    found = [(moment, _seen(moment, stack[0], shapes)) for moment in moments(stack, shapes)]
-    moment, seen = max(found, key=lambda pair: pair[1].of(models))
+    candidates = [(moment, _seen(moment, stack[0], shapes)) for moment in moments(stack, shapes)]
+    moment, seen = max(candidates, key=lambda pair: pair[1].of(models))
     return Memory(models=models, tensors=moment.of(models), total=seen.of(models), moment=moment.name)
 
 
@@ -91,8 +91,8 @@ def most_models(runs: Sequence[Run], limit: float) -> int:
     """How many models of these runs, which are of one shape, fit into `limit` bytes together: at least 1, whether or
     not one does."""
     shapes = Shapes.of(runs, device_of(runs[0]))
-    found = [_seen(moment, runs[0], shapes) for moment in moments(runs, shapes)]
-    return max(1, min(int((limit - moment.once) // moment.each) for moment in found))
+    candidates = [_seen(moment, runs[0], shapes) for moment in moments(runs, shapes)]
+    return max(1, min(int((limit - moment.once) // moment.each) for moment in candidates))
 
 
 def device_of(run: Run) -> str:
@@ -115,13 +115,13 @@ def _seen(moment: Moment, run: Run, s: Shapes) -> Moment:
 
 def moments(stack: Sequence[Run], s: Shapes) -> list[Moment]:
     """Every moment at which the memory of a stack may be largest."""
-    found = [*in_a_step(stack[0], s), _update(s), _taking(s, forks=len(families(stack)) < len(stack))]
+    candidates = [*in_a_step(stack[0], s), _update(s), _taking(s, forks=len(families(stack)) < len(stack))]
     if s.device == "cpu":
         # The file of one model is put together in memory.
-        found.append(Moment("checkpoint", 3 * s.weights_bytes, 3 * s.weights_bytes))
-    found += when_measured(stack[0], s)
+        candidates.append(Moment("checkpoint", 3 * s.weights_bytes, 3 * s.weights_bytes))
+    candidates += when_measured(stack[0], s)
     more = means(stack) * s.weights_bytes
-    return [moment._replace(each=moment.each + more) for moment in found]
+    return [moment._replace(each=moment.each + more) for moment in candidates]
 
 
 def in_a_step(run: Run, s: Shapes) -> list[Moment]:
@@ -138,15 +138,15 @@ def in_a_step(run: Run, s: Shapes) -> list[Moment]:
         """With so many `blocks` below, and `gradients` of weights above, in bytes."""
         return Moment(name, always + max(gradients, from_earlier_passes) + blocks * block.saved + more)
 
-    found = [
+    candidates = [
         moment("forward pass", layers - 1, block.forward),
         moment("loss", layers, max(head.forward, head.backward)),
     ]
     for below in {layers - 1, 0}:
         above = s.weights_bytes - (below + 1) * block_weights
         above -= 0 if run.model.tied_head else FLOAT * s.matrices["embedding"]  # its gradient comes last
-        found.append(moment("backward pass", below, block.backward, above))
-    return found
+        candidates.append(moment("backward pass", below, block.backward, above))
+    return candidates
 
 
 def _update(s: Shapes) -> Moment:
@@ -169,7 +169,7 @@ def when_measured(run: Run, s: Shapes) -> list[Moment]:
     """Of the members' weights and moments, and one of them at a time in all its quantizations
     (`scaling.ptq.measure`)."""
     each, windows = 3 * s.weights_bytes, TOKEN * run.data.eval_windows * (s.length + 1)
-    found = [Moment("evaluation", each, windows + _evaluated(run, s))]
+    candidates = [Moment("evaluation", each, windows + _evaluated(run, s))]
     settings = settings_of(run)
     if not settings:
         return found

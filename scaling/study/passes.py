@@ -68,8 +68,8 @@ class Shapes:
     @property
     def block_matrices(self) -> dict[str, int]:
         """The same of one block."""
-        found = self.matrices
-        return {name: found[f"layers.0.{name}"] for name in BLOCK}
+        matrices = self.matrices
+        return {name: matrices[f"layers.0.{name}"] for name in BLOCK}
 
     @property
     def weights_bytes(self) -> int:
@@ -127,14 +127,14 @@ def head_pass(shapes: Shapes, tokens: int) -> Pass:
 @cache
 def evaluation_pass(shapes: Shapes, tokens: int) -> float:
     """The most bytes in a forward pass that keeps nothing, which is always in eager mode."""
-    found = []
+    peaks = []
     for part in (_block(shapes, tokens, EAGER), _head(shapes, tokens, EAGER)):
         with part.live as live, torch.no_grad(), autocast(live.device, live.dtype):
             before = live.now
             live.restart()
             part.compute(live.new(*part.stream), part.weights)
-            found.append(live.highest - before)
-    return max(found)
+            peaks.append(live.highest - before)
+    return max(peaks)
 
 
 class _Part(NamedTuple):

@@ -51,16 +51,16 @@ def job_rows(plan: Plan) -> list[tuple[object, ...]]:
     for stack in plan.stacks:
         by_size.setdefault(stack[0].N, []).append(stack)
     rows = []
-    for n, found in sorted(by_size.items()):
-        takes = [memory(stack) for stack in found]
+    for n, of_size in sorted(by_size.items()):
+        takes = [memory(stack) for stack in of_size]
         most = max(takes, key=lambda each: each.total)
         models = _span(each.models for each in takes)
-        rows.append((f"{n:,}", len(found), _span(map(len, found)), models, f"{amount(most.total)}B", most.moment))
+        rows.append((f"{n:,}", len(of_size), _span(map(len, of_size)), models, f"{amount(most.total)}B", most.moment))
     return rows
 
 
 def forecast(plan: Plan, finished: Sequence[tuple[Run, Mapping[str, Any]]], price: Price) -> Iterator[str]:
-    """What training takes, in a few lines. `finished` runs of the study, with their results, tell this machine's speed;
+    """What training takes, in a few lines. `finished` runs of the study, with their results, give this machine's speed;
     without any it is measured."""
     all_ = total_work(plan.stacks)
     yield f"to train: {len(plan.runs)} runs, {amount(all_.tokens)} tokens, {all_.six_nd:.2e} FLOPs (6ND)"

@@ -37,7 +37,7 @@ def standing(run: Run) -> Standing:
 
 def cells(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
     """(N, D) -> its runs, in ascending order."""
-    found: dict[tuple[int, int], list[Run]] = {}
+    by_cell: dict[tuple[int, int], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.N, run.D)):
-        found.setdefault((run.N, run.D), []).append(run)
-    return found
+        by_cell.setdefault((run.N, run.D), []).append(run)
+    return by_cell

@@ -160,13 +160,13 @@ def prepare_corpora(runs: Sequence[Run]) -> None:
     Raises:
         InputError: a corpus cannot be had, or a run wants more of it than there is.
     """
-    found: dict[str, Corpus] = {}
+    corpora: dict[str, Corpus] = {}
     for run in runs:
         source = dataclasses.replace(run.data, tokens=run.data.batch_tokens, repeat=False)
         key = f"{run.runtime.cache} {source}"
-        if key not in found:
-            found[key] = prepare(source, Path(run.runtime.cache), note)
-        found[key].check_horizon(run.data)
+        if key not in corpora:
+            corpora[key] = prepare(source, Path(run.runtime.cache), note)
+        corpora[key].check_horizon(run.data)
 
 
 def quoted(text: str) -> str:

@@ -5,7 +5,7 @@ equal bit for bit, and so does everything that is decided from them. What a proc
 all (`any`) or of the first (`from_first`). The first process alone touches run folders and W&B and speaks; what it does
 between two steps the others wait for at their next sum.
 
-A process that fails cannot tell the others, which wait for it in an all-reduce: it exits, their all-reduce fails, and
+A process that fails cannot inform the others, which wait for it in an all-reduce: it exits, their all-reduce fails, and
 they exit.
 """
 
@@ -60,8 +60,8 @@ class Processes:
         value, fault = None, None
         try:
             value = make()
-        except InputError as found:
-            fault = str(found)
+        except InputError as error:
+            fault = str(error)
         faults = [None] * self.size
         dist.all_gather_object(faults, fault)
         for line in faults:
@@ -71,10 +71,10 @@ class Processes:
 
     def from_first(self, make: Callable[[], T]) -> T:
         """What `make()` returns, or raises, in the first process; the others do not call it."""
-        found = [self.agreed(lambda: make() if self.first else None)]
+        value = [self.agreed(lambda: make() if self.first else None)]
         if not self.alone:
-            dist.broadcast_object_list(found)
-        return found[0]
+            dist.broadcast_object_list(value)
+        return value[0]
 
     def in_turn(self, make: Callable[[], T]) -> T:
         """`make()` in the first process of every machine, and then in the others, which find what that one made."""

@@ -1,7 +1,7 @@
 """Runs that are one model until their learning rates part.
 
 Runs that differ in nothing but their horizon and their decay start from the same weights and see the same batches. All
-that can tell them apart is the learning rate, and under a constant or a warm-up-stable-decay schedule that is the same
+that can make them differ is the learning rate, and under a constant or a warm-up-stable-decay schedule that is the same
 until the first of them decays. Up to there one copy serves them all, to the same bits: they are a *family*.
 
 A family is a tree whose trunk is the run with the farthest horizon. Each other run leaves it where its rate does, and a
@@ -38,10 +38,10 @@ def family(run: Run) -> str | None:
 
 def families(runs: Iterable[Run]) -> list[list[Run]]:
     """The runs by family, in order of their first ones; a run that shares nothing is by itself."""
-    found: dict[object, list[Run]] = {}
+    by_family: dict[object, list[Run]] = {}
     for i, run in enumerate(runs):
-        found.setdefault(family(run) or i, []).append(run)
-    return list(found.values())
+        by_family.setdefault(family(run) or i, []).append(run)
+    return list(by_family.values())
 
 
 def parting(a: Run, b: Run, start: int = 0) -> int:
@@ -66,15 +66,15 @@ def own_updates(runs: Sequence[Run], start: int | None = None) -> list[range]:
     groups: dict[object, list[int]] = {}
     for i, run in enumerate(runs):
         groups.setdefault(family(run) or i, []).append(i)
-    found = [range(0)] * len(runs)
+    updates = [range(0)] * len(runs)
     for group in groups.values():
         farther: list[Run] = []
         for i in sorted(group, key=lambda i: -runs[i].steps):
             run = runs[i]
             first = run.first_step if start is None else start
-            found[i] = range(max((parting(run, other, first) for other in farther), default=first), run.steps)
+            updates[i] = range(max((parting(run, other, first) for other in farther), default=first), run.steps)
             farther.append(run)
-    return found
+    return updates
 
 
 def model_steps(runs: Sequence[Run], start: int | None = None) -> int:

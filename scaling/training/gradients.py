@@ -64,7 +64,7 @@ class Gradients:
         if self.run.runtime.loss_tokens:
             program = in_chunks(program, self.run.runtime.loss_tokens)
         pieces = tokens_MBT.split(self.run.tokens_at_once // self.run.data.sequence_length, dim=1)
-        found = []
+        piece_losses = []
         for i, piece in enumerate(pieces):
             last = i == len(pieces) - 1
             # Gradients are summed over the processes once, behind the last piece.
@@ -74,8 +74,8 @@ class Gradients:
                 whole = loss_MB.shape[1] == self.run.batch_size
                 loss_M = loss_MB.mean(dim=1) if whole else loss_MB.sum(dim=1) / self.run.batch_size
                 loss_M.sum().backward()  # a sum, not a mean: each model's gradient is that of its own loss
-            found.append(loss_M.detach())
-        return sum(found[1:], start=found[0])
+            piece_losses.append(loss_M.detach())
+        return sum(piece_losses[1:], start=piece_losses[0])
 
 
 def _losses(stack: Stack, tokens_MBT: torch.Tensor, program: Program) -> torch.Tensor:

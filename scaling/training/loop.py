@@ -281,8 +281,8 @@ class Loop:
         whole."""
         for m, _, member in self._mine():
             for tokens, seen in member.unmeasured(self.stack.optimizer.steps[m]):
-                found = self.evaluator.of_snapshot(member, tokens, seen, self.gradients.device)
-                self.recorder.measurement(member, seen, found)
+                measurement = self.evaluator.of_snapshot(member, tokens, seen, self.gradients.device)
+                self.recorder.measurement(member, seen, measurement)
         self._take_snapshots(unless_measured=True)
 
     def _fork(self) -> None:

@@ -33,11 +33,11 @@ class Recorder:
         member.folder.log({"tokens": tokens, **values})
         self.trackers.log(member.run.run_id, tokens, values)
 
-    def measurement(self, member: Member, tokens: int, found: Measurement) -> None:
+    def measurement(self, member: Member, tokens: int, measured: Measurement) -> None:
         """What was measured of the member's model behind so many tokens."""
-        member.folder.add_windows(found.windows)
-        member.folder.add_ptq(found.rows)
-        self.trackers.log(member.run.run_id, tokens, {"loss": found.loss})
+        member.folder.add_windows(measured.windows)
+        member.folder.add_ptq(measured.rows)
+        self.trackers.log(member.run.run_id, tokens, {"loss": measured.loss})
 
     def end(self, member: Member) -> None:
         """The result, behind which a run counts as done."""
@@ -81,11 +81,11 @@ def evaluations(member: Member, windows: Windows) -> list[dict[str, float]]:
     """The loss at every token count that was evaluated, from the stored losses of the windows: an earlier attempt's
     count too."""
     losses = {int(name): values for name, values in member.folder.windows().items() if name.isdigit()}
-    found = []
+    entries = []
     for tokens in sorted(losses):
         loss, loss_se = clustered_mean(losses[tokens], windows.documents)
-        found.append(declared("evaluation", {"tokens_seen": tokens, "loss": loss, "loss_se": loss_se}))
-    return found
+        entries.append(declared("evaluation", {"tokens_seen": tokens, "loss": loss, "loss_se": loss_se}))
+    return entries
 
 
 def _data(member: Member, corpus: Corpus, windows: Windows) -> dict[str, Any]:

@@ -1,6 +1,11 @@
-"""A folder of results leads nowhere else, and a table brings no formula into the tables that are made of it."""
+"""Files are whole or not there, whatever ends the process or fills the disk; a folder of results leads nowhere else,
+and a table brings no formula into the tables that are made of it."""
 
+import resource
 import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,11 +13,93 @@ import pytest
 from analysis.__main__ import main
 from analysis.errors import InputError
 from analysis.figures.study import make
-from analysis.files import inside
+from analysis.files import inside, replacing, write_together
 from analysis.report.evidence.tables import Tables
 from analysis.table import load
 
 DEMO = Path(__file__).parents[2] / "results" / "demo"
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from analysis.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def largest_file(size):
+    """As a full disk, for files of more than `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def holding(path):
+    """A process that is in the midst of writing to `path`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    mine = [tmp_path / ".runs.analysis-notes.csv", tmp_path / ".fits.1234.json"]
+    for path in mine:
+        path.write_text("the user's")
+    with holding(tmp_path / "fits.json") as living, holding(tmp_path / "degradation.png") as killed:
+        assert len(list(tmp_path.iterdir())) == 4
+        killed.kill()
+        killed.wait()
+        write_together({tmp_path / "slopes.csv": "N"})
+        (left,) = {*tmp_path.iterdir()} - {*mine, tmp_path / "slopes.csv"}
+        assert left.suffix == ".json"
+        living.stdin.close()
+        assert living.wait() == 0
+    assert {*tmp_path.iterdir()} == {*mine, tmp_path / "slopes.csv", tmp_path / "fits.json"}
+    assert (tmp_path / "fits.json").read_text() == "half"
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path):
+    (tmp_path / "runs.csv").write_text("old")
+    with (
+        largest_file(4),
+        pytest.raises(InputError, match=r"runs.csv: cannot be written \(File too large\); nothing"),
+        replacing(tmp_path / "runs.csv") as temporary,
+    ):
+        temporary.write_text("longer than that")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("runs.csv", "old")]
+
+
+def test_files_that_belong_together_are_all_written_or_none(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+    with largest_file(4), pytest.raises(InputError, match=r"b\.pdf: cannot be written"):
+        write_together({tmp_path / "a.csv": "new", tmp_path / "b.pdf": b"longer than that", tmp_path / "c.png": b"c"})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "old")]
+
+
+@pytest.mark.slow
+def test_figures_on_a_full_disk_are_one_line_and_a_status(tmp_path, capsys):
+    folder = tmp_path / "results" / "demo"
+    shutil.copytree(DEMO, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with largest_file(10_000):  # slopes.csv is smaller, every picture larger
+        assert main(["figures", "demo", "--results", str(tmp_path / "results")]) == 1
+    out, err = capsys.readouterr()
+    said = err.strip().splitlines()
+    assert not out and "degradation.pdf: cannot be written (File too large); nothing was changed" in said[-1]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".csv"} == {
+        path: content for path, content in before.items() if path.suffix != ".csv"
+    }
+    assert {*folder.rglob("*")} >= {*before} and not [*folder.rglob(".*")]
 
 
 def test_what_lies_inside(tmp_path):

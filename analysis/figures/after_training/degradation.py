@@ -15,7 +15,7 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.selection import applicable_rows
 from analysis.laws.law import FULL_BITS
 from analysis.laws.registry import LAWS
-from analysis.table import numbers
+from analysis.table import nominal_tokens, numbers
 
 SYMBOLS = {"gamma_D": r"$\gamma_D$", "gamma_N": r"$\gamma_N$", "gamma_post": r"$\gamma_\mathrm{post}$"}
 HIGHEST = 1.15  # top panels end this far above the 3-bit losses: 2 bits would press all others into one line
@@ -36,6 +36,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     before = applicable_rows(LAWS["chinchilla"], frame).frame.assign(P_post=np.nan)
     fit = fits.get("kumar_ptq")
     after = after.assign(fitted=True if fit is None else shared.was_fitted(after, fit.predict(after)))
+    after, before = (rows.assign(D=nominal_tokens) for rows in (after, before))
     widths, parts = sorted(after["P_post"].unique()), []
     for size, rows in after.groupby("N"):
         for group in (*(shared.at(rows, P_post=bits) for bits in widths), shared.at(before, N=size)):
@@ -48,10 +49,8 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
             if fit is not None:
                 tokens = np.geomspace(*style.span(rows["D"]), 40)
                 parts.append(shared.curve(fit, "value", N=size, D=tokens, P_post=bits).assign(panel="gap"))
-    found = pd.concat([part for part in parts if len(part)], ignore_index=True)[COLUMNS]
-    if fit is not None:
-        found.attrs["law"] = ",  ".join(style.stated(t, fit.params[s], *fit.interval(s)) for s, t in SYMBOLS.items())
-    return found
+    parts = [part for part in parts if len(part)]
+    return shared.together(parts, COLUMNS, law=shared.stated(fit, SYMBOLS, ",  "))
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
@@ -61,7 +60,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     sizes, colours = sorted(gap_points["N"].unique()), style.colours(sorted(gap_points["P_post"].unique()))
     columns = len(sizes)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.2 + 1.75 * columns)
-    figure, axes = style.canvas(2, columns, width=width, height=4.0, sharex="col", sharey="row")
+    figure, axes = style.subplots(2, columns, width=width, height=4.0, sharex="col", sharey="row")
     for (top, bottom), size in zip(axes.T, sizes, strict=True):
         top.set_title(style.size_label(size))
         _losses(top, shared.at(losses, N=size), colours)
@@ -77,16 +76,15 @@ def draw(data: pd.DataFrame) -> style.Figure:
     positive = gap_points.loc[gap_points["value"] > shared.LOWEST, "value"]
     if len(positive):
         style.log_axis(axes[1, 0], "y", *style.span(positive))
-    stated = "\n" + data.attrs["law"] if "law" in data.attrs else ""
-    figure.supxlabel("D/N (tokens per parameter)" + stated, fontsize=8)
+    figure.supxlabel(f"D/N (tokens per parameter)\n{data.attrs['law']}".strip(), fontsize=8)
     handles = style.keys(colours, style.bits_label, marker="o")
     if len(base):
         look = {"color": "black", "linestyle": style.DASHES, "marker": "o", "markersize": 2.4}
         handles.append(style.key("unquantized", **look))
     if not gap_points["fitted"].all():
         handles.append(style.key("not fitted", color="0.4", linestyle="none", marker="o", markerfacecolor="white"))
-    handles += [style.key(**style.BELOW)] * bool((gap_points["value"] <= shared.LOWEST).any())
-    style.legend(figure, handles, {1: 3, 2: 4}.get(columns, 6))
+    below = (gap_points["value"] <= shared.LOWEST).any()
+    style.legend(figure, handles, {1: 3, 2: 4}.get(columns, 6), below=below)
     return figure
 
 

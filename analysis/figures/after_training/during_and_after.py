@@ -20,6 +20,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws.formulas import gap, paper_constants, training_loss
 from analysis.laws.law import FULL_BITS
 from analysis.planning.choose_law import GAP_LAW, LOW_LAWS, UNIFIED
+from analysis.table import nominal_tokens
 
 PAPER_SIZE, PAPER_TOKENS, PAPER_BITS = 30e6, (1e9, 3e11), (3.0, 4.0, 5.0)
 BITS = (3.0, 4.0, 5.0, 6.0)
@@ -55,17 +56,16 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
             pairs += [(panel, post) for post in sorted(own["P_post"].unique()) if law is not None]
             after_law = law and shared.constants(law)
             parts.append(_curves("law", size, tokens, pairs, shared.constants(source), after_law))
-    found, losses = pd.concat(parts, ignore_index=True)[COLUMNS], pd.concat([trained["loss"], after["loss"]])
-    below = {b for b in (*after["P_post"], *trained["P_w"]) if b < FULL_BITS}
-    found.attrs |= {"widths": sorted({*PAPER_BITS, *below}), "tokens": most, "losses": (losses.min(), losses.max())}
-    return found
+    losses = pd.concat([trained["loss"], after["loss"]]).agg(["min", "max"])
+    widths = sorted({*PAPER_BITS, *(b for b in (*after["P_post"], *trained["P_w"]) if b < FULL_BITS)})
+    return shared.together(parts, COLUMNS, widths=widths, tokens=most, losses=tuple(losses))
 
 
 def _rows(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Runs without and with quantization after training at one N, weights alone in low precision: the N with the most
     widths that are found in training and after it (of several, with the most token counts, then the largest)."""
     trained = shared.alone(shared.trained(frame), "P_w")
-    after = shared.alone(shared.quantized(frame, UNIFIED), "P_w")
+    after = shared.alone(shared.quantized(frame, UNIFIED), "P_w").assign(D=nominal_tokens)
     after = after[after["P_post"].isin(BITS) & (after["P_post"] < after["P_w"])]
     sizes = [
         (len(common), group["D"].nunique(), size)
@@ -99,7 +99,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     law = law.drop_duplicates().sort_values(["P_post", "P_w", "D"], na_position="first")
     panels = list(dict.fromkeys(points["panel"]))
     columns = 1 + len(panels)
-    figure, axes = style.canvas(1, columns, width=min(style.PAGE, 1.0 + 2.0 * columns), height=2.9)
+    figure, axes = style.subplots(1, columns, width=min(style.PAGE, 1.0 + 2.0 * columns), height=2.9)
     axes[0, 0].set_title(f"constants of Kumar et al.,\n{style.size_label(PAPER_SIZE)}")
     style.log_axis(axes[0, 0], "x", *PAPER_TOKENS, most=4, text=style.magnitude)
     _lines(axes[0, 0], paper, colours)

@@ -29,11 +29,11 @@ def data(frame: pd.DataFrame, fits: Mapping[str, Fit]) -> pd.DataFrame:
     """
     known = shared.first_of(fits, tuple(TITLES))
     options = {} if known is None else dataclasses.asdict(known.options) | {"bootstrap": 0}
-    found = {name: shared.own_fit(frame, fits, name, **options) for name in TITLES}
-    if None in found.values():
+    own_fits = {name: shared.own_fit(frame, fits, name, **options) for name in TITLES}
+    if None in own_fits.values():
         raise InputError("too few models were trained in low precision and quantized further for the unified gap law")
-    rows, titles = same_rows({name: usable(frame, fit) for name, fit in found.items()}), {}
-    for name, fit in found.items():
+    rows, titles = same_rows({name: usable(frame, fit) for name, fit in own_fits.items()}), {}
+    for name, fit in own_fits.items():
         low = rows[name][rows[name]["fitted"] & shared.low(rows[name])]
         r2 = shared.r2(low["gap"], low["predicted"])
         stated = f"\ntrained in low precision: $R^2$ = {r2:.3f}" if r2 == r2 else ""

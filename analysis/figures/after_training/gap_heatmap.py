@@ -30,8 +30,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     Raises:
         InputError: no N and D at which models with weights in two widths were quantized to two widths.
     """
-    rows = shared.alone(shared.quantized(frame, LAW), "P_w")
-    rows = rows.assign(D=nominal_tokens(rows))
+    rows = shared.alone(shared.quantized(frame, LAW), "P_w").assign(D=nominal_tokens)
     means = rows.groupby(["D", "N", "P_w", "P_post"], as_index=False).agg(gap=("gap", "mean"), runs=("gap", "size"))
     cells = [
         (len(group), *cell)
@@ -41,12 +40,12 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     if not cells:
         raise InputError("no N and D at which models with weights in two widths were quantized to two widths")
     _, tokens, size = max(cells)
-    found = shared.at(means, D=tokens, N=size)[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True)
+    cells_there = shared.at(means, D=tokens, N=size)[["P_w", "P_post", "gap", "runs"]].reset_index(drop=True)
     fit = shared.first_of(fits, [LAW], ["P_w"])
     if fit is not None:
-        law = shared.curve(fit, "predicted", P_w=found["P_w"], P_post=found["P_post"], N=size, D=tokens)
-        found = found.assign(predicted=law["predicted"])
-    return found.assign(N=size, D=tokens)
+        law = shared.curve(fit, "predicted", P_w=cells_there["P_w"], P_post=cells_there["P_post"], N=size, D=tokens)
+        cells_there = cells_there.assign(predicted=law["predicted"])
+    return cells_there.assign(N=size, D=tokens)
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
@@ -57,7 +56,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     widths, posts = sorted(data["P_w"].unique()), sorted(data["P_post"].unique())
     width = max(1.1 + len(shown) * (0.3 + 0.33 * len(widths)), style.COLUMN if len(shown) == 1 else 4.4)
     size = {"width": min(style.PAGE, width), "height": 1.3 + 0.22 * len(posts)}
-    figure, axes = style.canvas(1, len(shown), **size, sharex=True, sharey=True)
+    figure, axes = style.subplots(1, len(shown), **size, sharex=True, sharey=True)
     for panel, column in zip(axes[0], shown, strict=True):
         square = data.pivot(index="P_post", columns="P_w", values=column).reindex(index=posts, columns=widths)
         mesh = _heat(panel, square.to_numpy(float), norm, colours)

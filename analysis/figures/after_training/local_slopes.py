@@ -1,8 +1,9 @@
 """Is delta_PTQ a power of D? Its slope d ln delta_PTQ / d ln D from one D to the next, within each bit width.
 
 A panel a width, and one for all together. Bars go from D to D, with 95% intervals from leaving clusters out where at
-least four tell the slope (open points: fewer); an interval that leaves the panel goes on beyond it. The dashed line is
-the one slope that fits all D best, its band the interval of that; the dotted line is the exponent of the fitted law.
+least four determine the slope (open points: fewer); an interval that leaves the panel goes on beyond it. The dashed
+line is the one slope that fits all D best, its band the interval of that; the dotted line is the exponent of the fitted
+law.
 """
 
 import numpy as np
@@ -22,20 +23,19 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     Raises:
         InputError: kumar_ptq cannot be fitted to the table, or no rows of one model and width differ in D.
     """
-    found = numbers(slopes_by_width(LAW, frame))
-    if LAW in fits:
-        found.attrs["gamma_D"] = fits[LAW].params["gamma_D"]
-    return found
+    slopes = numbers(slopes_by_width(LAW, frame))
+    slopes.attrs["gamma_D"] = fits[LAW].params["gamma_D"] if LAW in fits else None
+    return slopes
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each width, and one for all."""
     shown = data[data["kind"] != "curvature"]
     groups = list(shown.groupby("P_post", dropna=False))
-    lanes = -(-len(groups) // 5)
-    figure, axes = style.lanes(len(groups), -(-len(groups) // lanes), base=(1.0, 0.7), each=(1.25, 1.9))
+    lines = -(-len(groups) // 5)
+    figure, axes = style.wrapped(len(groups), -(-len(groups) // lines), base=(1.0, 0.7), each=(1.25, 1.9))
     colours = [*style.shades(len(groups) - 1), "black"]
-    exponent = data.attrs.get("gamma_D")
+    exponent = data.attrs["gamma_D"]
     for panel, (bits, rows), colour in zip(axes, groups, colours, strict=True):
         panel.set_title("all together" if np.isnan(bits) else f"{bits:g} bits")
         _panel(panel, rows, colour)

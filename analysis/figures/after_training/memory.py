@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
+from analysis.table import nominal_tokens
 
 LAW = "kumar_ptq"
 BITS = (3.0, 4.0)
@@ -19,14 +20,14 @@ COLUMNS = ["N", "D", "tau", "weight_decay", "batch_tokens", "P_post", "gap"]
 
 
 def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
-    """Gaps above zero; `attrs` tell which column was `varied`. `fits` are not used.
+    """Gaps above zero; `attrs` say which column was `varied`. `fits` are not used.
 
     Raises:
         InputError: no N was trained with two weight decays or two batches at two token counts.
     """
     if not {"tau", *VARIED} <= set(frame):
         raise InputError(f"the table has no columns tau, {' and '.join(VARIED)}")
-    rows = shared.from_the_start(shared.quantized(frame, LAW))
+    rows = shared.from_the_start(shared.quantized(frame, LAW)).assign(D=nominal_tokens)
     rows = rows[rows["P_post"].isin(BITS) & (rows["gap"] > 0)]
     varied = max(VARIED, key=lambda c: rows[c].nunique())
     (other,) = set(VARIED) - {varied}
@@ -35,31 +36,27 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     rows = rows.groupby("N").filter(lambda own: own[varied].nunique() > 1 and own["D"].nunique() > 1)
     if rows.empty:
         raise InputError("no N was trained with two weight decays or two batches at two token counts")
-    found = shared.at(rows, N=shared.most_frequent(rows["N"]))[COLUMNS]
-    found.attrs["varied"] = varied
-    return found
+    return shared.together([shared.at(rows, N=shared.most_frequent(rows["N"]))], COLUMNS, varied=varied)
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
-    """A lane for each width, against D and against D / tau (which there is none of without weight decay)."""
+    """A row for each width, against D and against D / tau (which there is none of without weight decay)."""
     varied = data.attrs["varied"]
-    # Horizons are whole steps: those of different batches differ by less than one.
-    place = np.log(data["D"].astype(float)).round(2)
-    rows = data.assign(D_by_tau=data["D"] / data["tau"].astype(float), place=place)
+    rows = data.assign(D_by_tau=data["D"] / data["tau"].astype(float))
     looks = style.looks(sorted(rows[varied].unique()))
     widths = [bits for bits in BITS if (rows["P_post"] == bits).any()]
-    figure, axes = style.canvas(len(widths), 2, width=5.6, height=1.0 + 1.7 * len(widths), sharex="col", sharey="row")
-    for lane, bits in zip(axes, widths, strict=True):
-        for panel, column in zip(lane, ("D", "D_by_tau"), strict=True):
+    figure, axes = style.subplots(len(widths), 2, width=5.6, height=1.0 + 1.7 * len(widths), sharex="col", sharey="row")
+    for row, bits in zip(axes, widths, strict=True):
+        for panel, column in zip(row, ("D", "D_by_tau"), strict=True):
             known = shared.at(rows[np.isfinite(rows[column])], P_post=bits)
             for value, (colour, marker) in looks.items():
                 group = shared.at(known, **{varied: value})
-                means = group.groupby("place").agg({column: "mean", "gap": "mean"})
+                means = group.groupby("D", as_index=False)[["D_by_tau", "gap"]].mean()
                 panel.plot(group[column], group["gap"], ".", color=colour, markersize=3, zorder=2)
                 panel.plot(means[column], means["gap"], marker=marker, color=colour, zorder=3)
             panel.set(xscale="log", yscale="log")
-        lane[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits")
-        style.log_ticks(lane[0].yaxis, *lane[0].get_ylim())
+        row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits")
+        style.log_ticks(row[0].yaxis, *row[0].get_ylim())
     for panel, column, text in zip(axes[-1], ("D", "D_by_tau"), (style.magnitude, "{:g}".format), strict=True):
         ends = style.span(rows.loc[np.isfinite(rows[column]), column])
         style.log_axis(panel, "x", *ends, most=5, text=text)

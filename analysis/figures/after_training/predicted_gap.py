@@ -1,7 +1,7 @@
 """Predicted against measured delta_PTQ. Fig. 7 left and Fig. 19 of Kumar et al. 2024 (arXiv 2411.04330).
 
 A panel a gap law. Filled points were fitted, open ones were not (too few or too many bits, or a large predicted gap).
-Triangles at an edge are gaps below the axis, zero or less. Bits alone explain most of a gap, so R2 is told within each
+Triangles at an edge are gaps below the axis, zero or less. Bits alone explain most of a gap, so R2 is given within each
 width as well, of the fitted points, in linear space as it was fitted; the grey line is equality.
 """
 
@@ -27,10 +27,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     Raises:
         InputError: neither law was fitted, or the table has no usable gap.
     """
-    found = {name: usable(frame, fits[name]) for name in LAWS_SHOWN if name in fits}
-    if not found:
+    rows = {name: usable(frame, fits[name]) for name in LAWS_SHOWN if name in fits}
+    if not rows:
         raise InputError(f"no gap law was fitted; expected one of {', '.join(LAWS_SHOWN)}")
-    return side_by_side(found, LAWS_SHOWN)
+    return side_by_side(rows, LAWS_SHOWN)
 
 
 def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
@@ -44,10 +44,8 @@ def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
 
 def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) -> pd.DataFrame:
     """The `usable` rows of each law or fit, to be drawn in a panel each, with its title where there are several."""
-    both = pd.concat([group.assign(law=name) for name, group in rows.items()], ignore_index=True)
-    found = both[[c for c in COLUMNS if c in both]]
-    found.attrs["titles"] = dict(titles)
-    return found
+    both = shared.together([group.assign(law=name) for name, group in rows.items()], titles=dict(titles))
+    return both[[c for c in COLUMNS if c in both]]
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
@@ -56,7 +54,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     shown, columns = data[["gap", "predicted"]].to_numpy(), len(laws)
     low, high = style.span(shown[shown > shared.LOWEST])
     size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
-    figure, axes = style.canvas(1, columns, **size, sharex=True, sharey=True)
+    figure, axes = style.subplots(1, columns, **size, sharex=True, sharey=True)
     for panel, law in zip(axes[0], laws, strict=True):
         panel.set(xscale="log", yscale="log", box_aspect=1)
         if columns > 1:

@@ -12,12 +12,12 @@ from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.selection import family
-from analysis.table import after_training
+from analysis.table import after_training, nominal_tokens
 
 BITS = (3.0, 4.0)
 NAMES = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
-MOST = 8  # settings that can still be told apart
+MOST = 8  # settings that can still be distinguished
 COLUMNS = ["setting", "ptq", "granularity_post", "N", "D", "P_post", "gap", "gap_se", "shown"]
 SETTING = ["ptq", "family", "granularity_post"]
 
@@ -28,7 +28,7 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     Raises:
         InputError: nothing was quantized to 3 or 4 bits, or all of it in one way.
     """
-    rows = _rows(frame)
+    rows = _rows(frame).assign(D=nominal_tokens)
     counts = rows.groupby("N")["setting"].nunique()
     if counts.empty or counts.max() < 2:
         raise InputError("no N was quantized to 3 or 4 bits by two methods or at two granularities")
@@ -41,9 +41,8 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
     drawn, hidden = rows[rows["shown"]], rows[~rows["shown"]]
     size = rows["N"].iloc[0]
     shared.above_zero(drawn, "gap", f"N={size:g}: all gaps at 3 and 4 bits are zero or less")
-    found = pd.concat([drawn.sort_values("P_post", kind="stable"), hidden], ignore_index=True)[COLUMNS]
-    found.attrs["methods"] = dict(zip(drawn["setting"], zip(drawn["ptq"], drawn["family"], strict=True), strict=True))
-    return found
+    methods = dict(zip(drawn["setting"], zip(drawn["ptq"], drawn["family"], strict=True), strict=True))
+    return shared.together([drawn.sort_values("P_post", kind="stable"), hidden], COLUMNS, methods=methods)
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +56,7 @@ def _rows(frame: pd.DataFrame) -> pd.DataFrame:
         family=family(quantized.get("format_post", pd.Series("int", index=quantized.index))),
     )
     quantized = quantized[pd.to_numeric(quantized["P_post"], errors="coerce").isin(BITS)]
-    # So that the CSV does not hang on the order of the table's rows.
+    # So that the CSV does not depend on the order of the table's rows.
     in_order = [c for c in ("N", "D", "seed_init", "seed_data", "run_id", "P_post") if c in quantized]
     order, parts = {name: i for i, name in enumerate(NAMES)}, []
 
@@ -89,12 +88,8 @@ def draw(data: pd.DataFrame) -> style.Figure:
         panel.set_title(style.bits_label(bits))
         for setting, (colour, marker, dashes) in looks.items():
             group = shared.at(rows, P_post=bits, setting=setting)
-            means = group.groupby("D")["gap"].mean()
-            means = means[means > 0]
-            if len(means):
-                panel.plot(means.index / rows["N"].iloc[0], means, zorder=3, color=colour, linestyle=dashes)
             points = group["D"] / group["N"], group["gap"], group["gap_se"]
-            style.points_above(panel, *points, low, colour=colour, marker=marker)
+            style.series(panel, *points, low, colour=colour, marker=marker, linestyle=dashes)
     first, size = axes[0], rows["N"].iloc[0]
     style.log_axis(first, "x", *style.span(rows["D"] / size), most=5, text=style.magnitude)
     style.log_axis(first, "y", low, high)
@@ -102,8 +97,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     left = f"\nnot shown: {hidden['setting'].nunique()} settings at fewer token counts" if len(hidden) else ""
     figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}{left}", fontsize=8)
     handles = [style.key(name, color=c, marker=m, linestyle=dashes) for name, (c, m, dashes) in looks.items()]
-    handles += [style.key(**style.BELOW)] * bool((rows["gap"] <= low).any())
-    style.legend(figure, handles, len(widths) + 1, handlelength=2.6)
+    style.legend(figure, handles, len(widths) + 1, below=(rows["gap"] <= low).any(), handlelength=2.6)
     return figure
 
 

@@ -17,6 +17,7 @@ from analysis.figures import rows as shared
 from analysis.figures import style
 from analysis.fitting.fit import Fit
 from analysis.laws.registry import LAWS
+from analysis.table import nominal_tokens
 
 LAW = "kumar_ptq"
 BITS = (3.0, 4.0, 5.0, 6.0)
@@ -53,13 +54,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     for name in schedules:
         own = shared.at(rows, name=name)
         fit = shared.own_fit(own, fits if len(schedules) == 1 else {}, LAW, bootstrap=DRAWS)
-        if fit is not None:
-            exponents[name] = style.stated(r"$\gamma_D$", fit.params["gamma_D"], *fit.interval("gamma_D"))
+        exponents[name] = shared.stated(fit, {"gamma_D": r"$\gamma_D$"})
         for _, group in shared.at(own, N=size).groupby("P_post"):
             parts += [part.assign(name=name) for part in (group.assign(kind="point"), *_lines(group, fit))]
-    found = pd.concat(parts, ignore_index=True)[COLUMNS]
-    found.attrs["gamma_D"] = exponents
-    return found
+    return shared.together(parts, COLUMNS, gamma_D=exponents)
 
 
 def _chosen(rows: pd.DataFrame) -> list[str]:
@@ -72,7 +70,7 @@ def _chosen(rows: pd.DataFrame) -> list[str]:
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Gaps at BITS with the `name` of their schedule, of schedules with two token counts at one N."""
-    rows = shared.quantized(frame, LAW)
+    rows = shared.quantized(frame, LAW).assign(D=nominal_tokens)
     if "schedule" not in rows:
         raise InputError("the table has no column schedule")
     rows = _one_recipe(rows[rows["P_post"].isin(BITS)])
@@ -127,11 +125,10 @@ def draw(data: pd.DataFrame) -> style.Figure:
     points, schedules = shared.at(data, kind="point"), list(dict.fromkeys(data["name"]))
     colours = {b: c for b, c in style.colours(BITS).items() if (points["P_post"] == b).any()}
     panels, size = len(schedules), data["N"].iloc[0]
-    width = min(style.PAGE, style.COLUMN + 1.7 * (panels - 1))
-    figure, axes = style.canvas(1, panels, width=width, height=2.9, sharex=True, sharey=True)
+    figure, axes = style.side_by_side(panels, 2.9, each=1.7, sharex=True, sharey=True)
     low, high = style.span(points.loc[points["gap"] > shared.LOWEST, "gap"])
-    for panel, name in zip(axes[0], schedules, strict=True):
-        panel.set_title("\n".join([*textwrap.wrap(name, TITLE), data.attrs["gamma_D"].get(name, "")]).strip())
+    for panel, name in zip(axes, schedules, strict=True):
+        panel.set_title("\n".join([*textwrap.wrap(name, TITLE), data.attrs["gamma_D"][name]]).strip())
         for bits, colour in colours.items():
             group = shared.at(data, name=name, P_post=bits)
             own, paper = (shared.at(group, kind=kind) for kind in ("point", "paper"))
@@ -139,14 +136,12 @@ def draw(data: pd.DataFrame) -> style.Figure:
             style.points_above(panel, own["D"] / size, own["gap"], own["gap_se"], low, colour=colour)
             panel.plot(paper["D"] / size, paper["gap"], color=colour, linestyle=style.DASHES, linewidth=0.7, zorder=2)
             panel.plot(line["D"] / size, line["gap"].where(line["gap"] > 0), color=colour, zorder=3)
-    first = axes[0, 0]
-    ends = style.span(points["D"] / size)
-    style.log_axis(first, "x", *ends, most=5 if panels < 3 else 4, text=style.magnitude)
+    first = axes[0]
+    style.log_axis(first, "x", *style.span(points["D"] / size), most=5 if panels < 3 else 4, text=style.magnitude)
     style.log_axis(first, "y", low, high)
     first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}", fontsize=8)
     handles = style.keys(colours, style.bits_label, marker="o")
     handles.append(style.key("Kumar et al.", color="0.45", linestyle=style.DASHES, linewidth=0.7))
-    handles += [style.key(**style.BELOW)] * bool((points["gap"] <= low).any())
-    style.legend(figure, handles, 3 if panels == 1 else 6)
+    style.legend(figure, handles, 3 if panels == 1 else 6, below=(points["gap"] <= low).any())
     return figure

@@ -46,20 +46,18 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         best = optimum(constants, costs)
         columns = {"constants": name, "C": costs, "P": best.P, "N": best.N, "D": best.D, "loss": best.loss}
         parts.append(pd.DataFrame(columns))
-    found = pd.concat(parts, ignore_index=True)
-    found.attrs["ranges"] = ranges
-    return found
+    return shared.together(parts, ranges=ranges)
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
-    """A lane for the paper's constants and one for the fit."""
+    """A row for the paper's constants and one for the fit."""
     curves = list(data.groupby("constants", sort=False))
-    figure, axes = style.canvas(len(curves), 3, width=style.PAGE, height=0.3 + 1.85 * len(curves))
-    for lane, (name, best) in zip(axes, curves, strict=True):
+    figure, axes = style.subplots(len(curves), 3, width=style.PAGE, height=0.3 + 1.85 * len(curves))
+    for row, (name, best) in zip(axes, curves, strict=True):
         ranges = data.attrs["ranges"].items() if name == "fit" else ()
         inside = np.logical_and.reduce([np.ones(len(best), bool), *(best[s].between(*ends) for s, ends in ranges)])
-        lane[1].set_title(TITLES[name])
-        for panel, (symbol, label) in zip(lane, QUANTITIES.items(), strict=True):
+        row[1].set_title(TITLES[name])
+        for panel, (symbol, label) in zip(row, QUANTITIES.items(), strict=True):
             panel.plot(best["C"], best[symbol].where(inside), color="black")
             panel.plot(best["C"], best[symbol].where(~inside), color="black", linestyle=":")
             style.log_axis(panel, "x", *best["C"].iloc[[0, -1]], most=5, text=_power)

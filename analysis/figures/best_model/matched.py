@@ -37,17 +37,15 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     if rows is None:
         raise InputError("no runs in two widths with the same D and N P, all parts or weights alone at P bits")
     reach = rows.get("loss_se", pd.Series(0.0, index=rows.index)).fillna(0.0)
-    found = [rows.assign(kind="point", low=rows["loss"] - reach, high=rows["loss"] + reach)]
+    kinds = [rows.assign(kind="point", low=rows["loss"] - reach, high=rows["loss"] + reach)]
     fit = shared.first_of(fits, LOW_LAWS)
     if fit is not None and {*parts} <= {*fit.law.variables}:
         cells = rows.drop_duplicates(["N", "P_w"])[["N", "D", *PARTS]]
         law = cells.assign(kind="law", format="", loss=fit.predict(cells))
         reach = np.nan_to_num(fit.predict_se(cells) * fit.bootstrap.t)
         law = law.assign(low=law["loss"] - reach, high=law["loss"] + reach)
-        found.append(law[np.isfinite(law["loss"])])
-    found = pd.concat(found, ignore_index=True).rename(columns={"P_w": "P"})[COLUMNS]
-    found.attrs["weights"] = len(parts) == 1
-    return found
+        kinds.append(law[np.isfinite(law["loss"])])
+    return shared.together([rows.rename(columns={"P_w": "P"}) for rows in kinds], COLUMNS, weights=len(parts) == 1)
 
 
 def _one_way_each(rows: pd.DataFrame) -> pd.DataFrame:

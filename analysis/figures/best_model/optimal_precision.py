@@ -47,9 +47,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, MOST).round().astype(int))]
         tokens = np.geomspace(known[0], BEYOND * known[1], POINTS)
         parts += _curves("fit", shared.constants(fit), sizes, tokens, fit)
-    found = pd.concat(parts, ignore_index=True)
-    found.attrs["known"] = {"paper": TOKENS} | ({} if fit is None else {"fit": fit.ranges["D"]})
-    return found
+    return shared.together(parts, known={"paper": TOKENS} | ({} if fit is None else {"fit": fit.ranges["D"]}))
 
 
 def _curves(name: str, constants: Mapping, sizes, tokens: np.ndarray, fit: Fit | None = None) -> list[pd.DataFrame]:
@@ -72,8 +70,8 @@ def band_at_size(fit: Fit, size: float, tokens: np.ndarray) -> tuple[np.ndarray,
     if fit.draws is None:
         return None
     parts = np.array_split(tokens, -(-len(tokens) // AT_ONCE))
-    found = [shared.band(fit, lambda c, part=part: best_bits_at_size_and_tokens(c, size, part)) for part in parts]
-    low, high = (np.concatenate([np.ravel(ends[i]) for ends in found]) for i in (0, 1))
+    bands = [shared.band(fit, lambda c, part=part: best_bits_at_size_and_tokens(c, size, part)) for part in parts]
+    low, high = (np.concatenate([np.ravel(ends[i]) for ends in bands]) for i in (0, 1))
     return np.clip(low, LOWEST_BITS, FULL_BITS), np.clip(high, LOWEST_BITS, FULL_BITS)
 
 

@@ -40,7 +40,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         raise InputError("no run has one part or all parts in low precision beside an unquantized run of its kind")
     fit = shared.first_of(fits, LOSS_LAWS)
     if fit is None:
-        raise InputError(f"no fitted loss law tells A and alpha of Eq. 30; expected one of {', '.join(LOSS_LAWS)}")
+        raise InputError(f"no fitted loss law gives A and alpha of Eq. 30; expected one of {', '.join(LOSS_LAWS)}")
     constants = {"paper": paper_constants(), "law": shared.constants(fit)}
     parts, bands = [], {}
     for part, rows in groups.items():
@@ -52,9 +52,8 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         if known:
             bands[part] = shared.band(fit, lambda c, widths=widths: effective_share(c, widths))
         parts.append(_points(rows.sort_values(["N", "D", *PARTS]), constants["law"]).assign(panel=part, kind="point"))
-    found = pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
-    found.attrs = {"bands": bands, "edges": {kind: float(infeasible_below(c)) for kind, c in constants.items()}}
-    return found
+    edges = {kind: float(infeasible_below(c)) for kind, c in constants.items()}
+    return shared.together(parts, COLUMNS, bands=bands, edges=edges)
 
 
 def _points(rows: pd.DataFrame, constants: Mapping) -> pd.DataFrame:
@@ -80,7 +79,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     sizes, panels = sorted(data["N"].dropna().unique()), list(dict.fromkeys(data["panel"]))
     looks, columns = style.looks(sizes), len(panels)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 0.9 + 1.6 * columns)
-    figure, axes = style.canvas(1, columns, width=width, height=2.5, sharey=True, sharex=True)
+    figure, axes = style.subplots(1, columns, width=width, height=2.5, sharey=True, sharex=True)
     for panel, part in zip(axes[0], panels, strict=True):
         panel.set_title(shared.NAMES.get(part, part))
         band = data.attrs["bands"].get(part)

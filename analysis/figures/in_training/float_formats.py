@@ -51,12 +51,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     parts += _sweeps(runs)
     if not parts:
         raise InputError("no N and D with two float formats of weights that differ in exponent or mantissa alone")
-    found = pd.concat(parts, ignore_index=True)
-    if fit is not None:
-        names = {"gamma_w": r"$\gamma_w$", "n_w": "$n_w$"}
-        stated = (style.stated(text, fit.params[s], *fit.interval(s)) for s, text in names.items())
-        found.attrs["fit"] = ", ".join(stated)
-    return found
+    return shared.together(parts, fit=shared.stated(fit, {"gamma_w": r"$\gamma_w$", "n_w": "$n_w$"}))
 
 
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -82,20 +77,20 @@ def _shares(runs: pd.DataFrame, source: Fit, fit: Fit | None) -> list[pd.DataFra
         pairs = zip(runs["N"], costs, strict=True)
         return np.array([empirical_share(shared.constants(source), N, gap) for N, gap in pairs])
 
-    found = runs.assign(share=share(0), error=(share(-1) - share(1)) / 2, bits=runs["P_w"], panel="share", kind="run")
-    found = found[np.isfinite(found["share"])]
+    shares = runs.assign(share=share(0), error=(share(-1) - share(1)) / 2, bits=runs["P_w"], panel="share", kind="run")
+    shares = shares[np.isfinite(shares["share"])]
     parts = [
         _curve("paper", LAWS[LAW].published),
         *([] if fit is None else [_curve("law", shared.constants(fit), fit)]),
     ]
-    for _, rows in found.groupby(["format_w", "E_w"]):
+    for _, rows in shares.groupby(["format_w", "E_w"]):
         scatter = 0.0 if len(rows) < 2 else rows["share"].std() / np.sqrt(len(rows))
         reach = stats.norm.ppf(0.975) * np.hypot(np.nan_to_num(rows["error"].mean()), scatter)
         mean = rows["share"].mean()
         columns = ["panel", "kind", "format_w", "E_w", "M_w", "bits", "share"]
         parts.append(rows[columns].iloc[:1].assign(kind="format", share=mean, low=mean - reach, high=mean + reach))
         parts.append(rows[[*columns, "N", "D"]])
-    return parts if len(found) else []
+    return parts if len(shares) else []
 
 
 def _curve(kind: str, constants: Mapping, fit: Fit | None = None) -> pd.DataFrame:
@@ -106,8 +101,8 @@ def _curve(kind: str, constants: Mapping, fit: Fit | None = None) -> pd.DataFram
 
     ends = None if fit is None else shared.band(fit, share)
     low, high = (np.nan, np.nan) if ends is None else np.clip(ends, 0, None)
-    found = {"panel": "share", "kind": kind, "bits": grid, "share": share(constants), "low": low, "high": high}
-    return pd.DataFrame(found).dropna(subset="share")
+    columns = {"panel": "share", "kind": kind, "bits": grid, "share": share(constants), "low": low, "high": high}
+    return pd.DataFrame(columns).dropna(subset="share")
 
 
 def _sweeps(runs: pd.DataFrame) -> list[pd.DataFrame]:
@@ -135,18 +130,18 @@ def _varies(rows: pd.DataFrame, x: str, lines: str) -> bool:
 def draw(data: pd.DataFrame) -> style.Figure:
     """The panel of shares, and those of the sweeps."""
     panels = list(dict.fromkeys(data["panel"]))
-    figure, axes = style.canvas(1, len(panels), width=WIDTHS[len(panels)], height=2.9)
+    figure, axes = style.subplots(1, len(panels), width=WIDTHS[len(panels)], height=2.9)
     sweeps = [name for name in panels if name in WAYS]
     for panel, name in zip(axes[0], panels, strict=True):
         rows = shared.at(data, panel=name)
         if name in WAYS:
             _sweep(panel, rows, *WAYS[name], first=name == sweeps[0])
         else:
-            _capacity(panel, rows, data.attrs.get("fit"))
+            _capacity(panel, rows, data.attrs["fit"])
     return figure
 
 
-def _capacity(axes, shares: pd.DataFrame, stated: str | None) -> None:
+def _capacity(axes, shares: pd.DataFrame, stated: str) -> None:
     widths = sorted(shares["E_w"].dropna().unique())
     looks = style.looks(widths)
     for kind, look in (("paper", PAPER), ("law", {"color": "black"})):
@@ -169,7 +164,7 @@ def _capacity(axes, shares: pd.DataFrame, stated: str | None) -> None:
     axes.set_xlim(1.5, 16.6)
     style.exact_ticks(axes.xaxis, (2, 4, 6, 8, 12, 16))
     axes.set_ylabel(r"$N_\mathrm{eff}/N$")
-    axes.set_xlabel("$P_w$ = 1 + exponent + mantissa (bits)" + (f"\n{stated}" if stated else ""))
+    axes.set_xlabel("$P_w$ = 1 + exponent + mantissa (bits)" + f"\n{stated}".rstrip())
     _key(axes, style.keys(looks, "{:g}".format, linestyle="none"), NAMES["E_w"])
     lines = [style.key("fitted here", color="black")] if stated else []
     axes.add_artist(axes.legend_)
@@ -182,10 +177,8 @@ def _sweep(axes, rows: pd.DataFrame, x: str, lines: str, *, first: bool) -> None
     looks = style.looks(sorted(rows[lines].unique()))
     for bits, (colour, marker) in looks.items():
         group = shared.at(rows, **{lines: bits})
-        means = group.groupby(x)["gap_qat"].mean()
-        axes.plot(means.index, np.where(means > 0, means, np.nan), color=colour, zorder=3)
         points = group[x], group["gap_qat"], group["gap_qat_se"]
-        style.points_above(axes, *points, low, colour=colour, marker=marker)
+        style.series(axes, *points, low, colour=colour, marker=marker)
     style.exact_ticks(axes.xaxis, sorted(rows[x].unique()))
     axes.margins(x=0.08)
     _key(axes, style.keys(looks, "{:g}".format), NAMES[lines])

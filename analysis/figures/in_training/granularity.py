@@ -70,11 +70,8 @@ def draw(data: pd.DataFrame) -> style.Figure:
         panel.set_title(shared.NAMES[part])
         for grain, (colour, marker) in looks.items():
             group = shared.at(data, part=part, granularity=grain)
-            means = group.groupby("bits")["gap_qat"].mean()
-            means = means[means > 0]
-            panel.plot(means.index, means.to_numpy(), color=colour, zorder=3)
             points = group["bits"], group["gap_qat"], group["gap_qat_se"]
-            style.points_above(panel, *points, low, colour=colour, marker=marker)
+            style.series(panel, *points, low, colour=colour, marker=marker)
     first = axes[0]
     first.set_xscale("log", base=2)
     first.set_xlim(*style.span(data["bits"]))
@@ -83,6 +80,5 @@ def draw(data: pd.DataFrame) -> style.Figure:
     first.set_ylabel("cost in loss (nats per token)")
     figure.supxlabel(f"precision in training (bits)\n{style.cell_label(data)}", fontsize=8)
     handles = style.keys(looks, lambda g: f"per {g}" if g in ORDER else g)
-    handles += [style.key(**style.BELOW)] * bool((data["gap_qat"] <= low).any())
-    style.legend(figure, handles, 4)
+    style.legend(figure, handles, 4, below=(data["gap_qat"] <= low).any())
     return figure

@@ -36,7 +36,7 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for the loss and one for the gap."""
     looks = style.looks(sorted(set(zip(data["N"], data["D"], strict=True))))
-    figure, axes = style.canvas(1, 2, width=5.8, height=2.9)
+    figure, axes = style.subplots(1, 2, width=5.8, height=2.9)
     for panel, column in zip(axes[0], ("loss", "gap"), strict=True):
         for (size, tokens), (colour, marker) in looks.items():
             means = shared.at(data, N=size, D=tokens).dropna(subset=column).groupby("lr_peak")[column].mean()

@@ -54,7 +54,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     place = dict(zip(tokens, np.linspace(-1, 1, len(tokens)) if len(tokens) > 1 else [0.0], strict=True))
     columns = data["part"].nunique()
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.0 + 2.0 * columns)
-    figure, axes = style.canvas(1, columns, width=width, height=2.8, sharey=True)
+    figure, axes = style.subplots(1, columns, width=width, height=2.8, sharey=True)
     low, high = style.span(points.loc[points["gap_qat"] > shared.LOWEST, "gap_qat"])
     for panel, (part, group) in zip(axes[0], data.groupby("part", sort=False), strict=True):
         widths = sorted(shared.at(group, kind="point")["bits"].unique())
@@ -74,7 +74,6 @@ def draw(data: pd.DataFrame) -> style.Figure:
         figure.supxlabel(f"side by side, left to right: D = {ends} tokens", fontsize=7)
     style.log_axis(axes[0, 0], "y", low, high)
     axes[0, 0].set_ylabel("cost in loss (nats per token)")
-    handles = style.keys(looks, style.size_label)
-    handles += [style.key(**style.BELOW)] * bool((points["gap_qat"] <= low).any())
-    style.legend(figure, handles, 6 if columns > 1 else 3)
+    below = (points["gap_qat"] <= low).any()
+    style.legend(figure, style.keys(looks, style.size_label), 6 if columns > 1 else 3, below=below)
     return figure

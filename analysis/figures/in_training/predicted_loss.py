@@ -52,9 +52,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         for panel, group in shown.items()
         if len(group)
     ]
-    found = pd.concat(parts, ignore_index=True)[COLUMNS]
-    found.attrs["constants"] = _constants(fit, apart)
-    return found
+    return shared.together(parts, COLUMNS, constants=_constants(fit, apart))
 
 
 def _predicted(fit: Fit, rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +90,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     data = data.assign(lowest=data[list(PARTS)].min(axis=1))
     widths = sorted(data["lowest"].unique())
     colours = style.colours([b for b in widths if b < FULL_BITS]) | ({FULL_BITS: "0.6"} if FULL_BITS in widths else {})
-    figure, axes = style.lanes(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
+    figure, axes = style.wrapped(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
     for panel, kind in zip(axes, panels, strict=True):
         _panel(panel, kind, shared.at(data, panel=kind), colours)
     for lowest in axes[-3:]:

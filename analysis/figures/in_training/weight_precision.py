@@ -35,17 +35,16 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
         parts.append(group.sort_values(["P_w", "loss"]).assign(kind="point"))
         if fit is not None:
             parts.append(shared.curve(fit, "loss", N=size, D=tokens, P_w=widths).dropna())
-    found = pd.concat(parts)[["kind", "N", "D", "P_w", "loss"]]
-    if fit is not None:
-        found.attrs["gamma_w"] = style.stated(r"$\gamma_w$", fit.params["gamma_w"], *fit.interval("gamma_w"))
-    return found
+    numbers = pd.concat(parts)[["kind", "N", "D", "P_w", "loss"]]
+    numbers.attrs["gamma_w"] = shared.stated(fit, {"gamma_w": r"$\gamma_w$"})
+    return numbers
 
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each D."""
     points = shared.at(data, kind="point")
     looks, tokens = style.looks(sorted(data["N"].unique())), sorted(data["D"].unique())
-    figure, axes = style.lanes(len(tokens), COLUMNS, base=(1.3, 0.9), each=(1.9, 1.9), lone=style.COLUMN)
+    figure, axes = style.wrapped(len(tokens), COLUMNS, base=(1.3, 0.9), each=(1.9, 1.9), lone=style.COLUMN)
     for panel, D in zip(axes, tokens, strict=True):
         panel.set_title(f"D = {style.magnitude(D)} tokens")
         for size, (colour, marker) in looks.items():
@@ -57,8 +56,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     style.exact_ticks(axes[0].xaxis, sorted(points["P_w"].unique()))
     low, high = points["loss"].min(), points["loss"].max()
     axes[0].set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
-    stated = "\n" + data.attrs["gamma_w"] if "gamma_w" in data.attrs else ""
-    figure.supxlabel("weight precision in training, $P_w$ (bits)" + stated, fontsize=8)
+    figure.supxlabel(f"weight precision in training, $P_w$ (bits)\n{data.attrs['gamma_w']}".strip(), fontsize=8)
     figure.supylabel("loss (nats per token)", fontsize=8)
     style.legend(figure, style.keys(looks, style.size_label), 6 if len(tokens) > 1 else 3)
     return figure

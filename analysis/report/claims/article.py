@@ -81,11 +81,11 @@ def _beyond_scatter(rows: pd.DataFrame, scatter: Scatter) -> Number:
 def small_or_quantized(tables: Tables) -> Finding:
     pairs = {name: _pairs(tables, name) for name in ("bytes", "bare")}
     numbers, texts = {}, {}
-    for name, found in pairs.items():
-        three = found[found["bits"] == 3]
-        numbers[name] = attempt(_mean_of, tables, three[three["tokens"] == found["tokens"].max()])
+    for name, quantized in pairs.items():
+        three = quantized[quantized["bits"] == 3]
+        numbers[name] = attempt(_mean_of, tables, three[three["tokens"] == quantized["tokens"].max()])
         numbers[f"{name} grows"] = attempt(_growth, three)
-        texts[name] = {cell: _mean_of(tables, group).text for cell, group in found.groupby(["bits", "tokens"])}
+        texts[name] = {cell: _mean_of(tables, group).text for cell, group in quantized.groupby(["bits", "tokens"])}
     sizes = pairs["bytes"].drop_duplicates(["bits", "tokens", "N"]).sort_values("N")
     lines = [
         {
@@ -122,7 +122,7 @@ def _models(tables: Tables) -> pd.DataFrame:
 def _pairs(tables: Tables, column: str) -> pd.DataFrame:
     """Each quantized model with the loss (`other`) and the N (`small`) that a model in 16 bits of as many bytes (by
     `column`) has at the same D: between measured ones by the fitted law of the loss, bent through them."""
-    models, fits, found = _models(tables), tables.fits_of(loss_fit), []
+    models, fits, parts = _models(tables), tables.fits_of(loss_fit), []
     for tokens, group in models.groupby("tokens"):
         sixteen = group[group["bits"] >= FULL_BITS].groupby("N")
         whole = sixteen.agg(size=(column, "mean"), loss=("loss", "mean"), runs=("loss", "size"))
@@ -135,8 +135,8 @@ def _pairs(tables: Tables, column: str) -> pd.DataFrame:
         bent = whole["loss"].to_numpy(float) - _law(fits, np.exp(known), tokens)
         other = _law(fits, np.exp(logs), tokens) + np.interp(logs, known, bent)
         more = {"small": np.exp(logs), "other": other, "less": low["loss"] - other, "runs": whole["runs"].mean()}
-        found.append(low[["run_id", "tokens", "bits", "N", "loss", "gap"]].assign(**more))
-    rows = pd.concat(found) if found else pd.DataFrame()
+        parts.append(low[["run_id", "tokens", "bits", "N", "loss", "gap"]].assign(**more))
+    rows = pd.concat(parts) if parts else pd.DataFrame()
     if rows.empty:
         raise InputError("no quantized model has as many bytes as some model in 16 bits between two sizes at its D")
     return rows
@@ -160,11 +160,11 @@ def _mean_of(tables: Tables, group: pd.DataFrame) -> Number:
     return scatter.around(float(group["less"].mean()), sd)
 
 
-def _growth(found: pd.DataFrame) -> Number:
+def _growth(differences: pd.DataFrame) -> Number:
     """By how much an octave of D moves the difference, each N having a level of its own."""
     octave = math.log(2)
     return left_out(
-        lambda part: octave * log_slope(part, "tokens", "less", "N"), found, "run_id", unit="nats an octave"
+        lambda part: octave * log_slope(part, "tokens", "less", "N"), differences, "run_id", unit="nats an octave"
     )
 
 

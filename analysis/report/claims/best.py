@@ -34,8 +34,8 @@ from analysis.report.claims.training import (
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import predictions
 from analysis.report.evidence.numbers import Number, attempt, left_out, summed
-from analysis.report.evidence.rules import Rule, Told, above, at_least, below, within
-from analysis.report.evidence.tables import Rows, Tables, ends, nominal
+from analysis.report.evidence.rules import Flag, Rule, above, at_least, below, within
+from analysis.report.evidence.tables import Rows, Tables, ends
 
 MATCHED = Rows(studies=("matched",))
 BEST = (6.0, 9.0)  # bits that "7 to 8" leaves room for
@@ -75,15 +75,15 @@ def _budgets(tables: Tables) -> list[pd.DataFrame]:
     if not tables.has("matched"):
         return []
     runs = shared.tied(shared.trained(tables.rows(MATCHED)))
-    runs = runs.assign(tokens=nominal(runs["D"]), memory=nominal_memory(runs["N"] * runs["P_w"]))
-    groups = [group for _, group in runs.groupby(["tokens", "memory"]) if group["P_w"].nunique() > 1]
+    runs = runs.assign(memory=nominal_memory(runs["N"] * runs["P_w"]))
+    groups = [group for _, group in runs.groupby(["D", "memory"]) if group["P_w"].nunique() > 1]
     return sorted(groups, key=lambda g: (-g["P_w"].nunique(), -len(g)))
 
 
 def nominal_memory(values: pd.Series) -> pd.Series:
     """N P in steps of a tenth, from the smallest of each: sizes come in whole layers."""
-    found, names, start = np.sort(values.unique()), {}, None
-    for value in found:
+    sizes, names, start = np.sort(values.unique()), {}, None
+    for value in sizes:
         start = value if start is None or value > 1.1 * start else start
         names[value] = start
     return values.map(names)
@@ -233,7 +233,7 @@ CLAIMS = (
         "`matched` has several budgets, the same width must win at each.",
         rule=Rule.of(
             within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH),
-            Told(number="winners", what="the best width of each budget", yes="the same", no="different", lenient=True),
+            Flag(number="winners", what="the best width of each budget", yes="the same", no="different", lenient=True),
         ),
         needs=EACH_ALONE,
         beside=("matched",),
@@ -260,7 +260,7 @@ CLAIMS = (
         how="The same rows, 3 to 6 bits after training, models trained in 16 bits among them; the law is fitted with "
         "N_eff and with N.",
         rule=Rule.of(
-            Told(number="status", what="the fit's status", yes="ok", no=""),
+            Flag(number="status", what="the fit's status", yes="ok", no=""),
             within("near", "predicted over measured gap one bit below training", 1 / FACTOR, FACTOR),
             at_least("r2", "R2 of all gaps", 0.8),
             at_least("low", "R2 of those of models trained in low precision", 0.5),

@@ -1,7 +1,7 @@
 """A claim: what was said, how it is tested, the rule of its verdict, and the function that measures it.
 
-`judge` asks the tables and applies the rule. A claim whose tables are missing, or whose rows do not tell its numbers,
-is an outcome too: nothing about a table can make the report fail.
+`judge` asks the tables and applies the rule. A claim whose tables are missing, or whose rows do not determine its
+numbers, is an outcome too: nothing about a table can make the report fail.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ class Outcome:
 
     @property
     def line(self) -> str:
-        """The number that the verdict hangs on most, in a line: that of the first condition that is not met, or of the
+        """The decisive number of the verdict, in a line: that of the first condition that is not met, or of the
         first one."""
         if self.why:
             return self.why
@@ -83,10 +83,10 @@ class Outcome:
         if worst is None:
             worst = next((i for i, met in enumerate(self.met) if met == "open"), 0)
         condition = self.claim.rule.conditions[worst]
-        found = self.finding.numbers.get(condition.number)
-        value = found.text if found is not None else self.finding.flags.get(condition.number, "not estimated")
+        number = self.finding.numbers.get(condition.number)
+        value = number.text if number is not None else self.finding.flags.get(condition.number, "not estimated")
         line = f"{condition.what}: {value}"
-        return f"{line} ({found.note})" if found is not None and not found.known and found.note else line
+        return f"{line} ({number.note})" if number is not None and not number.known and number.note else line
 
 
 def missing(claim: Claim, tables: Tables) -> str:
@@ -112,7 +112,7 @@ def judge(claim: Claim, tables: Tables, earlier: Mapping[str, Outcome]) -> Outco
         finding = claim.measure(tables)
     except InputError as fault:
         return Outcome(
-            claim=claim, verdict=NOT_DECIDABLE, finding=Finding(), why=f"the table does not tell it: {fault.brief}"
+            claim=claim, verdict=NOT_DECIDABLE, finding=Finding(), why=f"the table does not determine it: {fault.brief}"
         )
     verdict, met = claim.rule.judge(finding.numbers, finding.flags)
     drawn, notes = None, finding.notes

@@ -1,4 +1,4 @@
-"""Claims of another kind: whether what was found hangs on formats, granularity, text, learning rate or arithmetic, and
+"""Claims of another kind: whether the results depend on formats, granularity, text, learning rate or arithmetic, and
 how far single runs can be trusted.
 """
 

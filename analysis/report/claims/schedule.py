@@ -186,8 +186,8 @@ def _of_tau(tables: Tables, asked: Rows, varied: str, other: str, measure: Calla
     def of_part(part: pd.DataFrame) -> float:
         both = part[["log_D", "log_tau", "log"]]
         centred = (both - both.groupby(part["level"]).transform("mean")).to_numpy()
-        found, _, rank, _ = np.linalg.lstsq(centred[:, :2], centred[:, 2], rcond=1e-6)
-        return measure(*found) if rank == 2 else math.nan
+        slopes, _, rank, _ = np.linalg.lstsq(centred[:, :2], centred[:, 2], rcond=1e-6)
+        return measure(*slopes) if rank == 2 else math.nan
 
     return left_out(of_part, rows, "run_id")
 
@@ -246,7 +246,7 @@ CLAIMS = (
         statement="The error of quantization jumps when the learning rate decays, largely independent of tokens.",
         how=AGAIN
         + "K3: ln delta_PTQ at the end of a decay less that of its trunk at equal tokens; K6, the same at equal "
-        "loss, tells whether it is more than that decayed models are better ones.",
+        "loss, shows whether it is more than that decayed models are better ones.",
         rule=Rule.of(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens")),
         needs=(("schedule",),),
         measure=contrast(

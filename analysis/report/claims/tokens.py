@@ -23,7 +23,7 @@ from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings, predictions
 from analysis.report.evidence.numbers import Number, attempt, digits, of_fit, of_slope
-from analysis.report.evidence.rules import Rule, Told, above, at_least, within
+from analysis.report.evidence.rules import Flag, Rule, above, at_least, within
 from analysis.report.evidence.tables import Rows, Tables
 from analysis.report.evidence.turning_points import AGAIN, Lowest, again, asked_of, lowest
 
@@ -256,7 +256,7 @@ CLAIMS = (
         "beside its slope tests whether the slope is the same at all D (`constant` takes an interval that rules out "
         "a change by half of the slope in an octave).",
         rule=Rule.of(
-            Told(number="constant", what="the slope in ln D", yes="constant", no="not constant"),
+            Flag(number="constant", what="the slope in ln D", yes="constant", no="not constant"),
             at_least("r2_3", "R2 within 3 bits", 0.5),
             at_least("r2_4", "R2 within 4 bits", 0.5),
         ),

@@ -25,7 +25,7 @@ from analysis.report.claims.tokens import fit_notes
 from analysis.report.evidence import drawings
 from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_fit, quotient, summed
 from analysis.report.evidence.rules import Rule, above, at_least, within
-from analysis.report.evidence.tables import Rows, Tables, nominal
+from analysis.report.evidence.tables import Rows, Tables
 
 ALONE = ("weights", "activations", "attention")
 EACH_ALONE = tuple((study,) for study in ALONE)  # as `needs` of a claim: all of them
@@ -52,7 +52,7 @@ TOKEN = dataclasses.replace(TRAINED, where=scaled_by("token"))
 
 
 def costs(tables: Tables, rows: Rows = TENSOR) -> pd.DataFrame:
-    """Runs in low precision with gap_qat, their `tokens` and the `cell` in which they are paired.
+    """Runs in low precision with gap_qat and the `cell` in which they are paired.
 
     Raises:
         InputError: there is none.
@@ -61,7 +61,7 @@ def costs(tables: Tables, rows: Rows = TENSOR) -> pd.DataFrame:
     if frame.empty:
         raise InputError("no run in low precision beside an unquantized one of its kind")
     # Paired are runs of one size, token count and seed.
-    return frame.assign(tokens=nominal(frame["D"]), cell=frame["cluster"].astype(str) + " " + frame["D"].astype(str))
+    return frame.assign(cell=frame["cluster"].astype(str) + " " + frame["D"].astype(str))
 
 
 def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
@@ -165,7 +165,7 @@ def slopes_of(rows: pd.DataFrame) -> pd.DataFrame:
     for part in PARTS:
         alone = shared.alone(rows, part)
         for (size, bits), group in alone[alone[part] <= EQUAL].groupby(["N", part]):
-            means = group.groupby("tokens")["gap_qat"].mean()
+            means = group.groupby("D")["gap_qat"].mean()
             if len(means) > 1 and means.iloc[[0, -1]].gt(0).all():
                 rise = np.log(means.iloc[-1] / means.iloc[0]) / np.log(means.index[-1] / means.index[0])
                 slopes.append({"part": part, "N": size, "bits": bits, "slope": float(rise)})
@@ -174,19 +174,14 @@ def slopes_of(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(slopes)
 
 
-def _compared(tables: Tables, rows: Rows) -> tuple[dict[str, Number], dict[str, Number]]:
+def order(tables: Tables, rows: Rows = TENSOR) -> Finding:
     """What EQUAL bits of one part cost more than those of another, paired, and what those of each part cost."""
     runs = costs(tables, rows)
     cost = {part: at_width(runs, part, EQUAL) for part in PARTS}
     less = {"a-w": cost["P_a"] - cost["P_w"], "w-kv": cost["P_w"] - cost["P_kv"]}
-    numbers = {name: mean_cost(each) for name, each in less.items()}
-    return numbers, {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
-
-
-def order(tables: Tables) -> Finding:
-    numbers, named = _compared(tables, TENSOR)
+    named = {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
     return Finding(
-        numbers=numbers,
+        numbers={name: mean_cost(each) for name, each in less.items()},
         shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
         figure=lambda: drawings.forest({f"cost of {EQUAL} bits (nats)": named}, {"none": 0.0}),
         caption="What low precision of one part costs, mean over models.",
@@ -194,10 +189,8 @@ def order(tables: Tables) -> Finding:
 
 
 def fine_order(tables: Tables) -> Finding:
-    numbers, named = _compared(tables, TOKEN)
-    return Finding(
-        numbers=numbers,
-        shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
+    return dataclasses.replace(
+        order(tables, TOKEN),
         figure=lambda: FIGURES["granularity"](tables.rows(TRAINED), {}),
         caption="What low precision costs by granularity of the scales.",
     )

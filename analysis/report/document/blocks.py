@@ -6,11 +6,9 @@ Text may hold `code` between backticks, **strong words** and [links](#anchor); s
 
 import base64
 import dataclasses
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from analysis.figures import style
@@ -43,7 +41,7 @@ class Bullets:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table. `verdicts`: the column whose cells are verdicts, which get a colour besides their words."""
+    """A table. `verdicts`: the column whose cells are verdicts, which get a colour as well."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -90,13 +88,13 @@ class Document:
     @property
     def sections(self) -> list[tuple[Heading, list[Heading]]]:
         """The table of contents: headings of level 2, each with those of level 3 below it."""
-        found: list[tuple[Heading, list[Heading]]] = []
+        contents: list[tuple[Heading, list[Heading]]] = []
         for block in self.blocks:
             if isinstance(block, Heading) and block.level == 2:
-                found.append((block, []))
+                contents.append((block, []))
             elif isinstance(block, Heading) and block.level == 3:
-                found[-1][1].append(block)
-        return found
+                contents[-1][1].append(block)
+        return contents
 
     @property
     def opening(self) -> list[Block]:
@@ -122,6 +120,5 @@ def grid(heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...], **more) -> G
 
 def picture(figure: Figure, name: str, caption: str) -> Picture:
     """A figure drawn into memory; the same figure gives the same bytes."""
-    with matplotlib.rc_context(style.RC), io.BytesIO() as buffer:
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        return Picture(name=name, png=buffer.getvalue(), inches=float(figure.get_size_inches()[0]), caption=caption)
+    png = style.image(figure, "png", dpi=DPI)
+    return Picture(name=name, png=png, inches=float(figure.get_size_inches()[0]), caption=caption)

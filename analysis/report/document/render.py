@@ -14,7 +14,6 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analysis.files import replacing
 from analysis.report.document.blocks import Block, Document
 from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
@@ -34,18 +33,6 @@ def markdown(document: Document, pictures: str) -> str:
 def html(document: Document) -> str:
     """The whole file."""
     return TEMPLATES.get_template("report.html.jinja").render(document=document, classes=CLASSES)
-
-
-def write_pictures(document: Document, folder: Path) -> list[Path]:
-    """Write the figures as PNG files into `folder`, and remove those that are none of them any more."""
-    paths = []
-    for picture in document.pictures:
-        paths.append(folder / f"{picture.name}.png")
-        with replacing(paths[-1]) as temporary:
-            temporary.write_bytes(picture.png)
-    for stale in set(folder.glob("*.png")) - set(paths):
-        stale.unlink()
-    return paths
 
 
 def inline(text: str) -> Markup:

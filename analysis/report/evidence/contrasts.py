@@ -70,7 +70,7 @@ def trunks(frame: pd.DataFrame) -> list[Trunk]:
 
 def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
     """A row an evaluated model: its run's settings, `tokens_seen`, `loss` before quantization, and a column with
-    ln delta for each of the telling widths (NaN where a gap is zero or less, or has saturated)."""
+    ln delta for each of CLEAR_WIDTHS (NaN where a gap is zero or less, or has saturated)."""
     frame = full_precision(frame)
     base = frame[frame["ptq"].isna()]
     after = frame[frame["P_post"].isin(CLEAR_WIDTHS) & (frame["gap"] > 0) & (frame["gap"] < LOG_GAP_BELOW)]
@@ -106,7 +106,7 @@ def _trunk(run_id: str, root: pd.Series, runs: pd.DataFrame, points: pd.DataFram
 
 
 def contrasts(trunk: Trunk) -> dict[str, float]:
-    """Each contrast of `NAMES`, NaN where the trunk does not tell it."""
+    """Each contrast of `NAMES`, NaN where the trunk does not determine it."""
     widths = [dict(_of_width(trunk, bits)) for bits in CLEAR_WIDTHS]
     return {name: _average([of_width[name] for of_width in widths]) for name in NAMES}
 

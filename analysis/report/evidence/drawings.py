@@ -36,7 +36,7 @@ def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, 
         raise InputError("not one number is known")
     width = min(style.PAGE, style.COLUMN + 2.4 * (len(known) - 1) + 1.0)
     most = max(len(numbers) for numbers in known.values())
-    figure, axes = style.canvas(1, len(known), width=width, height=1.0 + 0.27 * most)
+    figure, axes = style.subplots(1, len(known), width=width, height=1.0 + 0.27 * most)
     plotted = []
     for panel, (title, numbers) in zip(axes[0], known.items(), strict=True):
         for i, (name, value) in enumerate(references.items()):
@@ -114,7 +114,7 @@ def steps(logs: Mapping[str, Number], quadratic: Mapping[str, float], paper: flo
     """The logarithm of the factor a bit, from each width to the next."""
     known = {k: n for k, n in logs.items() if n.known}
     if not known:
-        raise InputError("no two widths tell a factor")
+        raise InputError("no two neighbouring widths have a factor")
     (figure, panel), x = style.single(2.5), np.arange(len(known))
     panel.axhline(paper, color=GREY, linestyle=style.DASHES, label="exponential, gamma_post of Kumar et al.")
     expected, look = [quadratic[k] for k in known], {"color": style.CATEGORIES[1], "markersize": 14}
@@ -194,7 +194,7 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
 
 @style.styled
 def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
-    """Gaps by seed at each telling width, the N and D with the most runs."""
+    """Gaps by seed at each of CLEAR_WIDTHS, the N and D with the most runs."""
     size, tokens = gaps.groupby(["N", "tokens"])["run_id"].nunique().idxmax()
     rows = shared.at(gaps, N=size, tokens=tokens)
     (figure, panel), widths = style.single(2.2), sorted(rows["P_post"].unique())

@@ -36,9 +36,9 @@ class Number(Interval):
     exact: bool = False
 
     @classmethod
-    def of(cls, found: Interval, **more) -> "Number":
+    def of(cls, interval: Interval, **more) -> "Number":
         """An interval that was made elsewhere."""
-        return cls(value=found.value, low=found.low, high=found.high, **more)
+        return cls(value=interval.value, low=interval.low, high=interval.high, **more)
 
     @classmethod
     def around(cls, value: float, half: float, **more) -> "Number":
@@ -52,7 +52,7 @@ class Number(Interval):
 
     @classmethod
     def none(cls, reason: str) -> "Number":
-        """What the table does not tell."""
+        """What the table does not determine."""
         return cls(value=math.nan, note=reason)
 
     @property
@@ -124,15 +124,15 @@ def slope_of(law: str, rows: pd.DataFrame, **options) -> Number:
     return of_slope(slopes.constant, slopes.units)
 
 
-def of_slope(found: Slope, units: str = "clusters") -> Number:
+def of_slope(slope: Slope, units: str = "clusters") -> Number:
     """A slope in ln D."""
-    if not found.clusters:
-        return Number.none("no rows that are compared tell it")
-    return Number.of(found, note=f"{found.clusters} {units} left out in turn")
+    if not slope.clusters:
+        return Number.none("no rows that can be compared")
+    return Number.of(slope, note=f"{slope.clusters} {units} left out in turn")
 
 
 def attempt(measure: Callable[..., Number], *args, **kwargs) -> Number:
-    """The number that `measure` returns, or the reason why the table does not tell it."""
+    """The number that `measure` returns, or the reason why the table does not determine it."""
     try:
         return measure(*args, **kwargs)
     except InputError as fault:
@@ -140,8 +140,8 @@ def attempt(measure: Callable[..., Number], *args, **kwargs) -> Number:
 
 
 def finite(values: Sequence[float]) -> np.ndarray:
-    found = np.asarray(values, float)
-    return found[np.isfinite(found)]
+    array = np.asarray(values, float)
+    return array[np.isfinite(array)]
 
 
 def log_slope(rows: pd.DataFrame, x: Hashable, y: Hashable, within: Hashable | None = None) -> float:
@@ -178,7 +178,7 @@ def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "",
     """
     known = finite(values)
     if not len(known):
-        raise InputError("no rows tell it")
+        raise InputError("no rows to estimate it from")
     centre, k = float(known.mean()), len(known)
     half = quantile(k - 1) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
     note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
@@ -195,7 +195,7 @@ def left_out(
         InputError: no row, or `measure` has no value for all of them.
     """
     if rows.empty:
-        raise InputError("no rows tell it")
+        raise InputError("no rows to estimate it from")
     value, labels = float(measure(rows)), rows[by].unique()
     if not math.isfinite(value):
         raise InputError("the rows give no number")
@@ -246,7 +246,7 @@ def spread(value: float, freedom: int) -> Number:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scatter:
     """How much runs scatter that differ in their seeds alone: sd of a loss relative to it, sd of a gap at 3 and 4 bits
-    relative to it, and the degrees of freedom that tell them."""
+    relative to it, and their degrees of freedom."""
 
     loss: float
     gap: float

@@ -34,12 +34,12 @@ class Inside:
     exact: bool = False
 
     def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> str:
-        found = numbers.get(self.number)
-        if found is None or not found.sure:
+        number = numbers.get(self.number)
+        if number is None or not number.sure:
             return UNREFUTED if self.lenient else OPEN
-        if found.low >= self.high or found.high <= self.low:
+        if number.low >= self.high or number.high <= self.low:
             return OPEN if self.exact else NO
-        if self.low < found.low and found.high < self.high:
+        if self.low < number.low and number.high < self.high:
             return YES
         return UNREFUTED if self.lenient else OPEN
 
@@ -65,7 +65,7 @@ class Inside:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Told:
+class Flag:
     """A test elsewhere must have said `yes`; it fails where that said `no`, whatever else leaves it open."""
 
     number: str
@@ -75,10 +75,10 @@ class Told:
     lenient: bool = False
 
     def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> str:
-        found = flags.get(self.number)
-        if found == self.no:
+        flag = flags.get(self.number)
+        if flag == self.no:
             return NO
-        if found == self.yes:
+        if flag == self.yes:
             return YES
         return UNREFUTED if self.lenient else OPEN
 
@@ -91,7 +91,7 @@ class Told:
         return f"{self.what} is not {self.no}" if self.lenient else f"{self.what} is {self.yes}"
 
 
-Condition = Inside | Told
+Condition = Inside | Flag
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,14 +120,14 @@ class Rule:
 
     def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> tuple[str, list[str]]:
         """The verdict, and whether each condition holds."""
-        found = [condition.judge(numbers, flags) for condition in self.conditions]
-        if NO in found:
-            return NOT_REPRODUCED, found
-        return (REPRODUCED if all(f in (YES, UNREFUTED) for f in found) else NOT_DECIDABLE), found
+        met = [condition.judge(numbers, flags) for condition in self.conditions]
+        if NO in met:
+            return NOT_REPRODUCED, met
+        return (REPRODUCED if all(f in (YES, UNREFUTED) for f in met) else NOT_DECIDABLE), met
 
 
 def _kind(condition: Condition) -> object:
-    """What conditions have in common that are told together: intervals that must lie in one place."""
+    """What conditions have in common that stand in one sentence: intervals that must lie in one place."""
     plain = isinstance(condition, Inside) and not (condition.lenient or condition.exact)
     return condition.where if plain else id(condition)
 

@@ -64,13 +64,13 @@ def _row(name: str, tables: Tables) -> tuple[str, ...]:
 
 def provenance(tables: Tables) -> Grid:
     """Where the tables come from: a row for studies alike in machine, arithmetic and commits."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[tuple[str, ...], list[str]] = {}
     for study in STUDIES:
         if tables.has(study):
             runs = tables.frames[study].drop_duplicates("run_id")
             key = tuple(listed(runs[column]) for column in ("device", "dtype", "commit"))
-            found.setdefault(key, []).append(f"`{study}`")
-    rows = tuple((", ".join(names), *key) for key, names in found.items())
+            alike.setdefault(key, []).append(f"`{study}`")
+    rows = tuple((", ".join(names), *key) for key, names in alike.items())
     heads = ("studies", "machine", "matmuls", "commit of the runs")
     return Grid(heads=heads, rows=rows, caption="A + behind a commit: with changes that were not in it.")
 
@@ -97,10 +97,10 @@ def total(tables: Tables) -> str:
 
 def grid_of(tables: Tables, studies: Iterable[str]) -> str:
     """Which runs a claim rests on, in a sentence."""
-    found = tuple(study for study in studies if tables.has(study))
-    frame = tables.pooled(found)
+    present = tuple(study for study in studies if tables.has(study))
+    frame = tables.pooled(present)
     runs = frame.drop_duplicates("run_id")
-    names = ", ".join(f"`{study}`" for study in found)
+    names = ", ".join(f"`{study}`" for study in present)
     seeds = runs["cluster"].nunique()
     return (
         f"Tables: {names}; {len(runs)} runs in {seeds} chains of one size and seed, "
@@ -116,5 +116,5 @@ def span(values: pd.Series) -> str:
 
 def listed(values: pd.Series, most: int = 3) -> str:
     """Different values, the most frequent first."""
-    found = [str(v) for v in values.dropna().value_counts().index]
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+    texts = [str(v) for v in values.dropna().value_counts().index]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

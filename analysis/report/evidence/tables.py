@@ -37,7 +37,6 @@ TEXT = (
     *("run_id", "base_run_id", "parent_id", "trunk_id", "cluster"),
     *("ptq", "format_post", "granularity_post", "setting"),
 )
-ALIKE = 1.02  # D is whole batches: token counts this near to each other are one
 CLEAR_WIDTHS = (3.0, 4.0)  # bits at which gaps stand well out of the noise
 LOG_GAP_BELOW = 1.0  # nats of gap from which on logarithms of gaps no longer say what a law would
 LEAST_FREEDOM = 3
@@ -75,7 +74,7 @@ def remembered(make: Callable) -> Callable:
 
 
 class Tables:
-    """All tables below `folder`; `faults` tells why one cannot be used. `draws`, `seed`: of the intervals of fits."""
+    """All tables below `folder`; `faults` says why one cannot be used. `draws`, `seed`: of the intervals of fits."""
 
     def __init__(self, folder: Path, studies: Iterable[str], *, draws: int, seed: int, progress: Callable[[str], None]):
         self.folder, self.draws, self.seed, self.progress = folder, draws, seed, progress
@@ -111,12 +110,12 @@ class Tables:
         Raises:
             InputError: none of them has a table.
         """
-        found = [self.frames[study] for study in studies if study in self.frames]
-        if not found:
+        frames = [self.frames[study] for study in studies if study in self.frames]
+        if not frames:
             raise InputError(f"no table of {', '.join(studies)}")
-        rows = pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
+        rows = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
         rows = rows.drop_duplicates(["run_id", "tokens_seen", "setting"]).reset_index(drop=True)
-        return rows.assign(tokens=nominal(rows["D"]))
+        return rows.assign(tokens=table.nominal_tokens)
 
     @remembered
     def rows(self, asked: Rows) -> pd.DataFrame:
@@ -168,7 +167,7 @@ class Tables:
         return self.fit(last, rows)
 
     def parameter(self, law: str, rows: Rows, symbol: str) -> Number:
-        """A parameter of the law fitted to these rows, or the reason why they do not tell it."""
+        """A parameter of the law fitted to these rows, or the reason why they do not determine it."""
         return attempt(lambda: of_fit(self.fit(law, rows), symbol))
 
     def fits_of(self, *fits: Callable[["Tables"], Fit]) -> dict[str, Fit]:
@@ -189,14 +188,14 @@ class Tables:
 
     def _stored(self, law: str, rows: Rows) -> Fit | None:
         """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""
-        found = [study for study in rows.studies if study in self.frames]
-        if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(found) != 1:
+        present = [study for study in rows.studies if study in self.frames]
+        if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(present) != 1:
             return None
         try:
-            stored = fits_file.read(inside(self.folder / found[0] / "fits.json", self.folder))
+            stored = fits_file.read(inside(self.folder / present[0] / "fits.json", self.folder))
         except InputError:
             return None
-        fresh = stored.sha256 == table.digest(self.path(found[0]))
+        fresh = stored.sha256 == table.digest(self.path(present[0]))
         made = stored.fits.get(law) if fresh else None
         return made if made is not None and not made.filter else None
 
@@ -206,7 +205,7 @@ class Tables:
         `overtraining`.
 
         Raises:
-            InputError: no table tells it.
+            InputError: no table determines it.
         """
         if any(self.has(study) for study in REPEATED):
             rows = ends(self.rows(Rows(studies=REPEATED)))
@@ -233,14 +232,6 @@ def checked(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     text = {column: frame[column].astype(object).where(frame[column].notna()) for column in TEXT}
     # A column without any entry is read as numbers.
     return frame.assign(**text)
-
-
-def nominal(values: pd.Series) -> pd.Series:
-    """Token counts with those that differ by part of a batch made one, the smallest of them."""
-    found = np.unique(values.dropna().to_numpy(float))
-    first = np.concatenate([[True], found[1:] > ALIKE * found[:-1]]) if len(found) else np.zeros(0, bool)
-    name = dict(zip(found, found[first][np.cumsum(first) - 1] if len(found) else [], strict=True))
-    return values.map(name)
 
 
 def log_gaps(frame: pd.DataFrame) -> pd.DataFrame:

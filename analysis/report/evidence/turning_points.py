@@ -36,20 +36,21 @@ class Lowest:
 
 
 def lowest(tables: Tables, rows: Rows) -> list[Lowest]:
-    """Without any law: for each N and telling width the D of the lowest loss after quantization, over means of seeds.
+    """Without any law: for each N and each of CLEAR_WIDTHS the D of the lowest loss after quantization, over means of
+    seeds.
 
     Raises:
         InputError: the scatter between seeds is not known.
     """
     scatter = tables.scatter()
-    found = []
+    turning_points = []
     for (size, bits), group in at_widths(tables.rows(rows), CLEAR_WIDTHS).groupby(["N", "P_post"]):
         cells = _cells(scatter, group)
         if len(cells) < 3:
             continue
         place = int(np.argmin(cells["loss"]))
         start, last = (place if place < len(cells) - 1 else len(cells) - 2), len(cells) - 1
-        found.append(
+        turning_points.append(
             Lowest(
                 N=size,
                 bits=bits,
@@ -59,9 +60,9 @@ def lowest(tables: Tables, rows: Rows) -> list[Lowest]:
                 sd=math.hypot(cells["sd"].iloc[last], cells["sd"].iloc[start]),
             )
         )
-    if not found:
+    if not turning_points:
         raise InputError("no N was quantized to 3 or 4 bits at three token counts")
-    return found
+    return turning_points
 
 
 def _cells(scatter: Scatter, rows: pd.DataFrame) -> pd.DataFrame:
@@ -87,8 +88,8 @@ def again(tables: Tables, low: Lowest, decay: float) -> Number:
     return tables.scatter().around(last["loss"] - first["loss"], math.hypot(first["sd"], last["sd"]))
 
 
-def asked_of(found: list[Lowest]) -> Lowest:
+def asked_of(candidates: list[Lowest]) -> Lowest:
     """At 3 bits, the N with the most tokens a parameter: where more of them should hurt first. Chosen before any loss
     is looked at."""
-    three = [low for low in found if low.bits == CLEAR_WIDTHS[0]] or found
+    three = [low for low in candidates if low.bits == CLEAR_WIDTHS[0]] or candidates
     return max(three, key=lambda low: low.tried[-1] / low.N)

@@ -112,7 +112,7 @@ def test_magnitudes():
 
 @pytest.mark.parametrize(("low", "high"), [(19, 90), (70, 3200), (1e-4, 2), (3, 3.9)])
 def test_log_ticks_are_few_and_inside(low, high):
-    _, axes = style.canvas(1, 1, width=3, height=2)
+    _, axes = style.subplots(1, 1, width=3, height=2)
     axes[0, 0].set_xscale("log")
     axes[0, 0].set_xlim(low, high)
     style.log_ticks(axes[0, 0].xaxis, low, high, most=5)

@@ -139,7 +139,7 @@ def test_capacity_bars_are_the_errors_of_the_costs(table, found):
 
 
 def test_capacity_needs_a_loss_law(exact):
-    with pytest.raises(InputError, match="no fitted loss law tells A and alpha"):
+    with pytest.raises(InputError, match="no fitted loss law gives A and alpha"):
         FIGURES["capacity"](exact[0], {})
 
 

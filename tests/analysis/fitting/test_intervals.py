@@ -216,7 +216,7 @@ def test_prediction_errors_grow_beyond_the_table(tables):
     assert relative[1] == pytest.approx(np.hypot(relative[0], slope), rel=0.5)
 
 
-def test_prediction_errors_where_parameters_are_barely_told_apart(tables):
+def test_prediction_errors_where_parameters_are_poorly_identified(tables):
     """E and A trade off along a curve here: errors of parameters say nothing of the prediction."""
     sizes, tokens = (23_600, 30_000, 40_000), (1e6, 2e6, 4e6)
     found = analysis.fit("chinchilla", tables.simulate(sizes=sizes, tokens=tokens, post=()), bootstrap=200)

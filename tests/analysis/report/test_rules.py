@@ -11,7 +11,7 @@ from analysis.errors import InputError
 from analysis.report.claims.training import growth_of_costs
 from analysis.report.evidence import numbers
 from analysis.report.evidence.numbers import Number, Scatter, left_out, mean, quotient
-from analysis.report.evidence.rules import NO, OPEN, UNREFUTED, YES, Rule, Told, above, at_least, below, within
+from analysis.report.evidence.rules import NO, OPEN, UNREFUTED, YES, Flag, Rule, above, at_least, below, within
 from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, REPRODUCED
 
 
@@ -49,7 +49,7 @@ def test_a_low_r2_leaves_it_open_for_noise_lowers_it_too():
 
 
 def test_a_test_elsewhere_is_taken_at_its_word():
-    condition = Told(number="c", what="the slope", yes="constant", no="not constant")
+    condition = Flag(number="c", what="the slope", yes="constant", no="not constant")
     words = ("constant", "not constant", "not decidable")
     assert [condition.judge({}, {"c": word}) for word in words] == [YES, NO, OPEN]
     assert condition.judge({}, {}) == OPEN
