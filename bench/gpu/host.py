@@ -1,8 +1,8 @@
 """What the host does in a training step while the card waits, and what measuring costs beside training.
 
-The real loop is timed (`scaling.training.loop`), and beside it each of its pieces alone: the numbers of windows, sent
-to the card with the tables of rates (of many steps each time: a share of it is told), a step as the host asks for it,
-and reading what many steps showed.
+The real loop is timed (`scaling.training.loop`), and beside it each of its pieces alone: batches and rates, which are
+made for many steps at once and of which a step's share is given, a step as the host asks for it, and reading what many
+steps showed.
 """
 
 import dataclasses
@@ -60,8 +60,8 @@ def loop(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:
             "rates": (count, lambda: rates(runs, starts, count)),
             "reading": (count, ring.tolist),
         }
-        found = {name: _seconds(piece, steps) for name, (steps, piece) in pieces.items()}
-    return {"failed": False, "models": len(runs), "loop": (after - before) / (long - short), "pieces": found}
+        seconds = {name: _seconds(piece, steps) for name, (steps, piece) in pieces.items()}
+    return {"failed": False, "models": len(runs), "loop": (after - before) / (long - short), "pieces": seconds}
 
 
 def measurement(way: Ours, say: Callable[[str], None]) -> dict[str, Any]:

@@ -60,19 +60,19 @@ class Feed:
         """What `tokens` takes a step's batches from, (steps, M, B, ...), on the CPU (pinned, where a GPU reads it).
         `then` is made by the thread meanwhile."""
         made = None if self.next is None or self.next[0] != wanted else self.next[1]
-        found = self._made(wanted) if made is None else made.result()
+        batches = self._made(wanted) if made is None else made.result()
         self.next = None if then is None else (then, self.thread.submit(self._made, then))
-        return found
+        return batches
 
     def tokens(self, sent: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """The batch (M, B, T+1) int64 of the step that `place` (1,) counts in what was sent; inputs are [..., :-1],
         targets [..., 1:]."""
-        found = sent.index_select(0, place)[0]
+        tokens = sent.index_select(0, place)[0]
         if self.stream is not None:
-            found = self.stream.index_select(0, found.view(-1)).view(*found.shape, -1)
-        wraps = found.dtype == torch.int16
-        found = found.long()
-        return found.bitwise_and_(0xFFFF) if wraps else found
+            tokens = self.stream.index_select(0, tokens.view(-1)).view(*tokens.shape, -1)
+        wraps = tokens.dtype == torch.int16
+        tokens = tokens.long()
+        return tokens.bitwise_and_(0xFFFF) if wraps else tokens
 
     def _made(self, wanted: Wanted) -> torch.Tensor:
         # Models of one seed at one step see the same batch.
@@ -81,11 +81,11 @@ class Feed:
         windows = self.batches.windows(seeds, starts + np.arange(wanted.steps)[:, None])
         chosen = self._places(wanted, list(streams))
         if self.stream is not None:
-            found = windows[:, chosen]
+            batches = windows[:, chosen]
         else:
             tokens = self.batches.tokens(windows)
-            found = tokens.view(SIGNED[tokens.dtype.itemsize])[:, chosen]
-        return self.pinned(torch.from_numpy(np.ascontiguousarray(found)))
+            batches = tokens.view(SIGNED[tokens.dtype.itemsize])[:, chosen]
+        return self.pinned(torch.from_numpy(np.ascontiguousarray(batches)))
 
     def pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor in memory from which a GPU copies while the host goes on."""

@@ -65,13 +65,13 @@ def measure(models: Sequence[Trained], corpus: Corpus, windows: Windows) -> list
     stack = {name: torch.cat([model.weights[name] for model in models]) for name in models[0].weights}
     runs = [model.run for model in models]
     bases = _stack_losses(runs, stack, [run.precision for run in runs], windows)
-    found = measure_quantized(models, corpus, windows, bases)
+    measurements = measure_quantized(models, corpus, windows, bases)
     return [
         dataclasses.replace(
             measured,
             windows={"documents": windows.documents, evaluation_name(model.tokens_seen): base} | measured.windows,
         )
-        for model, base, measured in zip(models, bases, found, strict=True)
+        for model, base, measured in zip(models, bases, measurements, strict=True)
     ]
 
 
@@ -93,7 +93,7 @@ def measure_quantized(
     trained (delta_PTQ of arXiv 2411.04330, Eq. 2).
     """
     calibrations = [cache(partial(calibrate, model.run, model.weights, corpus)) for model in models]
-    found = [Measurement(clustered_mean(base, windows.documents)[0], [], {}) for base in bases]
+    measurements = [Measurement(clustered_mean(base, windows.documents)[0], [], {}) for base in bases]
     asked = [(m, setting) for m, model in enumerate(models) for setting in model.settings]
     at_once = _held_at_once(models[0].weights)
     for start in range(0, len(asked), at_once):
@@ -104,9 +104,9 @@ def measure_quantized(
         losses = _stack_losses(runs, stack, precisions, windows)
         for (m, setting), values, note in zip(chosen, losses, notes, strict=True):
             tokens_seen = models[m].tokens_seen
-            found[m].windows[evaluation_name(tokens_seen, setting.key)] = values
-            found[m].rows.append(_row(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
-    return found
+            measurements[m].windows[evaluation_name(tokens_seen, setting.key)] = values
+            measurements[m].rows.append(_row(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
+    return measurements
 
 
 def _held_at_once(weights: Weights) -> int:
@@ -122,9 +122,9 @@ def _quantized(
     """Model m quantized to a setting, for each pair of these, in order."""
     stacks, notes = [], []
     for m, group in groupby(asked, key=lambda pair: pair[0]):
-        stack, found = quantized(models[m].weights, [setting for _, setting in group], calibrations[m])
+        stack, its_notes = quantized(models[m].weights, [setting for _, setting in group], calibrations[m])
         stacks.append(stack)
-        notes += found
+        notes += its_notes
     if len(stacks) == 1:
         return stacks[0], notes
     return {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0]}, notes
@@ -173,14 +173,14 @@ def _stack_losses(
     groups: dict[tuple[str, int], list[int]] = {}
     for i, (run, program) in enumerate(zip(runs, programs, strict=True)):
         groups.setdefault((program, sequences[id(run), program]), []).append(i)
-    found: list[np.ndarray] = [np.empty(0)] * len(runs)
+    losses: list[np.ndarray] = [np.empty(0)] * len(runs)
     for (_, at_once), members in groups.items():
         for start in range(0, len(members), together):
             chosen = members[start : start + together]
             weights = {name: w[chosen] for name, w in stack.items()}
             precision = StackPrecision.of([precisions[i] for i in chosen], device)
             dtype = getattr(torch, runs[0].runtime.dtype)
-            losses = evaluate(weights, windows, runs[0].model, precision, at_once, dtype)
-            for i, values in zip(chosen, losses, strict=True):
-                found[i] = values
-    return found
+            evaluated = evaluate(weights, windows, runs[0].model, precision, at_once, dtype)
+            for i, values in zip(chosen, evaluated, strict=True):
+                losses[i] = values
+    return losses

@@ -167,9 +167,9 @@ def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.dev
         weights = as_stack(stored.weights, device)
         base = folder.windows()[evaluation_name(model.tokens_seen)]
         trained = Trained(run=folder.run, weights=weights, tokens_seen=model.tokens_seen, settings=model.settings)
-        (found,) = measure_quantized([trained], corpus, windows, [base])
-        folder.add_windows(found.windows)
-        folder.add_ptq(found.rows)
+        (measurement,) = measure_quantized([trained], corpus, windows, [base])
+        folder.add_windows(measurement.windows)
+        folder.add_ptq(measurement.rows)
     finally:
         folder.unlock()
 

@@ -172,7 +172,7 @@ def when_measured(run: Run, s: Shapes) -> list[Moment]:
     candidates = [Moment("evaluation", each, windows + _evaluated(run, s))]
     settings = settings_of(run)
     if not settings:
-        return found
+        return candidates
     side_by_side = best_size(run, "cpu" if s.device == "cpu" else "cuda", run.runtime.threads or 1)
     # Of several models that are measured together there are as many copies as of one, or as are evaluated at once.
     together = min(max(len(settings), side_by_side), max(1, STACK_PARAMETERS * FLOAT // s.weights_bytes))
@@ -188,9 +188,9 @@ def when_measured(run: Run, s: Shapes) -> list[Moment]:
         values = max(
             count * w * min(run.model.n_layers, max(1, VALUES // (count * w))) for w in s.block_matrices.values()
         )
-        found.append(Moment(method, each, once + values * FLOAT * (2 if method == "rtn" else 10)))
+        candidates.append(Moment(method, each, once + values * FLOAT * (2 if method == "rtn" else 10)))
     evaluated = min(together, side_by_side) * (s.weights_bytes + _evaluated(run, s))
-    return [*found, Moment("evaluation after quantization", each, once + evaluated)]
+    return [*candidates, Moment("evaluation after quantization", each, once + evaluated)]
 
 
 def _evaluated(run: Run, s: Shapes) -> float:

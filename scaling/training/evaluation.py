@@ -54,8 +54,8 @@ class Evaluator:
             chosen = asked[start : start + at_once]
             new = {one.key: _trained(stack, one) for one in chosen if one.key not in self.latest}
             if new:
-                found = measure(list(new.values()), self.corpus, self.windows)
-                self.latest.update(zip(new, found, strict=True))
+                measurements = measure(list(new.values()), self.corpus, self.windows)
+                self.latest.update(zip(new, measurements, strict=True))
             for one in chosen:
                 yield self.latest[one.key]
 

@@ -66,9 +66,9 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
         members = [Member(run) for run in runs]
         try:
-            found, failures = processes.from_first(lambda: _opened(members, corpus, windows))
-            if found:
-                models = [SharedModel([members[i] for i in places]) for places in found]
+            groups, failures = processes.from_first(lambda: _opened(members, corpus, windows))
+            if groups:
+                models = [SharedModel([members[i] for i in places]) for places in groups]
                 graph = processes.agreed(lambda: wants_graph(runs, device, processes))
                 _train(models, corpus, windows, device, processes, graph)
         finally:
@@ -273,8 +273,8 @@ class Loop:
                 ):
                     checkpoints.save_snapshot(self.stack, m, member, tokens)
                     taken.append(Asked(m, model, member, at_end=False))
-        for asked, found in zip(taken, self.evaluator.of_models(self.stack, taken), strict=True):
-            self.recorder.measurement(asked.member, self.stack.tokens(asked.m), found)
+        for asked, measurement in zip(taken, self.evaluator.of_models(self.stack, taken), strict=True):
+            self.recorder.measurement(asked.member, self.stack.tokens(asked.m), measurement)
 
     def _catch_up(self) -> None:
         """Measure the snapshots at which, or behind which, an earlier attempt was stopped before their records were
@@ -332,11 +332,11 @@ class Loop:
         for m, _, member, _ in leaving:
             member.broken |= not self.stack.is_finite(m)
         whole = [asked for asked in leaving if not asked.member.diverged]
-        for asked, found in zip(whole, self.evaluator.of_models(self.stack, whole), strict=True):
+        for asked, measurement in zip(whole, self.evaluator.of_models(self.stack, whole), strict=True):
             m, _, member, _ = asked
-            member.broken = not math.isfinite(found.loss)
+            member.broken = not math.isfinite(measurement.loss)
             if not member.diverged:
-                self.recorder.measurement(member, self.stack.tokens(m), found)
+                self.recorder.measurement(member, self.stack.tokens(m), measurement)
                 self._end(asked, checkpoints.final(self.stack, m, member))
         for asked in leaving:
             m, _, member, _ = asked
