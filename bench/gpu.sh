@@ -2,7 +2,7 @@
 # Everything of this project that needs a GPU, in one command (docs/gpu.md):
 #
 #     bench/gpu.sh pack                              here, with network: what has to travel, into cache/gpu
-#     bench/gpu.sh tests=150 throughput=75           there, call 1: sections with their seconds, in this order
+#     bench/gpu.sh tests=150 throughput=150           there, call 1: sections with their seconds, in this order
 #     bench/gpu.sh throughput=110 study=230          there, call 2: goes on behind what is measured
 #     bench/gpu.sh bring gpu.tar.xz                  here: into results/
 #
