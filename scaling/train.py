@@ -51,8 +51,8 @@ def main() -> None:
         guarded(app, "scaling.train")
 
 
-def job(config: DictConfig) -> None:
-    """What Hydra runs: here, or in a worker of a launcher."""
+def job(config: DictConfig) -> bool:
+    """What Hydra or a job of SLURM runs: here, or in a worker of a launcher. Returns whether all runs are done."""
     try:
         if "stack" in config:
             _train_file(config.stack)
@@ -60,10 +60,12 @@ def job(config: DictConfig) -> None:
             _train_one(config)
     except EXPECTED as fault:
         # Whether a study is done its sweeper says, from what is on disk in the end.
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if HydraConfig.initialized() and HydraConfig.get().mode != RunMode.MULTIRUN:
             _faults.append(fault)
         elif not isinstance(fault, UnfinishedError):  # whose runs were named
             note(one_line(fault))
+        return False
+    return True
 
 
 def _train_one(config: DictConfig) -> None:

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from scaling.config.from_dict import plain
 from scaling.config.run import Run, build_run
+from scaling.console.allocation import cores
 from scaling.errors import InputError
 from scaling.model.stack_size import best_size
 from scaling.records.files import write_new
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.study.cost import cost, work
-from scaling.study.launcher import cores
 from scaling.study.machine import room
 from scaling.study.memory import device_of, most_models
 from scaling.training.families import at_once, busy, families
@@ -167,7 +167,7 @@ def makespan(costs: Iterable[float], workers: int) -> float:
     return max(ends)
 
 
-def with_threads(runs: Sequence[Run], threads: int) -> list[Run]:
+def with_threads(runs: Sequence[Run], threads: int | None) -> list[Run]:
     """The runs with `runtime.threads` filled in where it is open."""
     return [
         run

@@ -28,6 +28,8 @@ from scaling.records.writer import holder
 from scaling.study.grid import study_runs, up_to
 from scaling.study.jobs import cost_together, stacks, waves, with_threads, write_stack
 from scaling.study.launcher import threads_per_job, workers
+from scaling.study.slurm.dispatch import dispatch
+from scaling.study.slurm.settings import is_slurm, slurm_settings
 
 NAMED = 3  # run ids in a message
 
@@ -41,7 +43,10 @@ class StackSweeper:
         self.params, self.grids, self.largest_N = params or {}, grids, largest_N
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.launcher_config = hydra_context, config.hydra.launcher
+        self.context, self.launcher_config, self.function = hydra_context, config.hydra.launcher, task_function
+        self.slurm = slurm_settings(config.hydra.launcher) if is_slurm(config.hydra.launcher) else None
+        if self.slurm:
+            return
         # Jobs are composed without the study's file, so they may lack the launcher whose settings these are.
         with read_write(config):
             asked = config.hydra.overrides.hydra
@@ -67,7 +72,12 @@ class StackSweeper:
         note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
         launched = 0
         while True:
-            for wave in planned:
+            if self.slurm:
+                with Watch(todo):
+                    dispatch(planned, self.slurm, self.function)
+                if self.slurm.detach and not refused:
+                    return
+            for wave in planned if not self.slurm else ():
                 launched += self._launch(wave, launched)
             if not wait_for_others(runs):
                 break
@@ -133,8 +143,9 @@ class Watch:
 def wait_for_others(runs: Sequence[Run], every: float = 5.0) -> bool:
     """Wait while other processes train runs that are not done; False: there are none."""
     waited, said = False, ""
-    while held := [who for run in runs if RunFolder(run).result() is None and (who := holder(RunFolder(run).path))]:
-        line = f"{runs[0].study}: {len(held)} runs are trained by {' and '.join(sorted(set(held)))}; waiting for them"
+    while held := [by for run in runs if RunFolder(run).result() is None and (by := holder(RunFolder(run).path))]:
+        who = " and ".join(sorted(set(map(str, held))))
+        line = f"{runs[0].study}: {len(held)} runs are trained by {who}; waiting for them"
         if line != said:
             note(said := line)
         waited = True

@@ -5,8 +5,10 @@ from weakref import WeakKeyDictionary
 import torch
 
 from scaling.config.ptq import PTQConfig
+from scaling.config.run import Run
+from scaling.console import interrupt
 from scaling.data.corpus import Corpus, Windows
-from scaling.model.transformer import as_stack
+from scaling.model.transformer import Weights, as_stack
 from scaling.ptq.measure import Measurement, measure
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import snapshot_path
@@ -28,7 +30,7 @@ class Evaluator:
         asked = (tokens, member.run.ptq)
         known = self.latest.get(model)
         if known is None or known[:2] != asked:
-            found = measure(member.run, stack.member(m), self.corpus, self.windows, tokens)
+            found = self._measured(member.run, stack.member(m), tokens)
             self.latest[model] = known = (*asked, found)
         return known[2]
 
@@ -39,10 +41,14 @@ class Evaluator:
             InputError: its file is missing or damaged.
         """
         weights = as_stack(Checkpoint.load(snapshot_path(member.folder.path, tokens)).weights, device)
-        return measure(member.run, weights, self.corpus, self.windows, seen)
+        return self._measured(member.run, weights, seen)
 
     def at_end(self, stack: Stack, m: int, model: SharedModel, member: Member) -> Measurement:
         """Of what the member ends with: model m, or the mean of its weights where the member averages them."""
         if not (member.mean and member.mean.weights):
             return self.of_model(stack, m, model, member)
-        return measure(member.run, member.mean.weights, self.corpus, self.windows, stack.tokens(m))
+        return self._measured(member.run, member.mean.weights, stack.tokens(m))
+
+    def _measured(self, run: Run, weights: Weights, tokens: int) -> Measurement:
+        with interrupt.at_once():
+            return measure(run, weights, self.corpus, self.windows, tokens)

@@ -9,7 +9,6 @@ measured (`evaluation`), checkpoints saved and restored (`checkpoints`), what ru
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 
 from scaling.config.from_dict import plain
 from scaling.config.run import Run
-from scaling.console.interrupt import Interrupt
+from scaling.console.allocation import cores
+from scaling.console.interrupt import Interrupt, Interrupted
 from scaling.console.terminal import Progress, note
 from scaling.console.wandb_runs import Trackers
 from scaling.data.corpus import Corpus, Windows
@@ -57,7 +57,7 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
     with processes.quiet():
         runs = processes.agreed(lambda: [divided(run, processes.size) for run in runs])
         first = runs[0]
-        torch.set_num_threads(first.runtime.threads or max(1, (os.cpu_count() or 1) // processes.local_size))
+        torch.set_num_threads(first.runtime.threads or max(1, cores() // processes.local_size))
         device = processes.agreed(lambda: processes.device(first.runtime.device))
         corpus = processes.in_turn(lambda: prepare(first.data, Path(first.runtime.cache), note))
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
@@ -160,7 +160,7 @@ class Loop:
             while self.models:
                 self.step()
                 if self.processes.any(interrupt.asked):
-                    raise KeyboardInterrupt
+                    raise Interrupted(interrupt.number)
         except BaseException:
             if self.sound:
                 self._save()

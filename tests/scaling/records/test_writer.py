@@ -35,7 +35,7 @@ def elsewhere(tmp_path):
 def test_a_folder_has_one_writer_until_it_is_killed(tmp_path, elsewhere):
     with pytest.raises(HeldError, match=f"process {elsewhere.pid} on {socket.gethostname()} is writing to it"):
         Writer.take(tmp_path)
-    assert holder(tmp_path) == f"process {elsewhere.pid} on {socket.gethostname()}"
+    assert str(holder(tmp_path)) == f"process {elsewhere.pid} on {socket.gethostname()}"
     elsewhere.send_signal(signal.SIGKILL)
     elsewhere.wait()
     assert holder(tmp_path) is None
