@@ -1,7 +1,7 @@
 """The command `python -m scaling.sweep`: a study before, during and after it is trained.
 
 `plan` prints its cells and its jobs, what they take, how long that will be here and what it would be on a GPU;
-`status` what is done, under way, new, refused or failed; `collect` writes the table of all finished runs.
+`status` what is done, running and where, queued, failed, dead or new; `collect` writes the table of all finished runs.
 """
 
 import argparse
@@ -147,9 +147,9 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 
 
 def _status(study: Study, ids: bool) -> None:
-    from scaling.study.status import STATES, cells, standing
+    from scaling.study.status import STATES, cells, standings
 
-    found = {run.run_id: standing(run) for run in study.runs}
+    found = standings(study.runs)
     counts = Counter(s.state for s in found.values())
     shown = [state for state in STATES if counts[state]]
     rows = []
@@ -160,6 +160,8 @@ def _status(study: Study, ids: bool) -> None:
     for run_id, (state, detail) in found.items():
         if ids or (state != "new" and detail):
             print(f"{state:8}{run_id}  {detail}".rstrip())
+    if lost := counts["dead"] + counts["failed"]:
+        print(f"{lost} runs are with nobody, and not done: the command that trains the study goes on with them")
     print(f"{len(found)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 

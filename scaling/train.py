@@ -5,9 +5,10 @@ member that fails never stops the others: why it failed is written into its run 
 before it is needed, so that `--help` answers at once.
 """
 
+import contextlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scaling.config import compose
+from scaling.console import interrupt
+from scaling.console.allocation import slurm_job
 from scaling.console.cli import EXPECTED, UnfinishedError, guarded, one_line
+from scaling.console.interrupt import Interrupted
 from scaling.console.terminal import note
 from scaling.console.torchrun import leaving, one_voice, place
 from scaling.errors import InputError
@@ -43,7 +47,8 @@ def main() -> None:
                 if argument.startswith("sweeps=") and (name := argument.partition("=")[2].strip("'\"")):
                     compose.study_file(name)
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
-            hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
+            with _queued_again():
+                hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
             if _faults:
                 raise _faults[0]
 
@@ -51,8 +56,25 @@ def main() -> None:
         guarded(app, "scaling.train")
 
 
+@contextlib.contextmanager
+def _queued_again() -> Iterator[None]:
+    """Let SLURM queue its job again, where this is one and it was asked to end: the same command then goes on."""
+    try:
+        yield
+    except Interrupted as stop:
+        if not stop.by_scheduler or slurm_job() is None or place().rank > 0:
+            raise
+        from scaling.study.slurm.work import requeued
+
+        interrupt.ignore()
+        raise Interrupted(stop.number, requeued()) from None
+
+
 def job(config: DictConfig) -> bool:
     """What Hydra or a job of SLURM runs: here, or in a worker of a launcher. Returns whether all runs are done."""
+    from scaling.study.gpus import take
+
+    take()
     try:
         if "stack" in config:
             _train_file(config.stack)

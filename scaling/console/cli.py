@@ -44,8 +44,8 @@ def guarded(app: Callable[[], object], prog: str) -> None:
         # A scheduler's signal is a Ctrl-C: else the workers of a launcher would outlive this process, and train on.
         with raising():
             app()
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; run again to go on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"{prog}: {str(stop) or 'interrupted; run again to go on'}", file=sys.stderr)
         sys.exit(130)
     except Exception as fault:
         if wants_traceback or not (isinstance(fault, EXPECTED) or _raised_by_hydra(fault)):

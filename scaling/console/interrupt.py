@@ -17,10 +17,11 @@ IMPATIENT = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has asked this process to stop. `number` says which; None: another process was asked."""
+    """A signal has asked this process to stop. `number` says which; None: another process was asked. Its text, if it
+    has one, says what became of the process."""
 
-    def __init__(self, number: int | None = None):
-        super().__init__()
+    def __init__(self, number: int | None = None, text: str = ""):
+        super().__init__(text)
         self.number = number
 
     @property

@@ -169,12 +169,19 @@ def makespan(costs: Iterable[float], workers: int) -> float:
 
 def with_threads(runs: Sequence[Run], threads: int | None) -> list[Run]:
     """The runs with `runtime.threads` filled in where it is open."""
+    return [run if run.runtime.threads else _with_runtime(run, threads=threads) for run in runs]
+
+
+def with_memory(runs: Sequence[Run], gigabytes: float | None) -> list[Run]:
+    """The runs with `runtime.memory_gb` filled in where it is open, and where it is the machine's and not a GPU's."""
     return [
-        run
-        if run.runtime.threads
-        else dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, threads=threads))
+        run if run.runtime.memory_gb or device_of(run) != "cpu" else _with_runtime(run, memory_gb=gigabytes)
         for run in runs
     ]
+
+
+def _with_runtime(run: Run, **settings: object) -> Run:
+    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, **settings))
 
 
 def write_stack(runs: Sequence[Run]) -> Path:

@@ -25,9 +25,11 @@ from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.records.run_folder import RunFolder
 from scaling.records.writer import holder
+from scaling.study.gpus import offered, shares, visible
 from scaling.study.grid import study_runs, up_to
 from scaling.study.jobs import cost_together, stacks, waves, with_threads, write_stack
 from scaling.study.launcher import threads_per_job, workers
+from scaling.study.memory import device_of
 from scaling.study.slurm.dispatch import dispatch
 from scaling.study.slurm.settings import is_slurm, slurm_settings
 
@@ -103,13 +105,17 @@ class StackSweeper:
         if len(jobs) > 1 and at_once != 1:
             os.environ.setdefault(PLAIN_VARIABLE, "1")
         try:
-            with Watch(runs):
+            with Watch(runs), offered(self._gpus(runs, at_once or len(jobs))):
                 results = self.launcher.launch(overrides, initial_job_idx=first_job)
             for result in results:
                 _ = result.return_value  # raises what a job raised
         except Exception as fault:
             note(f"{type(self.launcher).__name__}: {type(fault).__name__}: {' '.join(str(fault).split())}")
         return len(jobs)
+
+    def _gpus(self, runs: Sequence[Run], processes: int) -> list[str]:
+        """The GPU of each process that a launcher starts here; none where this process does the work itself."""
+        return shares(visible(), processes) if processes > 1 and device_of(runs[0]) == "cuda" else []
 
 
 class Watch:

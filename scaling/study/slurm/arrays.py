@@ -56,12 +56,9 @@ class Task(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """What its processes said on stderr; the folder of all logs where its id is not known."""
-        folder = Path(self.array.folder)
-        return folder.parent / self.id / f"{self.id}_0_log.err" if self.id else folder.parent
-
-    def __str__(self) -> str:
-        return f"SLURM job {self.id or self.array.name}"
+        """What its processes say on stderr. Its id is known."""
+        assert self.id is not None
+        return Path(self.array.folder.replace("%j", self.id)) / f"{self.id}_0_log.err"
 
 
 def folder_of(study: Path) -> Path:
@@ -69,8 +66,11 @@ def folder_of(study: Path) -> Path:
     return study / "slurm"
 
 
-def write_array(study: Path, array: Array) -> None:
-    write_text(folder_of(study) / f"{array.name}.json", json.dumps(dataclasses.asdict(array), indent=1) + "\n")
+def write_array(study: Path, array: Array) -> Path:
+    """Write the file of an array, or write it anew; returns its path."""
+    path = folder_of(study) / f"{array.name}.json"
+    write_text(path, json.dumps(dataclasses.asdict(array), indent=1) + "\n")
+    return path
 
 
 def latest_tasks(study: Path, runs: Collection[Run]) -> dict[str, Task]:

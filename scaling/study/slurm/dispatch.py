@@ -8,7 +8,7 @@ from scaling.console.cli import UnfinishedError
 from scaling.console.terminal import note
 from scaling.records.run_folder import RunFolder
 from scaling.records.writer import holder, release
-from scaling.study.jobs import stacks, with_threads, write_stack
+from scaling.study.jobs import stacks, with_memory, with_threads, write_stack
 from scaling.study.slurm import commands
 from scaling.study.slurm.arrays import Task, in_queue, latest_tasks
 from scaling.study.slurm.commands import UnavailableError
@@ -41,9 +41,8 @@ def dispatch(planned: Sequence[Sequence[Run]], settings: SlurmSettings, function
     tasks, before, refusal = list(found), [], ""
     for wave in planned:
         fresh = [run for run in wave if run.run_id not in queued and holder(RunFolder(run).path) is None]
-        files = [
-            (write_stack(with_threads(stack, settings.cpus_per_task)), stack) for stack in stacks(fresh, workers=1)
-        ]
+        jobs = stacks(with_memory(fresh, settings.mem_gb), workers=1)
+        files = [(write_stack(with_threads(stack, settings.cpus_per_task)), stack) for stack in jobs]
         sent, refusal = send(files, settings, function, before) if files else ([], "")
         tasks += sent
         mine = {queued[run.run_id] for run in wave if run.run_id in queued}

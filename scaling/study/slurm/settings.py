@@ -56,13 +56,12 @@ class SlurmSettings(Settings):
     """Lines of shell before Python is started, such as module load."""
     additional_parameters: dict[str, Any]
     """More options of sbatch, such as {reservation: mine}."""
-    stderr_to_stdout: bool
     submitit_folder: str
     """Folder of scripts and logs; its last part has a %j."""
 
     def of_submitit(self) -> dict[str, Any]:
         """The parameters of submitit's executor."""
-        common = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "stderr_to_stdout")
+        common = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
         own = ("max_num_timeout", "detach", "poll_s", "submitit_folder", "name")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         found = {

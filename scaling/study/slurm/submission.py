@@ -87,10 +87,12 @@ def _sent(
     dependency = {"slurm_dependency": "afterany:" + ":".join(after)} if after else {}
     executor.update_parameters(name=array.name, slurm_array_parallelism=at_once, **dependency)
     with _outside_of_jobs():
+        # A fault leaves the array's file: a controller that was too slow to answer may have the jobs all the same.
         jobs = executor.map_array(work, [str(path) for path, _ in part], range(len(part)))
     array = dataclasses.replace(array, job=jobs[0].job_id.partition("_")[0])
     write_array(study, array)
-    note(f"{part[0][1][0].study}: {len(part)} jobs sent to SLURM as {array.job} ({array.name})")
+    count = f"{len(part)} jobs" if len(part) > 1 else "one job"
+    note(f"{part[0][1][0].study}: {count} sent to SLURM as {array.job} ({array.name})")
     return [Task(array, index) for index in range(len(part))]
 
 

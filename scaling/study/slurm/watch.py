@@ -15,6 +15,8 @@ from scaling.study.slurm.commands import UnavailableError
 
 LOOKS = 2
 """In a row that do not find a job, until it counts as dead."""
+OTHERS = ("srun:", "slurmstepd", "submitit ")
+"""Whose lines in a log tell how a job ended, and not why."""
 LAST = 300
 """Characters of a log's last line that are shown."""
 
@@ -50,13 +52,17 @@ def wait(tasks: Sequence[Task], is_done: Callable[[str], bool], every: float) ->
 
 def dead(task: Task, left: int) -> str:
     """A job that has left the queue, in words."""
-    return f"{task} has left the queue with {left} of its {len(task.run_ids)} runs not done: {last_words(task)}"
+    return f"{end(task)} ({left} of its {len(task.run_ids)} runs are not done)"
 
 
-def last_words(task: Task) -> str:
-    """The last line of a job's log, and where the log lies."""
+def end(task: Task) -> str:
+    """What is known of a job that is not in the queue: the last line of its log, of its own if there is one."""
+    if task.id is None:
+        return f"{task.array.name}: SLURM has refused it, or its number was lost, and it is not in the queue"
     try:
         lines = task.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
-        return f"no log; see {task.log.parent}"
-    return f"{lines[-1][:LAST]} ({task.log})" if lines else f"its log is empty ({task.log})"
+        lines = []
+    own = [line for line in lines if not line.startswith(OTHERS)] or lines
+    said = f"{own[-1][:LAST]} ({task.log})" if own else f"it has said nothing (no log in {task.log.parent})"
+    return f"SLURM job {task.id} has left the queue: {said}"
