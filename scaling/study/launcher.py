@@ -10,6 +10,8 @@ from scaling.study.slurm.settings import is_slurm
 def workers(launcher: DictConfig) -> int | None:
     """Jobs that the launcher runs at once on this machine; None where every job is started at once (submitit), be it
     here or each on a machine of its own: such jobs are whole stacks, split by `runtime.max_members` alone."""
+    if is_slurm(launcher):
+        return None
     if launcher._target_.endswith(".BasicLauncher"):
         return 1
     if "n_jobs" in launcher:

@@ -13,6 +13,9 @@ from scaling.config.compose import plain_config
 from scaling.config.from_dict import Settings, build
 from scaling.config.limits import Above, AtLeast, Count, FolderName, Seconds
 
+OF_JOBLIB = ("n_jobs", "backend", "prefer", "require", "verbose", "pre_dispatch", "batch_size", "temp_folder")
+"""What a study may say to Hydra's joblib launcher."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlurmSettings(Settings):
@@ -84,9 +87,10 @@ def is_slurm(launcher: DictConfig) -> bool:
 
 
 def slurm_settings(launcher: DictConfig) -> SlurmSettings:
-    """
+    """The settings, without those that a study's file has for joblib, from which the command line took it to SLURM.
+
     Raises:
         InputError: a value is none that its setting takes.
     """
-    values = {name: value for name, value in plain_config(launcher).items() if name != "_target_"}
+    values = {name: value for name, value in plain_config(launcher).items() if name not in ("_target_", *OF_JOBLIB)}
     return build(SlurmSettings, values, "hydra.launcher")
