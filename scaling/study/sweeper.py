@@ -77,7 +77,11 @@ class StackSweeper:
             if self.slurm:
                 with Watch(todo):
                     dispatch(planned, self.slurm, self.function)
-                if self.slurm.detach and not refused:
+                if self.slurm.detach and todo:
+                    if refused:
+                        raise UnfinishedError(
+                            f"{len(refused)} of {len(runs)} runs cannot be used; SLURM has the others"
+                        )
                     return
             for wave in planned if not self.slurm else ():
                 launched += self._launch(wave, launched)

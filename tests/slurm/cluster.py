@@ -6,6 +6,7 @@ Two partitions share the node. Jobs of `high` preempt those of `low`, which get 
 There is no accounting daemon: what SLURM knows of a job is gone some minutes after its end.
 """
 
+import ctypes
 import getpass
 import os
 import shutil
@@ -149,7 +150,12 @@ class Cluster:
         log = open(self.folder / f"{command[0]}.out", "ab")  # noqa: SIM115, the daemon keeps it
         program = shutil.which(command[0], path=PATH)
         process = subprocess.Popen(
-            [program, *command[1:]], env=self.environment, stdout=log, stderr=log, start_new_session=True
+            [program, *command[1:]],
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         self.daemons.append(process)
 
@@ -161,6 +167,12 @@ class Cluster:
                 self.stop()
                 raise RuntimeError(f"{what} did not start\n{said}")
             time.sleep(0.2)
+
+
+def _end_with_parent() -> None:
+    """Let this process get SIGTERM when the one that started it has gone, however it went."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_ports(count: int) -> list[int]:

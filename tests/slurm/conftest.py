@@ -60,7 +60,7 @@ class Study:
     def __init__(self, cluster: Cluster, folder: Path, cache: Path, *settings: str):
         self.cluster, self.folder = cluster, folder
         place = (f"runtime.out={folder / 'outputs'}", f"runtime.cache={cache}", "study=mine")
-        self.settings = (*TINY, *place, "data.tokens=384000", "data.repeat=true", *settings)
+        self.settings = (*TINY, *place, "data.tokens=256000", "data.repeat=true", *settings)
         self.launcher = (
             "hydra/launcher=submitit_slurm",
             *(f"hydra.launcher.{setting}" for setting in ("partition=low", "timeout_min=30", "poll_s=1")),

@@ -16,6 +16,10 @@ from scaling.config.limits import Above, AtLeast, Count, FolderName, Seconds
 OF_JOBLIB = ("n_jobs", "backend", "prefer", "require", "verbose", "pre_dispatch", "batch_size", "temp_folder")
 """What a study may say to Hydra's joblib launcher."""
 
+LATER = ("sh", "-c", 'trap "" TERM USR1 USR2; exec "$@"', "sh")
+"""Goes in front of Python: a signal that comes before Python listens would end the job, and SLURM would call it failed.
+One that is preempted then is queued again by SLURM itself."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SlurmSettings(Settings):
@@ -75,9 +79,9 @@ class SlurmSettings(Settings):
         found["slurm_additional_parameters"] = {"requeue": True, **self.additional_parameters}
         if self.setup is not None:
             found["slurm_setup"] = list(self.setup)
-        if self.cpus_per_task is not None:
-            # From SLURM 22.05 on srun does not ask for what sbatch got, and binds the job to one CPU.
-            found["slurm_srun_args"] = [f"--cpus-per-task={self.cpus_per_task}"]
+        # From SLURM 22.05 on srun does not ask for what sbatch got, and binds the job to one CPU.
+        cpus = [] if self.cpus_per_task is None else [f"--cpus-per-task={self.cpus_per_task}"]
+        found["slurm_srun_args"] = [*cpus, *LATER]
         return found
 
 
