@@ -91,7 +91,7 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.config.compose import CONFIGS, study_file
+    from scaling.config.compose import BEHAVIOUR, CONFIGS, study_file
     from scaling.study.grid import study_runs, up_to
 
     study_file(name)
@@ -100,7 +100,7 @@ def load(name: str, overrides: Sequence[str]) -> Study:
             raise InputError(f"{override}: expected setting=value")
     about_hydra = [o for o in overrides if o.lstrip("+~").startswith(("hydra.", "hydra/"))]
     arguments = [f"sweeps={name}", *(o for o in overrides if o not in about_hydra)]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         config = compose("train", [f"sweeps={name}", *about_hydra], return_hydra_config=True).hydra
         loader = GlobalHydra.instance().config_loader()
         asked = config.sweeper

@@ -48,7 +48,7 @@ def main() -> None:
                     compose.study_file(name)
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
             with _queued_again():
-                hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
+                hydra.main(config_path=str(compose.CONFIGS), config_name="train", **compose.BEHAVIOUR)(job)()
             if _faults:
                 raise _faults[0]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 
 from scaling.config.run import Run
 from scaling.console.cli import UnfinishedError
@@ -49,10 +49,6 @@ class StackSweeper:
         self.slurm = slurm_settings(config.hydra.launcher) if is_slurm(config.hydra.launcher) else None
         if self.slurm:
             return
-        # Jobs are composed without the study's file, so they may lack the launcher whose settings these are.
-        with read_write(config):
-            asked = config.hydra.overrides.hydra
-            config.hydra.overrides.hydra = [o for o in asked if not o.lstrip("+~").startswith("hydra.launcher.")]
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -72,6 +68,8 @@ class StackSweeper:
         prepare_corpora(todo)
         done = len(runs) - len(todo) - len(refused)
         note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
+        # Jobs are composed with the study's file, as the sweep is: Hydra wants to see its launcher and sweeper again.
+        self.study = [argument for argument in arguments if argument.startswith("sweeps=")]
         launched = 0
         while True:
             if self.slurm:
@@ -103,9 +101,9 @@ class StackSweeper:
         overrides = []
         for stack in jobs:
             path = write_stack(with_threads(stack, threads) if threads else stack)
-            # The study's file is not part of the job's config, so what it says of the job's folder is repeated.
             place = {"study": stack[0].study, "runtime.out": str(Path(stack[0].runtime.out).absolute())}
-            overrides.append([f"+stack={quoted(str(path))}", *(f"{k}={quoted(v)}" for k, v in place.items())])
+            job = [f"+stack={quoted(str(path))}", *(f"{k}={quoted(v)}" for k, v in place.items())]
+            overrides.append([*self.study, *job])
         if len(jobs) > 1 and at_once != 1:
             os.environ.setdefault(PLAIN_VARIABLE, "1")
         try:

@@ -13,11 +13,12 @@ import pytest
 from scaling.config.run import Run, build_run
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
+from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY, TINY
 from tests.scaling.training.test_loop import assert_same
 from tests.slurm.cluster import Cluster, missing
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds until something that has to happen counts as missing."""
 
 
@@ -60,7 +61,7 @@ class Study:
     def __init__(self, cluster: Cluster, folder: Path, cache: Path, *settings: str):
         self.cluster, self.folder = cluster, folder
         place = (f"runtime.out={folder / 'outputs'}", f"runtime.cache={cache}", "study=mine")
-        self.settings = (*TINY, *place, "data.tokens=256000", "data.repeat=true", *settings)
+        self.settings = (*TINY, *place, "data.tokens=128000", "data.repeat=true", *settings)
         self.launcher = (
             "hydra/launcher=submitit_slurm",
             *(f"hydra.launcher.{setting}" for setting in ("partition=low", "timeout_min=30", "poll_s=1")),
@@ -113,10 +114,13 @@ class Study:
         paths = sorted((self.folder / "outputs/mine/slurm").glob("*/*.err"))
         return "".join(path.read_text(errors="replace") for path in paths)
 
-    def is_training(self) -> bool:
-        """Whether every run has taken some steps in this process or an earlier one."""
-        curves = [folder.path / "metrics.jsonl" for folder in self.folders()]
-        return bool(curves) and all(path.exists() and path.read_text().count("\n") > 5 for path in curves)
+    def is_training(self, since: list[int] | None = None) -> bool:
+        """Whether every run has taken some steps, behind those of these checkpoints where they are given."""
+        folders = self.folders()
+        reached = [_reached(folder) for folder in folders]
+        return bool(folders) and all(
+            now > 5 + then for now, then in zip(reached, since or [0] * len(folders), strict=True)
+        )
 
     def saved_at(self) -> list[int]:
         """The step of each run's checkpoint."""
@@ -135,6 +139,14 @@ class Study:
             assert_same(folder, RunFolder(folder.run, reference / "mine" / folder.run.run_id))
 
 
+def _reached(folder: RunFolder) -> int:
+    """The step of the last whole point of a run's curve."""
+    path = folder.path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    return json.loads(whole[-1])["tokens"] // folder.run.data.batch_tokens if whole else 0
+
+
 def ended(process: subprocess.Popen, seconds: float = 2 * PATIENCE) -> tuple[int, str]:
     """The exit status of a process and what it said."""
     try:
@@ -145,6 +157,18 @@ def ended(process: subprocess.Popen, seconds: float = 2 * PATIENCE) -> tuple[int
         raise AssertionError(f"no end in {seconds:.0f} s:\n{out}{err}") from None
     assert "Traceback" not in err
     return process.returncode, err
+
+
+@pytest.fixture
+def steps_in(make_run):
+    """steps_in(60): about how many steps this machine takes in so many seconds, busy as it is."""
+
+    def count(seconds: float) -> int:
+        (run,) = [make_run("study=speed", "data.tokens=12800", "data.repeat=true", "ptq=none")]
+        train_stack([run])
+        return int(seconds * run.steps / RunFolder(run).result()["seconds"])
+
+    return count
 
 
 @pytest.fixture

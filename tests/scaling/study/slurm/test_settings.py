@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 from hydra import compose, initialize_config_dir
 
-from scaling.config.compose import CONFIGS
+from scaling.config.compose import BEHAVIOUR, CONFIGS
 from scaling.errors import InputError
 from scaling.study.slurm.settings import LATER, SlurmSettings, is_slurm, slurm_settings
 
 
 def launcher(*overrides):
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         asked = ["hydra/launcher=submitit_slurm", *overrides]
         return compose("train", asked, return_hydra_config=True).hydra.launcher
 
