@@ -14,13 +14,17 @@ class SlurmJob(NamedTuple):
     """12, or 12_3 for task 3 of an array: what `scontrol` takes for this one alone."""
     restarts: int
     """How often it was queued again before."""
+    cluster: str
+    """Jobs of two clusters may have the same id."""
 
 
 def slurm_job() -> SlurmJob | None:
     """The job that this process belongs to; None outside of SLURM."""
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     job = os.environ.get("SLURM_JOB_ID") if task is None else f"{os.environ.get('SLURM_ARRAY_JOB_ID')}_{task}"
-    return SlurmJob(job, _number("SLURM_RESTART_COUNT") or 0) if job else None
+    if not job:
+        return None
+    return SlurmJob(job, _number("SLURM_RESTART_COUNT") or 0, os.environ.get("SLURM_CLUSTER_NAME", ""))
 
 
 def cores() -> int:

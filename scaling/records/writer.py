@@ -47,6 +47,7 @@ class Holder(NamedTuple):
     """Seconds since the epoch."""
     job: str | None = None
     """Of SLURM."""
+    cluster: str | None = None
 
     def __str__(self) -> str:
         job = f" (SLURM job {self.job})" if self.job else ""
@@ -109,7 +110,7 @@ class Writer:
     def _say_alive(self) -> None:
         values = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token, "since": self.since}
         if job := slurm_job():
-            values |= {"job": job.id, "restarts": job.restarts}
+            values |= {"job": job.id, "cluster": job.cluster, "restarts": job.restarts}
         values["heartbeat"] = time.time()
         write_text(self.folder / "writer.json", json.dumps(values) + "\n")
 
@@ -139,14 +140,12 @@ def left_behind(folder: Path) -> Holder | None:
     return _as_holder(other) if other and holder(folder) is None else None
 
 
-def release(folder: Path, job: str) -> None:
-    """Free a folder of a job of SLURM that is known to have ended, although its sign of life is fresh."""
-    if _read(folder).get("job") != job:
-        return
+def release(folder: Path, who: Holder) -> None:
+    """Free a folder of a writer that is known to have ended, although its sign of life is fresh."""
     with contextlib.suppress(OSError):
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
         try:
-            if _locked(lock) is not None and _read(folder).get("job") == job:
+            if _locked(lock) is not None and _as_holder(_read(folder)) == who:
                 (folder / "writer.json").unlink()
         finally:
             os.close(lock)
@@ -203,7 +202,8 @@ def _read(folder: Path) -> dict[str, Any]:
 def _is_alive(other: dict[str, Any], has_locks: bool) -> bool:
     """Whether the writer that writer.json names is, although it holds no lock that is seen here."""
     mine, restarts = slurm_job(), other.get("restarts")
-    if mine and other.get("job") == mine.id and isinstance(restarts, int) and restarts < mine.restarts:
+    is_same = mine is not None and (other.get("job"), other.get("cluster")) == (mine.id, mine.cluster)
+    if is_same and isinstance(restarts, int) and restarts < mine.restarts:
         return False
     if other.get("host") != socket.gethostname():
         return time.time() - other["heartbeat"] < STALE

@@ -15,7 +15,7 @@ from scaling.study.jobs import makespan, stacks, waves, with_memory
 from scaling.study.launcher import threads_per_job, workers
 from scaling.study.machine import is_here, room
 from scaling.study.memory import device_of, memory
-from scaling.study.slurm.commands import largest_array
+from scaling.study.slurm.commands import LARGEST_ARRAY, UnavailableError, cluster
 from scaling.study.slurm.settings import SlurmSettings, is_slurm, slurm_settings
 from scaling.study.slurm.submission import shares
 from scaling.study.slurm.work import EARLY
@@ -105,7 +105,10 @@ def _fit(plan: Plan) -> Iterator[str]:
 
 def _arrays(jobs: Sequence[Sequence[Sequence[Run]]], slurm: SlurmSettings) -> str:
     """What SLURM gets."""
-    largest = largest_array()
+    try:
+        largest = cluster().largest_array
+    except UnavailableError:
+        largest = LARGEST_ARRAY
     sizes = [size for wave in jobs for size in shares(len(wave), largest, slurm.array_parallelism)[2]]
     return (
         f"SLURM: {len(sizes)} {'array' if len(sizes) == 1 else 'arrays'} of {_span(sizes)} jobs (at most {largest:,} "

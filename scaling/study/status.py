@@ -14,7 +14,7 @@ from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
 from scaling.records.writer import Holder, holder, left_behind
 from scaling.study.slurm import commands
-from scaling.study.slurm.arrays import Task, in_queue, latest_tasks
+from scaling.study.slurm.arrays import Task, arrays_of, has_ended, in_queue, latest_tasks
 from scaling.study.slurm.commands import QueuedJob, UnavailableError
 from scaling.study.slurm.watch import end
 
@@ -33,27 +33,31 @@ def standings(runs: Sequence[Run]) -> dict[str, Standing]:
     """run_id -> where the run stands."""
     found = {run.run_id: standing(run) for run in runs}
     unfinished = [run for run in runs if found[run.run_id].state not in ("done", "refused")]
-    tasks = latest_tasks(RunFolder(runs[0]).path.parent, unfinished)
-    jobs: Sequence[QueuedJob] | None = []
-    if tasks:
-        try:
-            jobs = commands.queue()
-        except UnavailableError as fault:
-            note(f"SLURM cannot be asked which jobs are there ({fault}); what waits for one is shown as new or partial")
-            jobs = None
-    there = in_queue(tasks.values(), jobs or ())
+    arrays = arrays_of(RunFolder(runs[0]).path.parent) if unfinished else []
+    cluster, jobs = _queue() if arrays else ("", [])
+    tasks = latest_tasks(arrays, cluster, unfinished)
+    there = in_queue(tasks.values(), jobs)
     for run in unfinished:
         who, task = holder(RunFolder(run).path), tasks.get(run.run_id)
-        if who and who.job and jobs is not None and tasks and who.job not in {job.id for job in jobs}:
+        if who and has_ended(who, cluster, jobs, arrays):
             who = None  # its sign of life is younger than its end
         known = found[run.run_id]
         if who:
             found[run.run_id] = _running(known, who)
         elif task in there:
             found[run.run_id] = _waiting(known, there[task])
-        elif known.state != "failed" and (why := _end(run, task if jobs is not None else None)):
+        elif known.state != "failed" and (why := _end(run, task)):
             found[run.run_id] = Standing("dead", _joined(known.detail, why))
     return found
+
+
+def _queue() -> tuple[str, list[QueuedJob]]:
+    """The cluster that can be asked here, and this user's jobs there; no name where there is none."""
+    try:
+        return commands.cluster().name, commands.queue()
+    except UnavailableError as fault:
+        note(f"SLURM cannot be asked which jobs are there ({fault}); what waits for one is shown as new or partial")
+        return "", []
 
 
 def standing(run: Run) -> Standing:

@@ -11,6 +11,8 @@ die at any moment, and the next one finds them.
 
 import dataclasses
 import json
+import os
+import secrets
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 
 from scaling.config.run import Run
 from scaling.records.files import write_text
+from scaling.records.writer import Holder
 from scaling.study.slurm.commands import QueuedJob
 
 
@@ -29,6 +32,9 @@ class Array:
     """In the queue."""
     job: str | None
     """SLURM's id, which nobody could write down if the sender died."""
+    cluster: str
+    user: int
+    """Who has sent it: the queue shows everybody his own jobs."""
     sent: float
     """Seconds since the epoch."""
     folder: str
@@ -73,17 +79,30 @@ def write_array(study: Path, array: Array) -> Path:
     return path
 
 
-def latest_tasks(study: Path, runs: Collection[Run]) -> dict[str, Task]:
-    """run_id -> the job that was sent for it last; runs for which none was are left out."""
+def arrays_of(study: Path) -> list[Array]:
+    """What was sent for a study, in that order; files that are damaged are passed over."""
+    return sorted(filter(None, map(_read, folder_of(study).glob("*.json"))), key=lambda array: array.sent)
+
+
+def latest_tasks(arrays: Sequence[Array], cluster: str, runs: Collection[Run]) -> dict[str, Task]:
+    """run_id -> the job that was sent for it last, of those that this user has sent to this cluster; runs for which
+    none was are left out. Of other jobs its queue says nothing."""
     wanted = {run.run_id for run in runs}
-    arrays = filter(None, map(_read, folder_of(study).glob("*.json")))
     return {
         run_id: Task(array, index)
-        for array in sorted(arrays, key=lambda array: array.sent)
+        for array in arrays
+        if (array.cluster, array.user) == (cluster, os.getuid())
         for index, run_ids in enumerate(array.tasks)
         for run_id in run_ids
         if run_id in wanted
     }
+
+
+def has_ended(who: Holder, cluster: str, jobs: Sequence[QueuedJob], arrays: Sequence[Array]) -> bool:
+    """Whether a writer was one of the jobs of these arrays, and the queue has it no more."""
+    mine = {array.job for array in arrays if (array.cluster, array.user) == (cluster, os.getuid())}
+    sent = who.job is not None and who.cluster == cluster and who.job.partition("_")[0] in mine
+    return sent and who.job not in {job.id for job in jobs}
 
 
 def in_queue(tasks: Collection[Task], jobs: Sequence[QueuedJob]) -> dict[Task, QueuedJob]:
@@ -102,7 +121,14 @@ def _read(path: Path) -> Array | None:
         return None
 
 
-def new_array(name: str, code: str, folder: str, tasks: Sequence[Sequence[Run]]) -> Array:
-    """An array that is about to be sent."""
-    ids = tuple(tuple(run.run_id for run in runs) for runs in tasks)
-    return Array(name=f"{name}.{code}", job=None, sent=time.time(), folder=folder, tasks=ids)
+def new_array(name: str, cluster: str, folder: str, tasks: Sequence[Sequence[Run]]) -> Array:
+    """An array that is about to be sent to a cluster. Its name begins as is said, and is used once."""
+    return Array(
+        name=f"{name}.{secrets.token_hex(4)}",
+        job=None,
+        cluster=cluster,
+        user=os.getuid(),
+        sent=time.time(),
+        folder=folder,
+        tasks=tuple(tuple(run.run_id for run in runs) for runs in tasks),
+    )

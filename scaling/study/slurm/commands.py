@@ -13,11 +13,19 @@ from scaling.errors import InputError
 SECONDS = 60
 """That a command may take: the controller of a busy cluster answers late."""
 LARGEST_ARRAY = 1001
-"""SLURM's default of MaxArraySize, for where it cannot be asked."""
+"""SLURM's default of MaxArraySize."""
 
 
 class UnavailableError(InputError):
     """SLURM cannot be asked: there is none here, it does not answer, or it refuses."""
+
+
+class Cluster(NamedTuple):
+    """What SLURM is set to."""
+
+    name: str
+    largest_array: int
+    """Most tasks of one array (MaxArraySize)."""
 
 
 class QueuedJob(NamedTuple):
@@ -83,13 +91,16 @@ def requeue(job: str) -> None:
     _said("scontrol", "requeue", job)
 
 
-def largest_array() -> int:
-    """Most tasks of one array."""
-    try:
-        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _said("scontrol", "show", "config"), re.MULTILINE)
-    except UnavailableError:
-        return LARGEST_ARRAY
-    return max(1, int(found[1])) if found else LARGEST_ARRAY
+def cluster() -> Cluster:
+    """The cluster that is asked."""
+    text = _said("scontrol", "show", "config")
+
+    def value(name: str) -> str:
+        found = re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE)
+        return found[1] if found else ""
+
+    most = value("MaxArraySize")
+    return Cluster(value("ClusterName"), max(1, int(most)) if most.isdecimal() else LARGEST_ARRAY)
 
 
 def seconds(duration: str) -> float:

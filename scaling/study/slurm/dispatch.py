@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from scaling.config.run import Run
 from scaling.console.cli import UnfinishedError
@@ -10,8 +11,8 @@ from scaling.records.run_folder import RunFolder
 from scaling.records.writer import holder, release
 from scaling.study.jobs import stacks, with_memory, with_threads, write_stack
 from scaling.study.slurm import commands
-from scaling.study.slurm.arrays import Task, in_queue, latest_tasks
-from scaling.study.slurm.commands import UnavailableError
+from scaling.study.slurm.arrays import Task, arrays_of, has_ended, in_queue, latest_tasks
+from scaling.study.slurm.commands import QueuedJob, UnavailableError
 from scaling.study.slurm.settings import SlurmSettings
 from scaling.study.slurm.submission import send
 from scaling.study.slurm.watch import wait
@@ -31,9 +32,9 @@ def dispatch(planned: Sequence[Sequence[Run]], settings: SlurmSettings, function
     if not runs:
         return
     study = RunFolder(runs[0]).path.parent.absolute()
-    there = commands.queue()
-    free_folders(runs, {job.id for job in there})
-    known = latest_tasks(study, runs)
+    cluster, there = commands.cluster(), commands.queue()
+    free_folders(study, runs, cluster.name, there)
+    known = latest_tasks(arrays_of(study), cluster.name, runs)
     found = in_queue(known.values(), there)
     queued = {run_id: task for run_id, task in known.items() if task in found}
     if queued:
@@ -43,7 +44,7 @@ def dispatch(planned: Sequence[Sequence[Run]], settings: SlurmSettings, function
         fresh = [run for run in wave if run.run_id not in queued and holder(RunFolder(run).path) is None]
         jobs = stacks(with_memory(fresh, settings.mem_gb), workers=1)
         files = [(write_stack(with_threads(stack, settings.cpus_per_task)), stack) for stack in jobs]
-        sent, refusal = send(files, settings, function, before) if files else ([], "")
+        sent, refusal = send(files, settings, cluster, function, before) if files else ([], "")
         tasks += sent
         mine = {queued[run.run_id] for run in wave if run.run_id in queued}
         before = sorted({task.array.job for task in sent} | {found[task].id for task in mine})
@@ -53,16 +54,19 @@ def dispatch(planned: Sequence[Sequence[Run]], settings: SlurmSettings, function
         _leave(runs[0].study, tasks)
     else:
         _wait(runs, tasks, settings.poll_s)
+        with contextlib.suppress(UnavailableError):
+            free_folders(study, runs, cluster.name, commands.queue())
     if refusal:
         raise UnfinishedError(f"SLURM has refused jobs: {refusal}")
 
 
-def free_folders(runs: Sequence[Run], there: set[str]) -> None:
+def free_folders(study: Path, runs: Sequence[Run], cluster: str, there: Sequence[QueuedJob]) -> None:
     """Free the folders of runs whose writer was a job that SLURM no longer has."""
+    arrays = arrays_of(study)
     for run in runs:
-        who = holder(RunFolder(run).path)
-        if who and who.job and who.job not in there:
-            release(RunFolder(run).path, who.job)
+        path = RunFolder(run).path
+        if (who := holder(path)) and has_ended(who, cluster, there, arrays):
+            release(path, who)
 
 
 def _leave(study: str, tasks: Sequence[Task]) -> None:
@@ -83,5 +87,3 @@ def _wait(runs: Sequence[Run], tasks: Sequence[Task], every: float) -> None:
     except KeyboardInterrupt:
         _leave(runs[0].study, [task for task in tasks if not all(map(is_done, task.run_ids))])
         raise
-    with contextlib.suppress(UnavailableError):
-        free_folders(runs, {job.id for job in commands.queue()})

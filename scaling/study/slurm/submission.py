@@ -8,7 +8,6 @@ follows another.
 import contextlib
 import dataclasses
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from scaling.config.run import Run
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.study.slurm.arrays import Task, new_array, write_array
-from scaling.study.slurm.commands import largest_array
+from scaling.study.slurm.commands import Cluster
 from scaling.study.slurm.settings import SlurmSettings
 from scaling.study.slurm.work import Work
 
@@ -25,11 +24,16 @@ Stack = tuple[Path, Sequence[Run]]
 
 
 def send(
-    stacks: Sequence[Stack], settings: SlurmSettings, function: Callable, after: Sequence[str] = ()
+    stacks: Sequence[Stack],
+    settings: SlurmSettings,
+    cluster: Cluster,
+    function: Callable,
+    after: Sequence[str] = (),
 ) -> tuple[list[Task], str]:
     """Send a job for each stack.
 
     Args:
+        cluster: where to.
         function: takes the config of a job, `stack` alone; returns whether all of its runs are done.
         after: ids of jobs that have to end first, however they end.
 
@@ -41,7 +45,7 @@ def send(
     """
     executor = _executor(settings)
     sent: list[Task] = []
-    at_once, lanes, arrays = shares(len(stacks), largest_array(), settings.array_parallelism)
+    at_once, lanes, arrays = shares(len(stacks), cluster.largest_array, settings.array_parallelism)
     first = 0
     for number, size in enumerate(arrays):
         part = stacks[first : first + size]
@@ -49,7 +53,7 @@ def send(
         # The array before it in its lane, which has the same share of the limit.
         before = [sent[sum(arrays[: number - lanes])].array.job] if number >= lanes else []
         try:
-            sent += _sent(executor, part, settings, function, [*after, *before], at_once)
+            sent += _sent(executor, part, settings, cluster.name, function, [*after, *before], at_once)
         except _faults() as fault:
             return sent, " ".join(str(fault).split())
     return sent, ""
@@ -68,6 +72,7 @@ def _sent(
     executor,
     part: Sequence[Stack],
     settings: SlurmSettings,
+    cluster: str,
     function: Callable,
     after: Sequence[str],
     at_once: int,
@@ -75,7 +80,7 @@ def _sent(
     """Send one array."""
     study = part[0][0].parents[1]
     folder = str(Path(settings.submitit_folder).absolute())
-    array = new_array(settings.name, secrets.token_hex(4), folder, [runs for _, runs in part])
+    array = new_array(settings.name, cluster, folder, [runs for _, runs in part])
     write_array(study, array)
     work = Work(
         function=function,

@@ -24,10 +24,10 @@ def says(monkeypatch):
     ("variables", "job"),
     [
         ({}, None),
-        ({"SLURM_JOB_ID": "7"}, SlurmJob("7", 0)),
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3"}, SlurmJob("7", 3)),
-        ({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, SlurmJob("7_2", 0)),
-        ({"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}, SlurmJob("7_0", 0)),
+        ({"SLURM_JOB_ID": "7"}, SlurmJob("7", 0, "")),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3", "SLURM_CLUSTER_NAME": "west"}, SlurmJob("7", 3, "west")),
+        ({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, SlurmJob("7_2", 0, "")),
+        ({"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}, SlurmJob("7_0", 0, "")),
     ],
 )
 def test_the_job_of_a_process(says, variables, job):

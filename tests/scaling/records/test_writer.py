@@ -69,11 +69,18 @@ def sign(folder, **values):
 
 
 @pytest.mark.parametrize(
-    ("job", "restarts", "free"), [("12_3", 1, True), ("12_3", 0, False), ("12_4", 1, False), (None, 0, False)]
+    ("job", "restarts", "cluster", "free"),
+    [
+        ("12_3", 1, "west", True),
+        ("12_3", 0, "west", False),
+        ("12_3", 1, "east", False),
+        ("12_4", 1, "west", False),
+        (None, 0, "", False),
+    ],
 )
-def test_a_job_that_was_queued_again_has_its_folder_at_once(tmp_path, monkeypatch, job, restarts, free):
+def test_a_job_that_was_queued_again_has_its_folder_at_once(tmp_path, monkeypatch, job, restarts, cluster, free):
     """On another node, behind a kill: of one id there is one job, so its earlier start has ended."""
-    sign(tmp_path, job="12_3", restarts=0, since=7.0)
+    sign(tmp_path, job="12_3", cluster="west", restarts=0, since=7.0)
     for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
     if job:
@@ -81,6 +88,7 @@ def test_a_job_that_was_queued_again_has_its_folder_at_once(tmp_path, monkeypatc
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", job.partition("_")[0])
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", job.partition("_")[2])
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        monkeypatch.setenv("SLURM_CLUSTER_NAME", cluster)
     if not free:
         with pytest.raises(HeldError, match=r"process 1 on elsewhere \(SLURM job 12_3\) is writing to it"):
             Writer.take(tmp_path)
@@ -91,16 +99,17 @@ def test_a_job_that_was_queued_again_has_its_folder_at_once(tmp_path, monkeypatc
         assert holder(tmp_path).job == "12_3" and abs(holder(tmp_path).since - time.time()) < 60
 
 
-def test_a_folder_is_freed_of_a_job_that_has_ended_and_of_no_other(tmp_path):
-    sign(tmp_path, job="12", restarts=0)
-    release(tmp_path, "13")
-    assert holder(tmp_path) == Holder("elsewhere", 1, None, "12")
-    release(tmp_path, "12")
+def test_a_folder_is_freed_of_a_writer_that_has_ended_and_of_no_other(tmp_path):
+    sign(tmp_path, job="12", cluster="west", restarts=0)
+    who = holder(tmp_path)
+    assert who == Holder("elsewhere", 1, None, "12", "west")
+    release(tmp_path, who._replace(job="13"))
+    assert holder(tmp_path) == who
+    release(tmp_path, who)
     assert holder(tmp_path) is None and not (tmp_path / "writer.json").exists()
-    release(tmp_path, "12")
+    release(tmp_path, who)
     with closing(Writer.take(tmp_path)) as mine:
-        sign(tmp_path, job="12", restarts=0, token=mine.token)
-        release(tmp_path, "12")
+        release(tmp_path, holder(tmp_path))
         mine.check()  # who holds the lock is alive
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from scaling.study.slurm import commands
-from scaling.study.slurm.commands import JobRecord, QueuedJob, UnavailableError
+from scaling.study.slurm.commands import Cluster, JobRecord, QueuedJob, UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,15 @@ def test_a_record_is_read(command):
 
 
 @pytest.mark.parametrize(("said", "most"), [("MaxArraySize            = 5", 5), ("x = 1", 1001), ("", 1001)])
-def test_the_largest_array(command, said, most):
-    command("scontrol", f"echo '{said}'")
-    assert commands.largest_array() == most
+def test_the_cluster_is_read(command, said, most):
+    command("scontrol", f"printf 'ClusterName             = west\\n{said}\\n'")
+    assert commands.cluster() == Cluster("west", most)
 
 
 def test_without_slurm_a_line_says_so(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UnavailableError, match=r"^squeue: not on this machine"):
         commands.queue()
-    assert commands.largest_array() == 1001
 
 
 def test_what_slurm_refuses_is_passed_on(command):

@@ -78,6 +78,6 @@ def test_a_study_for_joblib_can_go_to_slurm(train, study_file, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     study_file("far", "defaults: [{override /hydra/launcher: joblib}]\nhydra: {mode: MULTIRUN, launcher: {n_jobs: 2}}")
     status, _, err = train("sweeps=far", "hydra/launcher=submitit_slurm")
-    assert status == 1 and err.splitlines()[-1].startswith("scaling.train: squeue: not on this machine")
+    assert status == 1 and err.splitlines()[-1].startswith("scaling.train: scontrol: not on this machine")
     status, _, err = train("sweeps=far", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout=5")
     assert status == 1 and err.splitlines()[-1].endswith("timeout: no such setting; did you mean timeout_min?")

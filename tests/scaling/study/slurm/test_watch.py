@@ -2,11 +2,23 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
 from scaling.records.run_folder import RunFolder
-from scaling.study.slurm.arrays import Array, Task, folder_of, in_queue, latest_tasks, new_array, write_array
+from scaling.records.writer import Holder
+from scaling.study.slurm.arrays import (
+    Array,
+    Task,
+    arrays_of,
+    folder_of,
+    has_ended,
+    in_queue,
+    latest_tasks,
+    new_array,
+    write_array,
+)
 from scaling.study.slurm.commands import QueuedJob
 from scaling.study.slurm.watch import end, wait
 
@@ -17,8 +29,8 @@ def runs(make_run):
 
 
 def array(tmp_path, runs, code="1f", job="12", **changes):
-    made = new_array("mine", code, str(tmp_path / "slurm" / "%j"), [[run] for run in runs])
-    return dataclasses.replace(made, job=job, **changes)
+    made = new_array("mine", "west", str(tmp_path / "slurm" / "%j"), [[run] for run in runs])
+    return dataclasses.replace(made, name=f"mine.{code}", job=job, **changes)
 
 
 def test_the_latest_job_of_a_run_counts(tmp_path, runs):
@@ -27,14 +39,26 @@ def test_the_latest_job_of_a_run_counts(tmp_path, runs):
         write_array(tmp_path, each)
     (folder_of(tmp_path) / "damaged.json").write_text("{")
     (folder_of(tmp_path) / "other.json").write_text(json.dumps({"tasks": 3}))
-    found = latest_tasks(tmp_path, runs)
+    found = latest_tasks(arrays_of(tmp_path), "west", runs)
     assert found == {
         runs[0].run_id: Task(first, 0),
         runs[1].run_id: Task(second, 0),
         runs[2].run_id: Task(first, 2),
     }
     assert [found[run.run_id].id for run in runs] == ["12_0", "13", "12_2"]
-    assert latest_tasks(tmp_path, runs[:1]).keys() == {runs[0].run_id}
+    assert latest_tasks(arrays_of(tmp_path), "west", runs[:1]).keys() == {runs[0].run_id}
+    assert latest_tasks(arrays_of(tmp_path), "east", runs) == {}
+
+
+def test_a_writer_has_ended_if_it_was_a_job_of_ours_that_the_queue_has_no_more(tmp_path, runs):
+    ours, others = array(tmp_path, runs), array(tmp_path, runs, user=os.getuid() + 1)
+    who = Holder("n1", 7, 1.0, "12_1", "west")
+    there = [QueuedJob("12_2", "mine.1f", "RUNNING", "None", "n1")]
+    assert has_ended(who, "west", there, [ours])
+    assert not has_ended(who._replace(job="12_2"), "west", there, [ours])
+    for other in (who._replace(cluster="east"), who._replace(job="13_1"), who._replace(job=None)):
+        assert not has_ended(other, "west", there, [ours])
+    assert not has_ended(who, "west", there, [others])
 
 
 def test_jobs_are_found_in_the_queue_by_name(tmp_path, runs):
