@@ -23,6 +23,18 @@ def test_a_preempted_job_saves_is_queued_again_and_goes_on(study, cluster):
     mine.check()
 
 
+def test_a_job_that_is_preempted_before_it_listens_comes_back_too(study, cluster):
+    mine = study("data.tokens=12800")
+    sweep = mine.start()
+    eventually(lambda: "RUNNING" in cluster.states().values())
+    cluster.preempt()
+    eventually(lambda: "PENDING" in cluster.states().values())
+    cluster.hurry()
+    status, said = ended(sweep)
+    assert status == 0, said
+    mine.check()
+
+
 def test_a_job_goes_on_behind_its_time_limit_as_often_as_it_may(study, cluster, steps_in):
     # SLURM looks at its limits every half minute: it warns behind 10 to 40 of the 60 seconds.
     mine = study(f"data.tokens={128 * steps_in(60)}")
