@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from scaling.training.distributed import Processes
 
 
+MULTIRUN = ("--multirun", "-m")
 _faults: list[Exception] = []
 """What went wrong where no sweeper looks: Hydra drops what a job returns, and reports in its own way what it raises."""
 
@@ -39,13 +40,16 @@ def main() -> None:
     def app():
         _faults.clear()
         # Python's parser takes no setting behind a flag that stands among them.
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
         with one_voice():
-            if place().size > 1 and any(a == "-m" or a.startswith(("--multirun", "sweeps=")) for a in sys.argv[1:]):
+            if place().size > 1 and any(a in MULTIRUN or a.startswith("sweeps=") for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             for argument in sys.argv[1:]:
                 if argument.startswith("sweeps=") and (name := argument.partition("=")[2].strip("'\"")):
-                    compose.study_file(name)
+                    path = compose.study_file(name)
+                    # Hydra 1.4 refuses to learn it from the study, which it reads too late.
+                    if path and compose.is_multirun(path) and not any(a.startswith("-") for a in sys.argv[1:]):
+                        sys.argv.insert(1, MULTIRUN[0])
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
             with _queued_again():
                 hydra.main(config_path=str(compose.CONFIGS), config_name="train", **compose.BEHAVIOUR)(job)()

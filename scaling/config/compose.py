@@ -73,6 +73,11 @@ def _check_study(path: Path, name: str) -> None:
             raise InputError(f"{path}: hydra.{key}._target_: a study names no program; choose one in its defaults")
 
 
+def is_multirun(study: Path) -> bool:
+    """Whether a study's file, which `study_file` has found, says that it is more than one run."""
+    return (yaml.safe_load(study.read_text(encoding="utf-8")).get("hydra") or {}).get("mode") == "MULTIRUN"
+
+
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """A composed config with all interpolations resolved; a mandatory value that is missing is a fault."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
