@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint unchanged sweep collect figures report bench gpu coverage clean
+.PHONY: help setup demo test test-slow test-slurm lint unchanged sweep collect figures report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: setup ## run the tests
 
 test-slow: setup ## run the tests of process groups and of the installed package, about two minutes
 	$(RUN) -m pytest -m slow
+
+test-slurm: setup ## run studies on a SLURM that is started for it, and disturb them, some minutes (Debian: slurm-wlm, munge)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm -rs tests/slurm
 
 lint: setup ## check style
 	$(VENV)/bin/ruff check .

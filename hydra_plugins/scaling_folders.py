@@ -4,6 +4,7 @@ Hydra executes this file in every Hydra program of the environment.
 """
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
@@ -17,3 +18,6 @@ class ScalingFolders(SearchPathPlugin):
         if main is not None and main.path.removeprefix("file://") == str(CONFIGS):
             for folder in user_folders():
                 search_path.append(provider="user", path=f"file://{folder}")
+            # Hydra checks a file against the registered config of its name, which here is that of the launcher whose
+            # place configs/hydra/launcher/submitit_slurm.yaml takes.
+            ConfigStore.instance().repo["hydra"]["launcher"].pop("submitit_slurm.yaml", None)

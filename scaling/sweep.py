@@ -1,7 +1,7 @@
 """The command `python -m scaling.sweep`: a study before, during and after it is trained.
 
 `plan` prints its cells and its jobs, what they take, how long that will be here and what it would be on a GPU;
-`status` what is done, under way, new, refused or failed; `collect` writes the table of all finished runs.
+`status` what is done, running and where, queued, failed, dead or new; `collect` writes the table of all finished runs.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.config.compose import CONFIGS, study_file
+    from scaling.config.compose import BEHAVIOUR, CONFIGS, study_file
     from scaling.study.grid import study_runs, up_to
 
     study_file(name)
@@ -100,7 +100,7 @@ def load(name: str, overrides: Sequence[str]) -> Study:
             raise InputError(f"{override}: expected setting=value")
     about_hydra = [o for o in overrides if o.lstrip("+~").startswith(("hydra.", "hydra/"))]
     arguments = [f"sweeps={name}", *(o for o in overrides if o not in about_hydra)]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         config = compose("train", [f"sweeps={name}", *about_hydra], return_hydra_config=True).hydra
         loader = GlobalHydra.instance().config_loader()
         asked = config.sweeper
@@ -147,20 +147,22 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 
 
 def _status(study: Study, ids: bool) -> None:
-    from scaling.study.status import STATES, cells, standing
+    from scaling.study.status import STATES, cells, standings
 
-    standings = {run.run_id: standing(run) for run in study.runs}
-    counts = Counter(s.state for s in standings.values())
+    standings_by_run = standings(study.runs)
+    counts = Counter(s.state for s in standings_by_run.values())
     shown = [state for state in STATES if counts[state]]
     rows = []
     for (n, d), cell in cells(study.runs).items():
-        in_cell = Counter(standings[run.run_id].state for run in cell)
+        in_cell = Counter(standings_by_run[run.run_id].state for run in cell)
         rows.append((f"{n:,}", f"{d:,}", len(cell), *(in_cell[state] or "" for state in shown)))
     _print_table(study.runs[0].study, ("N", "D", "runs", *shown), rows)
-    for run_id, (state, detail) in standings.items():
+    for run_id, (state, detail) in standings_by_run.items():
         if ids or (state != "new" and detail):
             print(f"{state:8}{run_id}  {detail}".rstrip())
-    print(f"{len(standings)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
+    if lost := counts["dead"] + counts["failed"]:
+        print(f"{lost} runs are with nobody, and not done: the command that trains the study goes on with them")
+    print(f"{len(standings_by_run)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 
 def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path], prune: bool) -> None:

@@ -5,9 +5,10 @@ member that fails never stops the others: why it failed is written into its run 
 before it is needed, so that `--help` answers at once.
 """
 
+import contextlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scaling.config import compose
+from scaling.console import interrupt
+from scaling.console.allocation import slurm_job
 from scaling.console.cli import EXPECTED, UnfinishedError, guarded, one_line
+from scaling.console.interrupt import Interrupted
 from scaling.console.terminal import note
 from scaling.console.torchrun import leaving, one_voice, place
 from scaling.errors import InputError
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from scaling.training.distributed import Processes
 
 
+MULTIRUN = ("--multirun", "-m")
 _faults: list[Exception] = []
 """What went wrong where no sweeper looks: Hydra drops what a job returns, and reports in its own way what it raises."""
 
@@ -35,15 +40,19 @@ def main() -> None:
     def app():
         _faults.clear()
         # Python's parser takes no setting behind a flag that stands among them.
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
         with one_voice():
-            if place().size > 1 and any(a == "-m" or a.startswith(("--multirun", "sweeps=")) for a in sys.argv[1:]):
+            if place().size > 1 and any(a in MULTIRUN or a.startswith("sweeps=") for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             for argument in sys.argv[1:]:
                 if argument.startswith("sweeps=") and (name := argument.partition("=")[2].strip("'\"")):
-                    compose.study_file(name)
+                    path = compose.study_file(name)
+                    # Hydra 1.4 refuses to learn it from the study, which it reads too late.
+                    if path and compose.is_multirun(path) and not any(a.startswith("-") for a in sys.argv[1:]):
+                        sys.argv.insert(1, MULTIRUN[0])
             # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
-            hydra.main(config_path=str(compose.CONFIGS), config_name="train", version_base="1.3")(job)()
+            with _queued_again():
+                hydra.main(config_path=str(compose.CONFIGS), config_name="train", **compose.BEHAVIOUR)(job)()
             if _faults:
                 raise _faults[0]
 
@@ -51,8 +60,25 @@ def main() -> None:
         guarded(app, "scaling.train")
 
 
-def job(config: DictConfig) -> None:
-    """What Hydra runs: here, or in a worker of a launcher."""
+@contextlib.contextmanager
+def _queued_again() -> Iterator[None]:
+    """Let SLURM queue its job again, where this is one and it was asked to end: the same command then goes on."""
+    try:
+        yield
+    except Interrupted as stop:
+        if not stop.by_scheduler or slurm_job() is None or place().rank > 0:
+            raise
+        from scaling.study.slurm.work import requeued
+
+        interrupt.ignore()
+        raise Interrupted(stop.number, requeued()) from None
+
+
+def job(config: DictConfig) -> bool:
+    """What Hydra or a job of SLURM runs: here, or in a worker of a launcher. Returns whether all runs are done."""
+    from scaling.study.gpus import take
+
+    take()
     try:
         if "stack" in config:
             _train_file(config.stack)
@@ -60,10 +86,12 @@ def job(config: DictConfig) -> None:
             _train_one(config)
     except EXPECTED as fault:
         # Whether a study is done its sweeper says, from what is on disk in the end.
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if HydraConfig.initialized() and HydraConfig.get().mode != RunMode.MULTIRUN:
             _faults.append(fault)
         elif not isinstance(fault, UnfinishedError):  # whose runs were named
             note(one_line(fault))
+        return False
+    return True
 
 
 def _train_one(config: DictConfig) -> None:

@@ -42,10 +42,11 @@ def make_run(tmp_path, corpus_cache):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    from scaling.config.compose import BEHAVIOUR
     from scaling.config.run import build_run
 
     def make(*overrides):
-        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+        with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
             place = (f"runtime.out={tmp_path / 'outputs'}", f"runtime.cache={corpus_cache}")
             config = compose("train", [*TINY, *place, *overrides])
         return build_run(OmegaConf.to_container(config, resolve=True))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from packaging.version import Version
 
 from scaling.config.limits import FolderName
 from scaling.errors import InputError
@@ -17,6 +19,9 @@ OF_A_STUDY = ("mode", "sweeper", "launcher")
 """What a study's file may set of Hydra, which makes objects of any class that some other settings name."""
 CONFIGS = Path(__file__).parents[1] / "configs"
 """What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
+
+BEHAVIOUR = {"version_base": "1.3"} if Version(hydra.__version__) < Version("1.4.dev0") else {}
+"""Hydra 1.3 wants to be told that its own defaults are meant, and 1.4 not to be told."""
 
 
 def user_folders() -> list[Path]:
@@ -68,6 +73,11 @@ def _check_study(path: Path, name: str) -> None:
             raise InputError(f"{path}: hydra.{key}._target_: a study names no program; choose one in its defaults")
 
 
+def is_multirun(study: Path) -> bool:
+    """Whether a study's file, which `study_file` has found, says that it is more than one run."""
+    return (yaml.safe_load(study.read_text(encoding="utf-8")).get("hydra") or {}).get("mode") == "MULTIRUN"
+
+
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """A composed config with all interpolations resolved; a mandatory value that is missing is a fault."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -75,5 +85,5 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The settings of one run: those of configs/ with overrides of the command line laid over them."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         return plain_config(compose("train", list(overrides)))

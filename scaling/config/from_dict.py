@@ -32,8 +32,8 @@ def build(cls: type[T], values: Any, key: str = "") -> T:
     """Make a `cls` (a dataclass) from a mapping of all its fields that have no default.
 
     Accepted field types: dataclass, a union of dataclasses that differ in their `kind: Literal[...]` field, `Literal`,
-    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6), `float`, `bool`, `str`, and these with limits
-    as `Annotated[X, ...]`.
+    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6), `float`, `bool`, `str`, these with limits as
+    `Annotated[X, ...]`, and `Any`.
 
     Raises:
         InputError: unknown, missing or mistyped value, or one beyond its limits; the line names its full key and what
@@ -117,6 +117,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{key}={value!r}: expected a group of names and values")
         return {str(k): _convert(args[1], v, _join(key, k)) for k, v in value.items()}
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else build(typing.cast(type, hint), value, key)
     return _scalar(hint, value, key)

@@ -7,7 +7,6 @@ Faults of this program keep their traceback.
 
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from scaling.config.from_dict import nearest
+from scaling.console.interrupt import raising
 from scaling.errors import InputError
 
 FULL = "HYDRA_FULL_ERROR"
@@ -33,31 +33,27 @@ EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException,
 
 
 def guarded(app: Callable[[], object], prog: str) -> None:
-    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or SIGTERM.
+    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or a signal of
+    a scheduler.
 
     With HYDRA_FULL_ERROR=1 in the environment the traceback is shown as well.
     """
     wants_traceback = os.environ.get(FULL) == "1"
     os.environ[FULL] = "1"
-    # A polite kill is a Ctrl-C: otherwise the workers of a launcher would outlive this process, and train on.
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; run again to go on", file=sys.stderr)
+        # A scheduler's signal is a Ctrl-C: else the workers of a launcher would outlive this process, and train on.
+        with raising():
+            app()
+    except KeyboardInterrupt as stop:
+        print(f"{prog}: {str(stop) or 'interrupted; run again to go on'}", file=sys.stderr)
         sys.exit(130)
     except Exception as fault:
         if wants_traceback or not (isinstance(fault, EXPECTED) or _raised_by_hydra(fault)):
             raise
         sys.exit(f"{prog}: {one_line(fault)}")
     finally:
-        signal.signal(signal.SIGTERM, before)
         if not wants_traceback:
             del os.environ[FULL]
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def one_line(fault: Exception) -> str:

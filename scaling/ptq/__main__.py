@@ -13,7 +13,7 @@ _faults: list[Exception] = []
 def main() -> None:
     def app():
         _faults.clear()
-        hydra.main(config_path=str(compose.CONFIGS), config_name="quantize", version_base="1.3")(_job)()
+        hydra.main(config_path=str(compose.CONFIGS), config_name="quantize", **compose.BEHAVIOUR)(_job)()
         if _faults:
             raise _faults[0]
 

@@ -1,12 +1,14 @@
 """One writer a run folder: whoever trains a run or adds to its records holds its lock, and all others leave it alone.
 
     <run>/lock           locked with flock by the writer, never deleted
-    <run>/writer.json    who that is: host, process, a token that nobody else has, and its latest sign of life
+    <run>/writer.json    who that is: host, process, since when, in which job of SLURM; a token that nobody else has,
+                         and its latest sign of life. Removed by a writer that ends well, or is asked to end
 
 flock is dropped by the kernel when its process ends, however it ends. Not every network file system passes locks on to
 other machines, and some have none: so writer.json counts as well. On the machine of its process it is believed as long
-as that process lives where there is no flock, and elsewhere as long as its sign of life is not older than `STALE`. The
-token is checked before every file that the writer puts in place, so that a writer whose folder was taken over stops.
+as that process lives where there is no flock, and elsewhere as long as its sign of life is not older than `STALE`. A
+job of SLURM that was queued again is the only one of its id, so it takes over at once from its earlier start. The token
+is checked before every file that the writer puts in place, so that a writer whose folder was taken over stops.
 """
 
 import contextlib
@@ -19,8 +21,9 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from scaling.console.allocation import slurm_job
 from scaling.errors import InputError
 from scaling.records.files import write_text
 
@@ -35,13 +38,29 @@ class HeldError(InputError):
     """Another process writes to the folder."""
 
 
+class Holder(NamedTuple):
+    """Who writes to a folder, or did; None: writer.json does not say."""
+
+    host: str | None = None
+    pid: int | None = None
+    since: float | None = None
+    """Seconds since the epoch."""
+    job: str | None = None
+    """Of SLURM."""
+    cluster: str | None = None
+
+    def __str__(self) -> str:
+        job = f" (SLURM job {self.job})" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}" if self.pid is not None else "another process"
+
+
 class Writer:
     """The right to write to one run folder, from `take` to `close`. Its process must not fork meanwhile: a child
     would hold the lock on."""
 
     def __init__(self, folder: Path, lock: int):
         self.folder, self.lock = folder, lock
-        self.token = secrets.token_hex(8)
+        self.token, self.since = secrets.token_hex(8), time.time()
         self._say_alive()
         _held.append(self)
         _start_signs()
@@ -89,12 +108,15 @@ class Writer:
             os.close(self.lock)
 
     def _say_alive(self) -> None:
-        values = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token, "heartbeat": time.time()}
+        values = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token, "since": self.since}
+        if job := slurm_job():
+            values |= {"job": job.id, "cluster": job.cluster, "restarts": job.restarts}
+        values["heartbeat"] = time.time()
         write_text(self.folder / "writer.json", json.dumps(values) + "\n")
 
 
-def holder(folder: Path) -> str | None:
-    """Who writes to a folder now, in words; None: nobody."""
+def holder(folder: Path) -> Holder | None:
+    """Who writes to a folder now; None: nobody."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -103,13 +125,30 @@ def holder(folder: Path) -> str | None:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         has_locks = True
     except BlockingIOError:
-        return _in_words(_read(folder))
+        return _as_holder(_read(folder))
     except OSError:
         has_locks = False
     finally:
         os.close(lock)
     other = _read(folder)
-    return _in_words(other) if other and _is_alive(other, has_locks) else None
+    return _as_holder(other) if other and _is_alive(other, has_locks) else None
+
+
+def left_behind(folder: Path) -> Holder | None:
+    """Who was writing to a folder when it was killed, or its machine stopped; None: nobody, or somebody writes now."""
+    other = _read(folder)
+    return _as_holder(other) if other and holder(folder) is None else None
+
+
+def release(folder: Path, who: Holder) -> None:
+    """Free a folder of a writer that is known to have ended, although its sign of life is fresh."""
+    with contextlib.suppress(OSError):
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if _locked(lock) is not None and _as_holder(_read(folder)) == who:
+                (folder / "writer.json").unlink()
+        finally:
+            os.close(lock)
 
 
 def _locked(lock: int) -> bool | None:
@@ -162,6 +201,10 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _is_alive(other: dict[str, Any], has_locks: bool) -> bool:
     """Whether the writer that writer.json names is, although it holds no lock that is seen here."""
+    mine, restarts = slurm_job(), other.get("restarts")
+    is_same = mine is not None and (other.get("job"), other.get("cluster")) == (mine.id, mine.cluster)
+    if is_same and isinstance(restarts, int) and restarts < mine.restarts:
+        return False
     if other.get("host") != socket.gethostname():
         return time.time() - other["heartbeat"] < STALE
     return not has_locks and _runs(other.get("pid"))
@@ -179,9 +222,9 @@ def _runs(pid: Any) -> bool:
     return True
 
 
-def _in_words(other: dict[str, Any]) -> str:
-    return f"process {other.get('pid')} on {other.get('host')}" if other else "another process"
+def _as_holder(other: dict[str, Any]) -> Holder:
+    return Holder(**{name: other.get(name) for name in Holder._fields})
 
 
 def _held_by(folder: Path, other: dict[str, Any]) -> HeldError:
-    return HeldError(f"{folder}: {_in_words(other)} is writing to it; it is left to that one")
+    return HeldError(f"{folder}: {_as_holder(other)} is writing to it; it is left to that one")

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from scaling.config.from_dict import plain
 from scaling.config.run import Run, build_run
+from scaling.console.allocation import cores
 from scaling.errors import InputError
 from scaling.model.stack_size import best_size
 from scaling.records.files import write_new
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.study.cost import cost, work
-from scaling.study.launcher import cores
 from scaling.study.machine import room
 from scaling.study.memory import device_of, most_models
 from scaling.training.families import at_once, busy, families
@@ -167,14 +167,21 @@ def makespan(costs: Iterable[float], workers: int) -> float:
     return max(ends)
 
 
-def with_threads(runs: Sequence[Run], threads: int) -> list[Run]:
+def with_threads(runs: Sequence[Run], threads: int | None) -> list[Run]:
     """The runs with `runtime.threads` filled in where it is open."""
+    return [run if run.runtime.threads else _with_runtime(run, threads=threads) for run in runs]
+
+
+def with_memory(runs: Sequence[Run], gigabytes: float | None) -> list[Run]:
+    """The runs with `runtime.memory_gb` filled in where it is open, and where it is the machine's and not a GPU's."""
     return [
-        run
-        if run.runtime.threads
-        else dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, threads=threads))
+        run if run.runtime.memory_gb or device_of(run) != "cpu" else _with_runtime(run, memory_gb=gigabytes)
         for run in runs
     ]
+
+
+def _with_runtime(run: Run, **settings: object) -> Run:
+    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, **settings))
 
 
 def write_stack(runs: Sequence[Run]) -> Path:

@@ -1,19 +1,17 @@
 """How a machine is divided among the jobs of a launcher (basic, joblib, submitit): how many run at once, and with how
 many threads each. `runtime.threads` overrides it."""
 
-import os
-
 from omegaconf import DictConfig
 
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from scaling.console.allocation import cores
+from scaling.study.slurm.settings import is_slurm
 
 
 def workers(launcher: DictConfig) -> int | None:
     """Jobs that the launcher runs at once on this machine; None where every job is started at once (submitit), be it
     here or each on a machine of its own: such jobs are whole stacks, split by `runtime.max_members` alone."""
+    if is_slurm(launcher):
+        return None
     if launcher._target_.endswith(".BasicLauncher"):
         return 1
     if "n_jobs" in launcher:
@@ -24,6 +22,6 @@ def workers(launcher: DictConfig) -> int | None:
 
 def threads_per_job(launcher: DictConfig, jobs: int) -> int | None:
     """CPU threads for each of so many jobs; None where the job itself has to see what its machine has."""
-    if launcher._target_.endswith(".SlurmLauncher"):
+    if is_slurm(launcher):
         return launcher.cpus_per_task
     return max(1, cores() // min(jobs, workers(launcher) or jobs))

@@ -24,7 +24,10 @@ CGROUP_FILES = (
 def room(run: Run, jobs: int) -> float | None:
     """Bytes that each of `jobs` jobs at once may take where this run is computed; None where that is not known: on a
     device that is not here, without `runtime.memory_gb`."""
-    there = run.runtime.memory_gb * 1e9 if run.runtime.memory_gb is not None else available(device_of(run))
+    device = device_of(run)
+    there = run.runtime.memory_gb * 1e9 if run.runtime.memory_gb is not None else available(device)
+    if device == "cuda":
+        jobs = -(-jobs // max(1, torch.cuda.device_count()))  # each GPU has its share of them (`scaling.study.gpus`)
     return None if there is None else (1 - MARGIN) * there / jobs
 
 

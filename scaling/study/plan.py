@@ -1,6 +1,7 @@
 """What is to be trained of a study, as jobs: what they take of memory, arithmetic, time and money, in words."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,14 @@ from scaling.config.run import Run
 from scaling.console.terminal import amount, duration, note
 from scaling.study import cost
 from scaling.study.cost import DEVICES, Price, total_work
-from scaling.study.jobs import makespan, stacks, waves
+from scaling.study.jobs import makespan, stacks, waves, with_memory
 from scaling.study.launcher import threads_per_job, workers
 from scaling.study.machine import is_here, room
 from scaling.study.memory import device_of, memory
+from scaling.study.slurm.commands import LARGEST_ARRAY, UnavailableError, cluster
+from scaling.study.slurm.settings import SlurmSettings, is_slurm, slurm_settings
+from scaling.study.slurm.submission import shares
+from scaling.study.slurm.work import EARLY
 
 JOB_HEADINGS = ("N", "jobs", "runs", "models at once", "memory", "most in")
 REMEDIES = "a lower runtime.micro_batch_tokens or runtime.loss_tokens, or runtime.checkpoint_activations=true"
@@ -29,12 +34,16 @@ class Plan:
     """Jobs that run side by side; None where all of a wave are started at once."""
     threads: int
     """CPU threads of each."""
+    slurm: SlurmSettings | None
+    """Of the launcher, if it is one of SLURM."""
 
     @staticmethod
     def of(launcher: DictConfig, runs: Sequence[Run]) -> "Plan":
         at_once = workers(launcher)
-        jobs = [stacks(wave, at_once or 1) for wave in waves(runs)]
-        return Plan(jobs=jobs, at_once=at_once, threads=threads_per_job(launcher, sum(map(len, jobs))) or 1)
+        slurm = slurm_settings(launcher) if is_slurm(launcher) else None
+        jobs = [stacks(with_memory(wave, slurm.mem_gb if slurm else None), at_once or 1) for wave in waves(runs)]
+        threads = threads_per_job(launcher, sum(map(len, jobs))) or 1
+        return Plan(jobs=jobs, at_once=at_once, threads=threads, slurm=slurm)
 
     @property
     def stacks(self) -> list[list[Run]]:
@@ -75,7 +84,9 @@ def forecast(plan: Plan, finished: Sequence[tuple[Run, Mapping[str, Any]]], pric
     count = f"{len(plan.stacks)} stacks of {sizes} {'run' if sizes == '1' else 'runs'}"
     yield f"jobs: {count}, {plan.at_once or 'all'} at once{order}"
     yield from _fit(plan)
-    yield _time(plan, finished)
+    if plan.slurm:
+        yield _arrays(plan.jobs, plan.slurm)
+    yield from _time(plan, finished)
 
 
 def _fit(plan: Plan) -> Iterator[str]:
@@ -92,21 +103,55 @@ def _fit(plan: Plan) -> Iterator[str]:
         yield f"too large: N={n:,} does not fit, not even one model; try {REMEDIES}"
 
 
-def _time(plan: Plan, finished: Sequence[tuple[Run, Mapping[str, Any]]]) -> str:
+def _arrays(jobs: Sequence[Sequence[Sequence[Run]]], slurm: SlurmSettings) -> str:
+    """What SLURM gets."""
+    try:
+        largest = cluster().largest_array
+    except UnavailableError:
+        largest = LARGEST_ARRAY
+    sizes = [size for wave in jobs for size in shares(len(wave), largest, slurm.array_parallelism)[2]]
+    return (
+        f"SLURM: {len(sizes)} {'array' if len(sizes) == 1 else 'arrays'} of {_span(sizes)} jobs (at most {largest:,} "
+        f"each), {min(slurm.array_parallelism, max(map(len, jobs)))} at once"
+    )
+
+
+def _limits(longest: float, slurm: SlurmSettings) -> str:
+    """How often the longest job has to be queued again."""
+    limit = 60 * slurm.timeout_min
+    usable = limit - slurm.signal_delay_s - EARLY
+    if longest <= usable:
+        return f"SLURM: the longest job fits into timeout_min={slurm.timeout_min}"
+    if usable <= 0:
+        return f"SLURM: timeout_min={slurm.timeout_min} leaves no time before the signal; use a longer one"
+    again = math.ceil(longest / usable) - 1
+    enough = "" if again <= slurm.max_num_timeout else f", more than max_num_timeout={slurm.max_num_timeout}"
+    return f"SLURM: with timeout_min={slurm.timeout_min} the longest job is queued again {again} times{enough}"
+
+
+def _time(plan: Plan, finished: Sequence[tuple[Run, Mapping[str, Any]]]) -> Iterator[str]:
     """How long it takes here."""
     rates = cost.recorded_rates(finished)
     based_on = f"at the speed of the {len(finished)} finished runs"
     if not rates:
         device = plan.runs[0].runtime.device
         if not is_here(device):
-            return f"time: unknown, {device} is not on this machine"
+            yield f"time: unknown, {device} is not on this machine"
+            return
         note("plan: measuring this machine's speed, some seconds")
         rates = cost.measured_rates(plan.runs, plan.threads)
         based_on = f"at the speed of a second of training here, eager, for N={', '.join(f'{n:,}' for n in rates)}"
     if not rates:
-        return "time: unknown, one sequence of the smallest model takes too long here to measure it"
-    ends = (makespan([cost.seconds(s, rates) for s in wave], plan.at_once or len(wave)) for wave in plan.jobs)
-    return f"time: about {duration(sum(ends))} with evaluations, {based_on}"
+        yield "time: unknown, one sequence of the smallest model takes too long here to measure it"
+        return
+    jobs = [[cost.seconds(stack, rates) for stack in wave] for wave in plan.jobs]
+    at_once = plan.at_once or (plan.slurm.array_parallelism if plan.slurm else math.inf)
+    ends = (makespan(wave, int(min(at_once, len(wave)))) for wave in jobs)
+    yield f"time: about {duration(sum(ends))} with evaluations, {based_on}"
+    if plan.slurm:
+        longest = max(map(max, jobs))
+        yield f"jobs: the longest takes about {duration(longest)}, all of them {duration(sum(map(sum, jobs)))}"
+        yield _limits(longest, plan.slurm)
 
 
 def _span(values: Iterable[int]) -> str:

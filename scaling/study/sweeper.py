@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 
 from scaling.config.run import Run
 from scaling.console.cli import UnfinishedError
@@ -25,9 +25,13 @@ from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.records.run_folder import RunFolder
 from scaling.records.writer import holder
+from scaling.study.gpus import offered, shares, visible
 from scaling.study.grid import study_runs, up_to
 from scaling.study.jobs import cost_together, stacks, waves, with_threads, write_stack
 from scaling.study.launcher import threads_per_job, workers
+from scaling.study.memory import device_of
+from scaling.study.slurm.dispatch import dispatch
+from scaling.study.slurm.settings import is_slurm, slurm_settings
 
 NAMED = 3  # run ids in a message
 
@@ -41,11 +45,10 @@ class StackSweeper:
         self.params, self.grids, self.largest_N = params or {}, grids, largest_N
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.launcher_config = hydra_context, config.hydra.launcher
-        # Jobs are composed without the study's file, so they may lack the launcher whose settings these are.
-        with read_write(config):
-            asked = config.hydra.overrides.hydra
-            config.hydra.overrides.hydra = [o for o in asked if not o.lstrip("+~").startswith("hydra.launcher.")]
+        self.context, self.launcher_config, self.function = hydra_context, config.hydra.launcher, task_function
+        self.slurm = slurm_settings(config.hydra.launcher) if is_slurm(config.hydra.launcher) else None
+        if self.slurm:
+            return
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -65,9 +68,20 @@ class StackSweeper:
         prepare_corpora(todo)
         done = len(runs) - len(todo) - len(refused)
         note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
+        # Jobs are composed with the study's file, as the sweep is: Hydra wants to see its launcher and sweeper again.
+        self.study = [argument for argument in arguments if argument.startswith("sweeps=")]
         launched = 0
         while True:
-            for wave in planned:
+            if self.slurm:
+                with Watch(todo):
+                    dispatch(planned, self.slurm, self.function)
+                if self.slurm.detach and todo:
+                    if refused:
+                        raise UnfinishedError(
+                            f"{len(refused)} of {len(runs)} runs cannot be used; SLURM has the others"
+                        )
+                    return
+            for wave in planned if not self.slurm else ():
                 launched += self._launch(wave, launched)
             if not wait_for_others(runs):
                 break
@@ -87,19 +101,23 @@ class StackSweeper:
         overrides = []
         for stack in jobs:
             path = write_stack(with_threads(stack, threads) if threads else stack)
-            # The study's file is not part of the job's config, so what it says of the job's folder is repeated.
             place = {"study": stack[0].study, "runtime.out": str(Path(stack[0].runtime.out).absolute())}
-            overrides.append([f"+stack={quoted(str(path))}", *(f"{k}={quoted(v)}" for k, v in place.items())])
+            job = [f"+stack={quoted(str(path))}", *(f"{k}={quoted(v)}" for k, v in place.items())]
+            overrides.append([*self.study, *job])
         if len(jobs) > 1 and at_once != 1:
             os.environ.setdefault(PLAIN_VARIABLE, "1")
         try:
-            with Watch(runs):
+            with Watch(runs), offered(self._gpus(runs, at_once or len(jobs))):
                 results = self.launcher.launch(overrides, initial_job_idx=first_job)
             for result in results:
                 _ = result.return_value  # raises what a job raised
         except Exception as fault:
             note(f"{type(self.launcher).__name__}: {type(fault).__name__}: {' '.join(str(fault).split())}")
         return len(jobs)
+
+    def _gpus(self, runs: Sequence[Run], processes: int) -> list[str]:
+        """The GPU of each process that a launcher starts here; none where this process does the work itself."""
+        return shares(visible(), processes) if processes > 1 and device_of(runs[0]) == "cuda" else []
 
 
 class Watch:
@@ -133,8 +151,9 @@ class Watch:
 def wait_for_others(runs: Sequence[Run], every: float = 5.0) -> bool:
     """Wait while other processes train runs that are not done; False: there are none."""
     waited, said = False, ""
-    while held := [who for run in runs if RunFolder(run).result() is None and (who := holder(RunFolder(run).path))]:
-        line = f"{runs[0].study}: {len(held)} runs are trained by {' and '.join(sorted(set(held)))}; waiting for them"
+    while held := [by for run in runs if RunFolder(run).result() is None and (by := holder(RunFolder(run).path))]:
+        who = " and ".join(sorted(set(map(str, held))))
+        line = f"{runs[0].study}: {len(held)} runs are trained by {who}; waiting for them"
         if line != said:
             note(said := line)
         waited = True

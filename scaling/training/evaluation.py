@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from scaling.console import interrupt
 from scaling.data.corpus import Corpus, Windows
 from scaling.model.transformer import as_stack
 from scaling.ptq.measure import Measurement, Trained, measure, models_at_once
@@ -54,7 +55,7 @@ class Evaluator:
             chosen = asked[start : start + at_once]
             new = {one.key: _trained(stack, one) for one in chosen if one.key not in self.latest}
             if new:
-                measurements = measure(list(new.values()), self.corpus, self.windows)
+                measurements = self._measured(list(new.values()))
                 self.latest.update(zip(new, measurements, strict=True))
             for one in chosen:
                 yield self.latest[one.key]
@@ -68,7 +69,11 @@ class Evaluator:
         weights = as_stack(Checkpoint.load(snapshot_path(member.folder.path, tokens)).weights, device)
         run = member.run
         model = Trained(run=run, weights=weights, tokens_seen=seen, settings=settings_of(run))
-        return measure([model], self.corpus, self.windows)[0]
+        return self._measured([model])[0]
+
+    def _measured(self, models: Sequence[Trained]) -> list[Measurement]:
+        with interrupt.at_once():
+            return measure(models, self.corpus, self.windows)
 
 
 def _trained(stack: Stack, asked: Asked) -> Trained:

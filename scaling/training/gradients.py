@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from scaling.config.run import Run
+from scaling.console import interrupt
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.model.transformer import EAGER, Program, compiled_program, in_chunks, losses, recomputing
@@ -47,6 +48,7 @@ class Gradients:
         try:
             loss_M = self._by(self.program, tokens_MBT)
         except torch._dynamo.exc.BackendCompilerFailed as fault:
+            interrupt.check()  # a scheduler's signal ends the compiler's processes as well
             # Several processes cannot start over: some of their gradients may be summed already.
             if self.run.runtime.compile == "on" or not self.processes.alone:
                 wish, line = self.run.runtime.compile, str(fault).splitlines()[0]

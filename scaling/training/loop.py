@@ -9,7 +9,6 @@ measured (`evaluation`), checkpoints saved and restored (`checkpoints`), what ru
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch
 
 from scaling.config.from_dict import plain
 from scaling.config.run import Run
-from scaling.console.interrupt import Interrupt
+from scaling.console.allocation import cores
+from scaling.console.interrupt import Interrupt, Interrupted
 from scaling.console.terminal import Progress, note
 from scaling.console.wandb_runs import Trackers
 from scaling.data.batches import Batches
@@ -60,7 +60,7 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
     with processes.quiet():
         runs = processes.agreed(lambda: [divided(run, processes.size) for run in runs])
         first = runs[0]
-        torch.set_num_threads(first.runtime.threads or max(1, (os.cpu_count() or 1) // processes.local_size))
+        torch.set_num_threads(first.runtime.threads or max(1, cores() // processes.local_size))
         device = processes.agreed(lambda: processes.device(first.runtime.device))
         corpus = processes.in_turn(lambda: prepare(first.data, Path(first.runtime.cache), note))
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
@@ -177,7 +177,7 @@ class Loop:
                 self._take_snapshots()
                 self._leave()
                 if stopped:
-                    raise KeyboardInterrupt
+                    raise Interrupted(interrupt.number)
                 if self.models and self._is_save_due():
                     self._save()
         except BaseException:

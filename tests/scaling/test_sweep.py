@@ -1,9 +1,15 @@
+import json
+import os
 import re
+import socket
+import subprocess
+import time
 
 import pandas as pd
 import pytest
 
 from scaling.records.run_folder import RunFolder
+from scaling.records.writer import Writer
 from scaling.sweep import load, main
 
 GRID = 'hydra: {mode: MULTIRUN, sweeper: {params: {seed: "0,1", data.tokens: "2560,5120"}}}'
@@ -181,6 +187,27 @@ def test_status_says_why_a_run_failed_and_how_far_it_is(sweep, train, make_run):
     assert f"partial {partial.run.run_id}  2.56k of 2.56k tokens" in out
     assert f"failed  {failed.run.run_id}  2.56k of 2.56k tokens; RuntimeError: out of luck" in out
     assert re.search(rf"refused {refused.run.run_id}  .*not the config of a run", out)
+
+
+def test_status_tells_who_is_at_work_and_who_was_killed(sweep, make_run):
+    alive, dead = (RunFolder(make_run("study=four", "data.tokens=2560", f"seed={seed}")) for seed in (0, 1))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    writers = [Writer.take(folder.path) for folder in (alive, dead)]
+    sign = {"host": socket.gethostname(), "pid": gone.pid, "token": "x", "heartbeat": time.time()}
+    writers[1].close()
+    (dead.path / "writer.json").write_text(json.dumps(sign))
+    _, out, _ = sweep("status")
+    assert out.splitlines()[-1] == "4 runs: 1 running, 1 dead, 2 new"
+    here = f"on {socket.gethostname()}"
+    assert re.search(
+        rf"^running {alive.run.run_id}  process {os.getpid()} {here} since \d{{4}}-\d\d-\d\d \d\d:\d\d$",
+        out,
+        re.MULTILINE,
+    )
+    assert f"dead    {dead.run.run_id}  process {gone.pid} {here} has ended without a word" in out
+    assert out.splitlines()[-2].startswith("1 runs are with nobody, and not done: ")
+    writers[0].close()
 
 
 def test_status_reads_an_error_that_is_not_text(sweep, make_run):

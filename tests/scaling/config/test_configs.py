@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from scaling.config.compose import plain_config
+from scaling.config.compose import BEHAVIOUR, plain_config
 from scaling.config.from_dict import build
 from scaling.config.model import ModelConfig
 from scaling.config.run import build_run
@@ -17,7 +17,7 @@ NEEDED = {"text": ["data.corpus.paths=[book.txt]"], "hf": ["data.corpus.path=som
 
 
 def composed(*overrides):
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
         return build_run(plain_config(compose("train", list(overrides))))
 
 
@@ -39,7 +39,7 @@ def test_every_choice_builds_a_run(group):
 
 def test_every_group_is_covered():
     folders = {p.name for p in (REPOSITORY / "configs").iterdir() if p.is_dir()}
-    assert folders == {*GROUPS, "sweeps"}
+    assert folders == {*GROUPS, "sweeps", "hydra"}
 
 
 @pytest.mark.parametrize("name", choices("model"))

@@ -6,6 +6,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from scaling.config.compose import BEHAVIOUR
 from scaling.config.data import BpeTokenizer, BytesTokenizer, DataConfig, HfCorpus, HfTokenizer, TextCorpus
 from scaling.config.from_dict import build
 from scaling.errors import InputError
@@ -15,7 +16,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 
 def composed(*overrides: str) -> DataConfig:
     first, *rest = overrides
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         config = hydra.compose(overrides=[f"+{first}", *rest])
     return build(DataConfig, OmegaConf.to_container(config, resolve=True)["data"], "data")
 

@@ -8,7 +8,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 from hydra import compose, initialize_config_dir
 
-from scaling.config.compose import CONFIGS, plain_config
+from scaling.config.compose import BEHAVIOUR, CONFIGS, plain_config
 from scaling.config.from_dict import build
 from scaling.config.limits import Above, AtLeast, AtMost, Below
 from scaling.config.run import Run
@@ -62,7 +62,7 @@ def parts(values):
 def examples():
     """Class -> good settings of it."""
     found = {}
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         for overrides in VARIANTS:
             values = plain_config(compose("train", list(overrides)))
             made = build(Run, {name: values[name] for name in (f.name for f in dataclasses.fields(Run))})

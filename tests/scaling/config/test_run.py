@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from scaling.config.compose import CONFIGS, plain_config
+from scaling.config.compose import BEHAVIOUR, CONFIGS, plain_config
 from scaling.config.from_dict import plain
 from scaling.config.run import build_run, short
 from scaling.config.runtime import resolve_device
@@ -15,7 +15,7 @@ from tests.conftest import TINY
 
 @pytest.fixture(scope="module")
 def base():
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         return plain_config(compose("train", list(TINY)))
 
 

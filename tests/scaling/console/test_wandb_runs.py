@@ -15,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from scaling.config.compose import BEHAVIOUR
 from scaling.config.from_dict import build
 from scaling.config.tracking import TrackingConfig
 from scaling.errors import InputError
@@ -270,7 +271,7 @@ def test_unusable_folder_switches_tracking_off(tmp_path):
 
 
 def configured(choice: str) -> dict:
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
         return OmegaConf.to_container(compose(overrides=[f"+tracking={choice}"]).tracking)
 
 

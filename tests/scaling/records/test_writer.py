@@ -12,7 +12,7 @@ import pytest
 
 from scaling.records import writer
 from scaling.records.files import replacing, write_new
-from scaling.records.writer import HeldError, Writer, holder
+from scaling.records.writer import HeldError, Holder, Writer, holder, left_behind, release
 from tests.conftest import REPOSITORY
 
 HOLD = (
@@ -35,7 +35,7 @@ def elsewhere(tmp_path):
 def test_a_folder_has_one_writer_until_it_is_killed(tmp_path, elsewhere):
     with pytest.raises(HeldError, match=f"process {elsewhere.pid} on {socket.gethostname()} is writing to it"):
         Writer.take(tmp_path)
-    assert holder(tmp_path) == f"process {elsewhere.pid} on {socket.gethostname()}"
+    assert str(holder(tmp_path)) == f"process {elsewhere.pid} on {socket.gethostname()}"
     elsewhere.send_signal(signal.SIGKILL)
     elsewhere.wait()
     assert holder(tmp_path) is None
@@ -59,6 +59,67 @@ def test_a_writer_on_another_machine_counts_as_long_as_it_gives_signs(tmp_path, 
             Writer.take(tmp_path)
     else:
         Writer.take(tmp_path).close()
+
+
+def sign(folder, **values):
+    """The sign of a writer on another machine, fresh, whose lock is not seen here."""
+    values = {"host": "elsewhere", "pid": 1, "token": "x", "heartbeat": time.time(), **values}
+    (folder / "writer.json").write_text(json.dumps(values))
+    (folder / "lock").touch()
+
+
+@pytest.mark.parametrize(
+    ("job", "restarts", "cluster", "free"),
+    [
+        ("12_3", 1, "west", True),
+        ("12_3", 0, "west", False),
+        ("12_3", 1, "east", False),
+        ("12_4", 1, "west", False),
+        (None, 0, "", False),
+    ],
+)
+def test_a_job_that_was_queued_again_has_its_folder_at_once(tmp_path, monkeypatch, job, restarts, cluster, free):
+    """On another node, behind a kill: of one id there is one job, so its earlier start has ended."""
+    sign(tmp_path, job="12_3", cluster="west", restarts=0, since=7.0)
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", "99")
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", job.partition("_")[0])
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", job.partition("_")[2])
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        monkeypatch.setenv("SLURM_CLUSTER_NAME", cluster)
+    if not free:
+        with pytest.raises(HeldError, match=r"process 1 on elsewhere \(SLURM job 12_3\) is writing to it"):
+            Writer.take(tmp_path)
+        return
+    with closing(Writer.take(tmp_path)):
+        values = json.loads((tmp_path / "writer.json").read_text())
+        assert (values["job"], values["restarts"]) == ("12_3", 1)
+        assert holder(tmp_path).job == "12_3" and abs(holder(tmp_path).since - time.time()) < 60
+
+
+def test_a_folder_is_freed_of_a_writer_that_has_ended_and_of_no_other(tmp_path):
+    sign(tmp_path, job="12", cluster="west", restarts=0)
+    who = holder(tmp_path)
+    assert who == Holder("elsewhere", 1, None, "12", "west")
+    release(tmp_path, who._replace(job="13"))
+    assert holder(tmp_path) == who
+    release(tmp_path, who)
+    assert holder(tmp_path) is None and not (tmp_path / "writer.json").exists()
+    release(tmp_path, who)
+    with closing(Writer.take(tmp_path)) as mine:
+        release(tmp_path, holder(tmp_path))
+        mine.check()  # who holds the lock is alive
+
+
+def test_a_writer_that_was_killed_leaves_its_name(tmp_path, elsewhere):
+    assert left_behind(tmp_path) is None
+    elsewhere.kill()
+    elsewhere.wait()
+    assert left_behind(tmp_path).pid == elsewhere.pid
+    Writer.take(tmp_path).close()
+    assert left_behind(tmp_path) is None
 
 
 @pytest.mark.parametrize("fault", writer._NO_LOCKS)

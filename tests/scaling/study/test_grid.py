@@ -64,7 +64,7 @@ def test_values_set_on_copies_are_what_hydra_composes(study_file, tiny):
     """Against a composition of every single point, which is what Hydra's own sweeper does."""
     from hydra import compose, initialize_config_dir
 
-    from scaling.config.compose import CONFIGS, plain_config
+    from scaling.config.compose import BEHAVIOUR, CONFIGS, plain_config
     from scaling.config.run import build_run
 
     study_file("plain", "hydra: {sweeper: {params: {model: '2k,24k', snapshots: 'choice([1280],[1280,2560])'}}}")
@@ -75,7 +75,7 @@ def test_values_set_on_copies_are_what_hydra_composes(study_file, tiny):
         for p in ("[1280]", "[1280,2560]")
         for c in ("cosine", "linear")
     ]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         expected = [build_run(plain_config(compose("train", [*tiny[1:], "study=plain", *point]))) for point in points]
     assert sorted(runs, key=lambda r: r.run_id) == sorted(expected, key=lambda r: r.run_id)
 
@@ -84,9 +84,9 @@ def test_equal_points_are_one_run(tiny):
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from scaling.config.compose import CONFIGS
+    from scaling.config.compose import BEHAVIOUR, CONFIGS
 
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         loader = GlobalHydra.instance().config_loader()
         assert len(study_runs({}, [], [*tiny, "precision=bf16,w4", "precision.weights=int4"], loader)) == 1
         assert len(study_runs({}, [], tiny, loader)) == 1

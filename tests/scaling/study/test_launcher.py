@@ -1,6 +1,7 @@
 from omegaconf import OmegaConf
 
-from scaling.study.launcher import cores, threads_per_job, workers
+from scaling.console.allocation import cores
+from scaling.study.launcher import threads_per_job, workers
 
 
 def test_cores_are_shared_out():

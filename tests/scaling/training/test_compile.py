@@ -13,8 +13,10 @@ from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.spec import QuantSpec
 from scaling.records.provenance import has_compiler
 from scaling.records.run_folder import RunFolder
+from scaling.study.jobs import write_stack
 from scaling.training import gradients
 from scaling.training.loop import train_stack
+from tests.conftest import REPOSITORY
 
 TRAIN = (
     "import json, sys; from scaling.config.run import build_run; from scaling.training import gradients, loop;"
@@ -98,6 +100,26 @@ def test_a_compiler_that_fails_costs_one_line(make_run, tmp_path):
     forced = make_run("runtime.compile=on", "data.tokens=1280", "seed=1")
     done = in_a_process(tmp_path, forced, CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode != 0 and "runtime.compile=on: " in done.stderr
+
+
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs g++ and Python.h")
+def test_a_compiler_that_a_scheduler_ends_is_no_failure(make_run, tmp_path):
+    """SLURM sends its signal to all processes of a job, the compiler's too: in eager mode the run would be another."""
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\ntrap '' USR2\nkill -USR2 0\nexit 1\n")
+    compiler.chmod(0o755)
+    path = write_stack([make_run("runtime.compile=auto", "data.tokens=1280")])
+    code = "from scaling.training import gradients; gradients.COMPILE_FLOPS = 0; from scaling.train import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"+stack={path}"],
+        cwd=REPOSITORY,
+        env={**os.environ, "CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "torch.compile failed" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_short_runs_stay_eager(make_run):
