@@ -224,7 +224,8 @@ def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkey
     with pytest.raises(KeyboardInterrupt):
         train_stack(grid)
     folders = [RunFolder(run) for run in grid]
-    states = ["done" if run.steps <= number else "partial" for run in grid]
+    # What ends right there is not measured any more: a scheduler may not wait that long.
+    states = ["done" if run.steps < number else "partial" for run in grid]
     assert [folder.state() for folder in folders] == states
     trained(*grid)
     assert sum(computed) == GRID_STEPS  # nothing was computed a second time, nor apart
