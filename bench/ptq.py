@@ -17,13 +17,16 @@ from scaling.data.shards import prepare
 from scaling.model.transformer import Weights, initialize
 from scaling.ptq.apply import quantized
 from scaling.ptq.calibration import calibrate
-from scaling.ptq.measure import _stack_losses
+from scaling.ptq.measure import Trained, _stack_losses, measure
 from scaling.ptq.settings import settings_of
 
 MODELS = ("24k", "83k", "201k")
 TOKENS_A_PARAMETER = 20
 MOST = 0.05
 """Goal: all methods together take at most this share of the training."""
+
+TOGETHER = 4
+"""Models that are measured together, as a stack of them does at its end."""
 
 EVALUATED = 4
 """Settings that are evaluated together: about as many as the harness would take at once."""
@@ -61,8 +64,8 @@ class _Model:
         steps = TOKENS_A_PARAMETER * run.N // run.data.batch_tokens
         eager, compiled = "training step, eager", "training step, compiled"
 
-        def share(goal: str | None = None) -> tuple[Against, ...]:
-            return tuple(Against(name=name, times=steps, goal=goal) for name in (eager, compiled))
+        def share(goal: str | None = None, times: int = 1) -> tuple[Against, ...]:
+            return tuple(Against(name=name, times=times * steps, goal=goal) for name in (eager, compiled))
 
         yield Variant(name=eager, make=lambda: self.training(compiled=False))
         yield Variant(name=compiled, make=lambda: self.training(compiled=True))
@@ -73,6 +76,12 @@ class _Model:
             make=lambda: self.quantization("all", calibrated=False),
             against=share(goal),
             note=f"with calibration; {count} settings: rtn, gptq and awq, int2 to int8, channel and block16",
+        )
+        yield Variant(
+            name=f"measurement of {TOGETHER} models",
+            make=self.measurement,
+            against=share(times=TOGETHER),
+            note="that end together: as trained and as the next row has it; against their training one after the other",
         )
         for ptq in ("rtn", "gptq", "awq"):
             yield Variant(
@@ -90,6 +99,13 @@ class _Model:
             against=share(),
             note=f"{run.data.eval_windows:,} windows; timed as {EVALUATED} settings on a quarter of them",
         )
+
+    def measurement(self) -> Step:
+        """All that is recorded of models that end together: their losses, and those in every setting."""
+        run = self.run("rtn")
+        windows = self.corpus.windows(run.data.eval_windows, run.data.sequence_length)
+        model = Trained(run=run, weights=self.weights, tokens_seen=run.D, settings=settings_of(run))
+        return lambda: measure([model] * TOGETHER, self.corpus, windows)
 
     def training(self, *, compiled: bool) -> Step:
         return training_step([self.run("none")], self.corpus.vocab_size, compiled=compiled)

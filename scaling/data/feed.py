@@ -21,8 +21,8 @@ STEPS = 64
 TOKENS = 2**22
 """Of all models and steps together that are sent at once, where tokens are: fewer steps then."""
 
-ON_DEVICE_BYTES = 2**30
-"""Streams up to this size lie on a GPU while it trains."""
+ON_DEVICE_BYTES = 2**28
+"""Streams up to this size lie on a GPU while it trains: little beside its memory, so that plans do not count it."""
 
 SIGNED = {1: np.uint8, 2: np.int16, 4: np.int32}
 """Types of tokens that torch can gather on every device, by their size in bytes: those of two are wrapped around."""
