@@ -5,6 +5,7 @@ member that fails never stops the others: why it failed is written into its run 
 before it is needed, so that `--help` answers at once.
 """
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scaling.config import compose
+from scaling.console import streams
 from scaling.console.cli import EXPECTED, UnfinishedError, guarded, one_line
 from scaling.console.terminal import note
 from scaling.console.torchrun import leaving, one_voice, place
@@ -53,6 +55,7 @@ def main() -> None:
 
 def job(config: DictConfig) -> None:
     """What Hydra runs: here, or in a worker of a launcher."""
+    streams.secure()
     try:
         if "stack" in config:
             _train_file(config.stack)
@@ -135,7 +138,8 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
         # Bad input leaves no folder of a run that never began; one that another process writes to is not touched.
         is_ours = not isinstance(line, HeldError) and holder(folders[run_id].path) is None
         if is_ours and (details or (processes.first and folders[run_id].path.exists())):
-            folders[run_id].write_error(details or f"{line}\n")
+            with contextlib.suppress(InputError):  # a full disk, as a rule: the line is said in any case
+                folders[run_id].write_error(details or f"{line}\n")
     if details and not processes.first:
         note(f"scaling.train: process {processes.rank}: {next(iter(failed.values()), details)}")
         raise SystemExit(1)

@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from scaling.config.from_dict import nearest
+from scaling.console import streams
 from scaling.errors import InputError
 
 FULL = "HYDRA_FULL_ERROR"
@@ -33,10 +34,12 @@ EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException,
 
 
 def guarded(app: Callable[[], object], prog: str) -> None:
-    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or SIGTERM.
+    """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or SIGTERM. It runs
+    to its end where what it prints cannot be written; if that was on stdout, this is status 1 as well.
 
     With HYDRA_FULL_ERROR=1 in the environment the traceback is shown as well.
     """
+    streams.secure()
     wants_traceback = os.environ.get(FULL) == "1"
     os.environ[FULL] = "1"
     # A polite kill is a Ctrl-C: otherwise the workers of a launcher would outlive this process, and train on.
@@ -46,6 +49,9 @@ def guarded(app: Callable[[], object], prog: str) -> None:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; run again to go on", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code:
+            raise
     except Exception as fault:
         if wants_traceback or not (isinstance(fault, EXPECTED) or _raised_by_hydra(fault)):
             raise
@@ -54,6 +60,10 @@ def guarded(app: Callable[[], object], prog: str) -> None:
         signal.signal(signal.SIGTERM, before)
         if not wants_traceback:
             del os.environ[FULL]
+    if fault := streams.lost_output():
+        sys.exit(
+            f"{prog}: done, but not all of its output could be written ({fault.strerror}); free what stdout leads to"
+        )
 
 
 def _interrupt(number: int, frame: object) -> None:
