@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bench.faults
-from bench.faults import kills, outcomes
+from bench.faults import damage, full_disk, kills, outcomes
 from bench.faults.commands import preload
 from bench.faults.outcomes import Case
 from bench.faults.place import Place, write_words
 from scaling.errors import InputError
 
 PROG = "python -m bench.faults"
-SECTIONS = {"kills": kills}
+SECTIONS = {module.SECTION: module for module in (kills, damage, full_disk)}
 """Name of a part -> its module, whose `cases` yields what became of each of its tasks."""
 
 
