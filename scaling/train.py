@@ -97,8 +97,11 @@ def _train_file(stack: object) -> None:
     runs = read_stack(path := Path(stack))
     with joined() as processes:
         failed = train(runs, processes)
-        for run_id, line in failed.items() if processes.first else ():
-            note(f"{run_id}: {line}")
+        alike: dict[str, list[str]] = {}
+        for run_id, line in failed.items():
+            alike.setdefault(str(line), []).append(run_id)
+        for line, (first, *others) in alike.items() if processes.first else ():
+            note(f"{first}{f' and {len(others)} more' if others else ''}: {line}")
         if failed:
             raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
 

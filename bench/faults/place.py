@@ -28,8 +28,8 @@ QUANTIZE = Command.of(
     *("ptq.calibration_tokens=512", "tracking=off", "runtime.threads=1", "runtime.device=cpu"),
 )
 FIGURES = Command.of("analysis", "figures", STUDY, "--bootstrap", "10")
-VARYING = ("seconds", "tokens_per_second", "shared_steps", "sha256")
-"""Of result.json: what tells the time, or how a run came to its end."""
+VARYING = ("seconds", "tokens_per_second", "shared_steps", "commit", "sha256")
+"""Of result.json: what tells the time, how a run came to its end, or the state of this repository."""
 
 State = dict[str, str]
 """What is compared -> a checksum of it."""
@@ -116,8 +116,8 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def table_state(table: Path) -> State:
-    """A collected table, without how long its runs took."""
-    frame = pd.read_csv(table, dtype=str, keep_default_na=False).drop(columns="seconds")
+    """A collected table, without how long its runs took, and from which commit."""
+    frame = pd.read_csv(table, dtype=str, keep_default_na=False).drop(columns=["seconds", "commit"])
     return {"table": hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()}
 
 

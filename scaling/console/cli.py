@@ -61,9 +61,7 @@ def guarded(app: Callable[[], object], prog: str) -> None:
         if not wants_traceback:
             del os.environ[FULL]
     if fault := streams.lost_output():
-        sys.exit(
-            f"{prog}: done, but not all of its output could be written ({fault.strerror}); free what stdout leads to"
-        )
+        sys.exit(f"{prog}: done, but not all that it printed could be written ({fault.strerror}); see to its stdout")
 
 
 def _interrupt(number: int, frame: object) -> None:

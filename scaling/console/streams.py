@@ -7,6 +7,7 @@ a reason to stop.
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
 
@@ -29,8 +30,10 @@ class _Heedless(io.FileIO):
 
 
 def secure() -> None:
-    """Let stdout and stderr of this process take whatever is printed, from now on to its end. What has taken the place
-    of the interpreter's own streams is left alone."""
+    """Let stdout and stderr of this process take whatever is printed, from now on to its end, and loggers that cannot
+    write do so in silence (W&B's has a file of its own). What has taken the place of the interpreter's own streams is
+    left alone."""
+    logging.raiseExceptions = False
     for number in range(3):
         try:
             os.fstat(number)
