@@ -12,10 +12,10 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-slurm lint unchanged sweep collect figures report bench gpu coverage clean
+.PHONY: help setup demo test test-slow test-slurm test-faults lint unchanged sweep collect figures report bench gpu coverage clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  S=NAME        study for sweep, collect and figures (a file of sweeps/), now: $(S)"
 	@echo "  ARGS=         more for sweep, such as tracking=off or hydra.sweeper.largest_N=4e5 (larger models wait)"
@@ -47,6 +47,9 @@ test-slow: setup ## run the tests of process groups and of the installed package
 
 test-slurm: setup ## run studies on a SLURM that is started for it, and disturb them, some minutes (Debian: slurm-wlm, munge)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm -rs tests/slurm
+
+test-faults: setup ## kill, damage and fill up the disk of a small study: nothing may be lost or change in silence (docs/faults.md)
+	$(RUN) -m bench.faults $(ARGS)
 
 lint: setup ## check style
 	$(VENV)/bin/ruff check .

@@ -29,11 +29,13 @@ def load(path: Path) -> pd.DataFrame:
     """The table in the CSV `path`, indexed by line number. What is empty is NaN, in whatever column.
 
     Raises:
-        InputError: no such file, not a CSV with a header and rows, or a value that is not of its column's type.
+        InputError: no such file, not a CSV with a header and rows, a value that is not of its column's type, or a table
+            that is another than its checksum in a file beside it says.
     """
     # Else digits alone, or digits and an e, would make a number of a commit or a checksum.
     texts = {column: str for column, kind in TYPES.items() if kind == "text"}
     try:
+        _verify(path)
         frame = pd.read_csv(path, low_memory=False, dtype=texts)
     except FileNotFoundError:
         raise InputError(f"{path}: no such table; expected a CSV file") from None
@@ -83,6 +85,20 @@ def _refuse(values: pd.Series, bad: np.ndarray | pd.Series, wanted: str) -> None
 def digest(path: Path) -> str:
     """sha256 of the file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _verify(path: Path) -> None:
+    """Raise InputError if `collect` has left the sha256 of the table beside it, and it is another now. Tables from
+    elsewhere have none.
+
+    `scaling.records.merge` does so too, which nothing here may import.
+    """
+    beside = path.with_name(f"{path.name}.sha256")
+    if beside.exists() and beside.read_bytes().split()[:1] != [digest(path).encode()]:
+        raise InputError(
+            f"{path}: damaged, or edited since it was collected: {beside.name} says otherwise",
+            detail="collect it again, or delete that file to use the table as it is",
+        )
 
 
 def numbers(frame: pd.DataFrame, column: str, *, positive: bool = False) -> np.ndarray:

@@ -1,5 +1,7 @@
 """`python -m scaling`: lists the commands."""
 
+from scaling.console.cli import guarded
+
 COMMANDS = {
     "scaling-train": ("scaling.train", "train one run, or with --multirun a study"),
     "scaling-sweep": ("scaling.sweep", "a study before, during and after: plan, status, collect"),
@@ -11,6 +13,10 @@ COMMANDS = {
 
 def main() -> None:
     """Print a line for each command."""
+    guarded(_list, "scaling")
+
+
+def _list() -> None:
     for name, (module, what) in COMMANDS.items():
         print(f"{name:<17} python -m {module:<14} {what}")
 

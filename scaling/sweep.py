@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="a table of the same study from another machine, whose other runs are put into this one (collect)",
     )
     parser.add_argument("--prune", action="store_true", help="leave out runs that the study does not name (collect)")
-    given = parser.parse_intermixed_args(arguments)
-    guarded(lambda: _run(given), "scaling.sweep")
+    guarded(lambda: _run(parser.parse_intermixed_args(arguments)), "scaling.sweep")
 
 
 def _run(given: argparse.Namespace) -> None:

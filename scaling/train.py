@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scaling.config import compose
-from scaling.console import interrupt
+from scaling.console import interrupt, streams
 from scaling.console.allocation import slurm_job
 from scaling.console.cli import EXPECTED, UnfinishedError, guarded, one_line
 from scaling.console.interrupt import Interrupted
@@ -76,6 +76,7 @@ def _queued_again() -> Iterator[None]:
 
 def job(config: DictConfig) -> bool:
     """What Hydra or a job of SLURM runs: here, or in a worker of a launcher. Returns whether all runs are done."""
+    streams.secure()
     from scaling.study.gpus import take
 
     take()
@@ -122,8 +123,11 @@ def _train_file(stack: object) -> None:
     runs = read_stack(path := Path(stack))
     with joined() as processes:
         failed = train(runs, processes)
-        for run_id, line in failed.items() if processes.first else ():
-            note(f"{run_id}: {line}")
+        alike: dict[str, list[str]] = {}
+        for run_id, line in failed.items():
+            alike.setdefault(str(line), []).append(run_id)
+        for line, (first, *others) in alike.items() if processes.first else ():
+            note(f"{first}{f' and {len(others)} more' if others else ''}: {line}")
         if failed:
             raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
 
@@ -163,7 +167,8 @@ def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[s
         # Bad input leaves no folder of a run that never began; one that another process writes to is not touched.
         is_ours = not isinstance(line, HeldError) and holder(folders[run_id].path) is None
         if is_ours and (details or (processes.first and folders[run_id].path.exists())):
-            folders[run_id].write_error(details or f"{line}\n")
+            with contextlib.suppress(InputError):  # a full disk, as a rule: the line is said in any case
+                folders[run_id].write_error(details or f"{line}\n")
     if details and not processes.first:
         note(f"scaling.train: process {processes.rank}: {next(iter(failed.values()), details)}")
         raise SystemExit(1)

@@ -1,4 +1,7 @@
+import contextlib
+import io
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,21 @@ def make_run(tmp_path, corpus_cache):
         return build_run(OmegaConf.to_container(config, resolve=True))
 
     return make
+
+
+@pytest.fixture
+def full_above():
+    """full_above(bytes): a context in which no file can be longer, which stands for a disk that is full. What is
+    printed in it goes to no file."""
+
+    @contextlib.contextmanager
+    def limited(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+            try:
+                yield
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from scaling.config.from_dict import nearest
+from scaling.console import streams
 from scaling.console.interrupt import raising
 from scaling.errors import InputError
 
@@ -34,10 +35,12 @@ EXPECTED = (InputError, UnfinishedError, HydraException, OmegaConfBaseException,
 
 def guarded(app: Callable[[], object], prog: str) -> None:
     """Run `app`; end the process with one line `prog: ...` and status 1 on bad input, 130 on Ctrl-C or a signal of
-    a scheduler.
+    a scheduler. It runs to its end where what it prints cannot be written; if that was on stdout, this is status 1 as
+    well.
 
     With HYDRA_FULL_ERROR=1 in the environment the traceback is shown as well.
     """
+    streams.secure()
     wants_traceback = os.environ.get(FULL) == "1"
     os.environ[FULL] = "1"
     try:
@@ -47,6 +50,9 @@ def guarded(app: Callable[[], object], prog: str) -> None:
     except KeyboardInterrupt as stop:
         print(f"{prog}: {str(stop) or 'interrupted; run again to go on'}", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code:
+            raise
     except Exception as fault:
         if wants_traceback or not (isinstance(fault, EXPECTED) or _raised_by_hydra(fault)):
             raise
@@ -54,6 +60,8 @@ def guarded(app: Callable[[], object], prog: str) -> None:
     finally:
         if not wants_traceback:
             del os.environ[FULL]
+    if fault := streams.lost_output():
+        sys.exit(f"{prog}: done, but not all that it printed could be written ({fault.strerror}); see to its stdout")
 
 
 def one_line(fault: Exception) -> str:

@@ -14,6 +14,9 @@ from scaling.errors import InputError
 ENOUGH_DOCUMENTS = 1000
 """Held-out documents below which standard errors clustered by document are noticeably coarse."""
 
+SPLIT_FILES = tuple(f"{split}{kind}" for split in ("train", "validation") for kind in (".bin", "_offsets.npy"))
+"""What a corpus has in its folder in any case, beside its manifest."""
+
 DTYPES = ("|u1", "<u2", "<u4")
 """Of tokens on disk; no others, such as objects, are read."""
 
@@ -47,16 +50,19 @@ class Corpus:
     validation_offsets: np.ndarray
 
     @staticmethod
-    def open(folder: Path) -> "Corpus":
-        """Map a folder that `prepare` has built. The first time in a process its files are read to the end, and their
-        checksums compared with those of the manifest.
+    def open(folder: Path, settings: dict | None = None) -> "Corpus":
+        """Map a folder that `prepare` has built, if given from these settings. The first time in a process its files
+        are read to the end, and their checksums compared with those of the manifest.
 
         Raises:
-            InputError: a file is missing, or is not what the manifest says.
+            InputError: a file is missing, or is not what the manifest says, or that is of another corpus.
         """
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
             _check_manifest(manifest)
+            asked = json.loads(json.dumps(settings or {}))
+            if other := [name for name, value in asked.items() if manifest.get(name) != value]:
+                raise ValueError(f"it was built from another {', '.join(other)}")
             arrays = {}
             if manifest["dtype"] not in DTYPES:
                 raise ValueError(f"tokens of type {manifest['dtype']}, expected one of {', '.join(DTYPES)}")
@@ -66,7 +72,11 @@ class Corpus:
                 tokens, stated = len(arrays[split]), manifest["splits"][split]["tokens"]
                 if tokens != stated:
                     raise ValueError(f"{split}.bin has {tokens} tokens, its manifest says {stated}")
-                _check_tokens(folder / f"{split}.bin", manifest["splits"][split]["sha256"])
+                _check_file(folder / f"{split}.bin", manifest["splits"][split]["sha256"])
+            for name, stated in manifest.get("files", {}).items():
+                if Path(name).name != name:
+                    raise ValueError(f"{name!a} is no file of this folder")
+                _check_file(folder / name, stated)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
             raise InputError(f"{folder}: damaged corpus ({fault}); delete the folder to have it built again") from None
         return Corpus(name=folder.name, manifest=manifest, **arrays)
@@ -175,11 +185,16 @@ _verified: set[tuple[str, int, int, str]] = set()
 """Path, size, time and sha256 of the files whose checksums this process has found right."""
 
 
-def _check_tokens(path: Path, stated: str) -> None:
+def _check_file(path: Path, stated: str) -> None:
     status = path.stat()
     key = (str(path.absolute()), status.st_size, status.st_mtime_ns, stated)
     if key not in _verified:
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != stated:
-                raise ValueError(f"{path.name} has another checksum than its manifest says")
+        if file_sha(path) != stated:
+            raise ValueError(f"{path.name} has another checksum than its manifest says")
         _verified.add(key)
+
+
+def file_sha(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -69,7 +69,7 @@ class _Bpe:
             show_progress=False,
         )
         self.tokenizer.train_from_iterator(_sample(source, config.sample_bytes), trainer)
-        self.tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True), encoding="utf-8")
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return [np.array(e.ids, dtype=np.uint32) for e in self.tokenizer.encode_batch_fast(texts)]

@@ -2,7 +2,7 @@
 
 A folder of the cache holds, for each split, the tokens (`train.bin`, little-endian, the narrowest unsigned type that
 holds the vocabulary) and the start of each document (`train_offsets.npy`, int64, one more than documents); then the
-tokenizer where there is one to store; and last `manifest.json`, with the checksums of tokens, starts and
+tokenizer where there is one to store; and last `manifest.json`, with the checksums of all of these and of
 itself. Every document is followed by one separator. The text streams through: only what a source itself holds is in
 memory.
 
@@ -10,6 +10,7 @@ The folder is named by a hash of the settings that decide its content. It is bui
 so it is complete or absent, and of two processes that build it at once the second takes what the first has made.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,7 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scaling.config.data import DataConfig
 from scaling.config.from_dict import plain
-from scaling.data.corpus import ENOUGH_DOCUMENTS, Corpus, manifest_sha
+from scaling.data.corpus import ENOUGH_DOCUMENTS, SPLIT_FILES, Corpus, file_sha, manifest_sha
 from scaling.data.documents import Document, Source
 from scaling.data.encoders import Encoder, encoder_for
 from scaling.data.sources import source_for
@@ -35,6 +36,9 @@ from scaling.errors import InputError
 
 FORMAT = 1
 """Version of the folder's layout and of the rules by which documents are read and split."""
+
+ABANDONED = 24 * 3600.0
+"""Seconds after which a folder in which nothing was written is what a killed build left."""
 
 _BATCH_DOCUMENTS = 512
 _BATCH_BYTES = 1 << 22
@@ -49,7 +53,8 @@ def prepare(data: DataConfig, cache: Path, note: Callable[[str], None] = print) 
         note: takes a line of progress or warning. While building, a terminal shows a progress bar instead.
 
     Raises:
-        InputError: the corpus cannot be read, or holds no document that is long enough for a validation window.
+        InputError: the corpus cannot be read or built, is damaged or that of other settings, or holds no document that
+            is long enough for a validation window.
     """
     source = source_for(data)
     settings = {
@@ -63,7 +68,7 @@ def prepare(data: DataConfig, cache: Path, note: Callable[[str], None] = print) 
     folder = Path(cache) / f"{data.corpus.kind}-{hashlib.sha256(stamp).hexdigest()[:16]}"
     if not folder.exists():
         _build(data, source, settings, folder, note)
-    corpus = Corpus.open(folder)
+    corpus = Corpus.open(folder, settings)
     usable = len(corpus.usable_documents(data.sequence_length))
     corpus.windows(1, data.sequence_length)
     if usable < min(ENOUGH_DOCUMENTS, data.eval_windows):
@@ -77,6 +82,7 @@ def prepare(data: DataConfig, cache: Path, note: Callable[[str], None] = print) 
 def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note: Callable[[str], None]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as fault:
         raise InputError(f"{folder.parent}: cannot be written to ({fault.strerror}); name another cache") from None
@@ -84,15 +90,23 @@ def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note:
         with _Display(folder.name, note) as display:
             source.scan(note)
             manifest = _write(source, encoder_for(data, source, temporary, display.stage), temporary, display)
-        manifest = settings | source.describe() | manifest
+        # What its splits did not write is the encoder's.
+        others = {path.name: file_sha(path) for path in temporary.iterdir() if path.name not in SPLIT_FILES}
+        manifest = settings | source.describe() | manifest | ({"files": others} if others else {})
         manifest["sha256"] = manifest_sha(manifest)
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        for path in temporary.iterdir():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o755)  # mkdtemp makes it private
         try:
             os.rename(temporary, folder)
         except OSError:
             if not folder.exists():
                 raise
+    except OSError as fault:
+        where = f"{fault.strerror or fault}" + (f": {fault.filename}" if fault.filename else "")
+        raise InputError(f"{folder}: cannot be built ({where}); nothing is left of it, run again to build it") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     splits = manifest["splits"]
@@ -100,6 +114,15 @@ def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note:
         f"data: {folder}: {splits['train']['tokens']:,} training tokens in {splits['train']['documents']:,} documents, "
         f"{splits['validation']['documents']:,} more held out"
     )
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed builds of a folder left beside it."""
+    for other in folder.parent.glob(f".{folder.name}-*"):
+        with contextlib.suppress(OSError):
+            written = max(path.stat().st_mtime for path in (other, *other.iterdir()))
+            if time.time() - written > ABANDONED:
+                shutil.rmtree(other)
 
 
 def _write(source: Source, encoder: Encoder, folder: Path, display: "_Display") -> dict:
@@ -152,10 +175,16 @@ class _Split:
         self.file = open(self.folder / f"{self.name}.bin", "wb")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind, *_) -> None:
         self.file.close()
+        if kind is not None:
+            return
         self.starts = np.frombuffer(self.offsets, dtype=np.int64)
-        np.save(self.folder / f"{self.name}_offsets.npy", self.starts)
+        with open(self.folder / f"{self.name}_offsets.npy", "wb") as file:
+            # As numpy.save does, which does not say why it cannot write.
+            head = np.lib.format.header_data_from_array_1_0(self.starts)
+            np.lib.format.write_array_header_1_0(file, head)
+            file.write(self.starts)
 
     def add(self, tokens: np.ndarray, size: int) -> None:
         if not len(tokens):

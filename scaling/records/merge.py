@@ -4,6 +4,7 @@ table are added.
 Values are compared and merged as they are written, so that a row that is only passed on is the same to the letter.
 """
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from scaling.config.limits import FORMULA
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.records.columns import TYPES
-from scaling.records.files import replacing
+from scaling.records.files import replacing, write_text
 
 ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")
 ROW = ["run_id", "tokens_seen", "setting"]  # what names a row
@@ -41,9 +42,10 @@ def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     lie apart: tables of two machines belong together only where the same runs agree.
 
     Raises:
-        InputError: no such table, or not one with these columns and numbers in them.
+        InputError: no such table, not one with these columns and numbers in them, or one that was damaged or edited.
     """
     try:
+        _verify(path)
         other = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as fault:
         raise InputError(f"{path}: not a table of runs ({' '.join(str(fault).split())})") from None
@@ -93,3 +95,25 @@ def write(frame: pd.DataFrame, out: Path) -> None:
             raise InputError(f"{name}={column[bad].iloc[0]!a} in the rows for {out}: expected {wanted}")
     with replacing(out) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_sha(out: Path) -> None:
+    """Write the sha256 of a table beside it, as `sha256sum` does."""
+    write_text(_sha_path(out), f"{hashlib.sha256(out.read_bytes()).hexdigest()}  {out.name}\n")
+
+
+def _verify(path: Path) -> None:
+    """Raise InputError if a table is not the one whose sha256 lies beside it; those of earlier versions have none.
+
+    `analysis.table` does so too, which nothing here may import.
+    """
+    beside = _sha_path(path)
+    if beside.exists() and beside.read_bytes().split()[:1] != [hashlib.sha256(path.read_bytes()).hexdigest().encode()]:
+        raise InputError(
+            f"{path}: damaged, or edited since it was collected: {beside.name} says otherwise; collect it again, or "
+            "delete that file to use the table as it is"
+        )
+
+
+def _sha_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

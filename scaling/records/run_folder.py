@@ -152,8 +152,17 @@ class RunFolder:
     # -- records ----------------------------------------------------------------------------------------------------
 
     def log(self, values: Mapping[str, float]) -> None:
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Add a point to the training curve.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        path = self.path / "metrics.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as fault:
+            raise InputError(f"{path}: cannot be written ({fault.strerror}); run again to go on") from None
 
     def forget_metrics_after(self, tokens: int) -> None:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from. Says so where lines

@@ -27,7 +27,7 @@ from scaling.quantization.normal_error import over_matrices
 from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import NAMES, declared
 from scaling.records.files import write_text
-from scaling.records.merge import as_written, ordered, with_rows_of, write
+from scaling.records.merge import as_written, ordered, with_rows_of, write, write_sha
 from scaling.records.model_bytes import model_bytes, short_blocks
 from scaling.records.run_folder import TRAIN_AGAIN, RunFolder
 from scaling.records.window_losses import clustered_mean, evaluation_name
@@ -58,8 +58,8 @@ def collect(
     prune: bool = False,
 ) -> int:
     """Write the table of all finished runs under `study_folder` to the CSV `out`, with those rows of the tables
-    `others` (of other machines) whose runs are not there, and beside it provenance.json: with what how many of the runs
-    were made. Returns its number of rows.
+    `others` (of other machines) whose runs are not there, and beside it its sha256, and provenance.json: with what how
+    many of the runs were made. Returns its number of rows.
 
     A damaged folder is left out, a run that lacks rows is in the table with those that it has; a line says so of each.
     Without `settings` nothing is known to be missing: what came from another machine may have left its windows there.
@@ -81,6 +81,7 @@ def collect(
     if named is not None:
         frame = _as_named(frame, named, prune)
     write(ordered(frame), out)
+    write_sha(out)
     versions = {name: folder.result.get("versions") for name, folder in folders.items()}
     write_text(out.with_name("provenance.json"), json.dumps(_provenance(frame, versions), indent=1) + "\n")
     if faults:

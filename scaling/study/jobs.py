@@ -13,7 +13,7 @@ from scaling.config.run import Run, build_run
 from scaling.console.allocation import cores
 from scaling.errors import InputError
 from scaling.model.stack_size import best_size
-from scaling.records.files import write_new
+from scaling.records.files import is_intact, with_checksum, write_new
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.study.cost import cost, work
 from scaling.study.machine import room
@@ -188,7 +188,7 @@ def write_stack(runs: Sequence[Run]) -> Path:
     """Write the next free `<out>/<study>/stacks/NNN.json`: the resolved configs of the runs that one job trains."""
     folder = (RunFolder(runs[0]).path.parent / "stacks").absolute()
     number = max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()), default=-1) + 1
-    text = json.dumps([plain(run) for run in runs], indent=1) + "\n"
+    text = json.dumps([with_checksum(plain(run)) for run in runs], indent=1) + "\n"
     while not write_new(path := folder / f"{number:03}.json", text):
         number += 1  # another sweep has just taken it
     return path
@@ -198,15 +198,21 @@ def read_stack(path: Path) -> list[Run]:
     """The runs of a stack file.
 
     Raises:
-        InputError: the file is missing or is not a list of runs of one shape, whose study's folder is that of the file.
+        InputError: the file is missing, damaged or is not a list of runs of one shape, whose study's folder is that of
+            the file.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:
         raise InputError(f"stack={path}: cannot be read ({fault}); use a file that a sweep wrote") from None
-    if not isinstance(values, list) or not values:
+    if not isinstance(values, list) or not values or not all(isinstance(value, dict) for value in values):
         raise InputError(f"stack={path}: not a list of runs; use a file that a sweep wrote")
-    runs = [build_run(value) for value in values]
+    if not all(map(is_intact, values)):
+        raise InputError(f"stack={path}: damaged or edited, a run has another checksum; use a file that a sweep wrote")
+    try:
+        runs = [build_run({name: of_run for name, of_run in value.items() if name != "sha256"}) for value in values]
+    except InputError as fault:
+        raise InputError(f"stack={path}: {fault}; use a file that a sweep wrote") from None
     if len({run.stack_key for run in runs}) > 1:
         raise InputError(f"stack={path}: its runs differ in shape and cannot be trained together")
     folder = RunFolder(runs[0]).path.parent

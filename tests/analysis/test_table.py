@@ -26,6 +26,20 @@ def test_files_that_are_no_tables(tmp_path):
     assert "no rows" in fault_of(table.load, tmp_path / "header")
 
 
+def test_a_table_is_the_one_whose_checksum_lies_beside_it(tmp_path, tables):
+    path, beside = tmp_path / "runs.csv", tmp_path / "runs.csv.sha256"
+    tables.simulate(post=()).to_csv(path, index=False)
+    whole = table.load(path)
+    beside.write_text(f"{table.digest(path)}  runs.csv\n")
+    assert table.load(path).equals(whole)
+    for damaged, content in ((path, path.read_bytes()), (beside, beside.read_bytes())):
+        for changed in (content[: len(content) // 2], content[:10] + bytes([content[10] ^ 1]) + content[11:], b""):
+            damaged.write_bytes(changed)
+            assert f"{path}: damaged, or edited since it was collected" in fault_of(table.load, path)
+        damaged.write_bytes(content)
+    assert table.load(path).equals(whole)
+
+
 def test_bad_values_are_named_with_their_line(tmp_path, tables):
     frame = tables.simulate(post=())
     for column, value, wanted in (

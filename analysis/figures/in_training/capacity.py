@@ -68,7 +68,10 @@ def _points(rows: pd.DataFrame, constants: Mapping) -> pd.DataFrame:
 
 
 def empirical_share(constants: Mapping[str, float], N: float, gap: float) -> float:
-    """N_eff/N of a run that low precision cost `gap` nats (Eq. 30); NaN where no number of parameters does so well."""
+    """N_eff/N of a run that low precision cost `gap` nats (Eq. 30); NaN where no number of parameters does so well, or
+    where the loss does not depend on it (A = 0, at its bound)."""
+    if not constants["A"] > 0:
+        return float("nan")
     alpha, full = constants["alpha"], effective_share(constants, FULL_BITS)
     inner = gap / constants["A"] + (N * full) ** -alpha
     return float(inner ** (-1 / alpha) / N) if inner > 0 else float("nan")

@@ -128,6 +128,7 @@ def test_capacity_inverts_the_planted_law(exact, tables):
         np.testing.assert_allclose(lines["share"], formulas.effective_share(constants, {"P_a": lines["bits"]}))
     assert capacity.empirical_share(tables.LOSS, 1e5, 0.0) == pytest.approx(1.0)
     assert np.isnan(capacity.empirical_share(tables.LOSS, 1e5, -5.0))
+    assert np.isnan(capacity.empirical_share({**tables.LOSS, "A": 0.0}, 1e5, 0.01))
 
 
 def test_capacity_bars_are_the_errors_of_the_costs(table, found):

@@ -1,18 +1,28 @@
 """A damaged corpus is one line and never read as data."""
 
 import json
+import os
 import random
 import shutil
+import time
 
 import numpy as np
 import pytest
 
+from scaling.config.data import BpeTokenizer
 from scaling.data import corpus as corpora
 from scaling.data.corpus import Corpus, manifest_sha
-from scaling.data.shards import prepare
+from scaling.data.shards import ABANDONED, prepare
 from scaling.errors import InputError
 
 FILES = ("manifest.json", "train.bin", "train_offsets.npy", "validation.bin", "validation_offsets.npy")
+
+
+@pytest.fixture
+def bpe(stories, settings):
+    """Settings of a corpus with a tokenizer of its own."""
+    pytest.importorskip("tokenizers")
+    return settings(stories[0], tokenizer=BpeTokenizer(vocab_size=300, sample_bytes=10_000))
 
 
 @pytest.fixture
@@ -80,3 +90,59 @@ def test_files_of_another_corpus_are_refused(folder, stories, settings, tmp_path
         with pytest.raises(InputError, match="damaged corpus"):
             Corpus.open(folder)
         (folder / name).write_bytes(kept)
+
+
+def test_a_damaged_tokenizer_is_refused(bpe, tmp_path):
+    made = prepare(bpe, tmp_path / "cache")
+    path = tmp_path / "cache" / made.name / "tokenizer.json"
+    content, chance = path.read_bytes(), random.Random(0)
+    for changed in damaged(content, chance).values():
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"damaged corpus \(tokenizer\.json has another checksum"):
+            prepare(bpe, tmp_path / "cache")
+    path.unlink()
+    with pytest.raises(InputError, match=r"damaged corpus .*tokenizer\.json"):
+        prepare(bpe, tmp_path / "cache")
+    path.write_bytes(content)
+    assert prepare(bpe, tmp_path / "cache").data_sha == made.data_sha
+
+
+def test_a_manifest_names_no_files_elsewhere(folder, tmp_path):
+    (tmp_path / "else").write_text("")
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"files": {"../../else": ""}}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"sha256": manifest_sha(manifest)}))
+    with pytest.raises(InputError, match="is no file of this folder"):
+        Corpus.open(folder)
+
+
+def test_a_corpus_in_the_folder_of_another_is_refused(folder, stories, settings, tmp_path):
+    """Whole, and so with all checksums right: `cp -r`, or a folder that was renamed."""
+    other = settings(stories[0], seed=1)
+    place = tmp_path / "cache" / prepare(other, tmp_path / "cache").name
+    shutil.rmtree(place)
+    shutil.copytree(folder, place)
+    with pytest.raises(InputError, match="it was built from another seed"):
+        prepare(other, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("size", [0, 100, 1_500, 3_000, 5_000])
+def test_a_corpus_that_does_not_fit_on_the_disk_leaves_nothing(bpe, tmp_path, full_above, size):
+    cache = tmp_path / "cache"
+    with full_above(size), pytest.raises(InputError, match=r"cannot be built \(File too large\)") as fault:
+        prepare(bpe, cache)
+    assert "\n" not in str(fault.value) and not list(cache.iterdir())
+    assert prepare(bpe, cache).data_sha == prepare(bpe, tmp_path / "other").data_sha
+
+
+def test_what_killed_builds_left_is_removed_in_time(stories, settings, tmp_path):
+    data, cache = settings(stories[0]), tmp_path / "cache"
+    name = prepare(data, cache).name
+    shutil.rmtree(cache / name)
+    for age, kept in ((0.0, True), (2 * ABANDONED, False)):
+        (left := cache / f".{name}-{age}").mkdir()
+        (left / "train.bin").write_bytes(b"half")
+        for path in (left / "train.bin", left):
+            os.utime(path, (time.time() - age,) * 2)
+        prepare(data, cache)
+        shutil.rmtree(cache / name)
+        assert left.exists() == kept

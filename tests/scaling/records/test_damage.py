@@ -3,6 +3,7 @@ traceback, and never other numbers."""
 
 import random
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from scaling.records.checkpoint import Checkpoint
 from scaling.records.merge import as_written, with_rows_of
 from scaling.records.run_folder import RunFolder, load_run
 from scaling.records.table import collect
+from scaling.study.jobs import read_stack, write_stack
 from scaling.study.status import standing
 from scaling.training.loop import train_stack
 
@@ -136,6 +138,46 @@ def test_a_copied_folder_is_not_counted_twice(study, tmp_path, capfd):
     assert found == whole and fault and f"{copy / 'config.yaml'}: is of the run" in capfd.readouterr().err
     with pytest.raises(InputError, match="is of the run"):
         load_run(copy)
+
+
+def test_a_table_that_was_damaged_since_is_not_added(study, tmp_path):
+    out, copy = tmp_path / "runs.csv", tmp_path / "there" / "runs.csv"
+    table(study, out)
+    copy.parent.mkdir()
+    for name in ("runs.csv", "runs.csv.sha256"):
+        shutil.copy(tmp_path / name, copy.parent)
+    frame = as_written(pd.read_csv(out, dtype=str, keep_default_na=False))
+    assert len(with_rows_of(copy, frame)) == len(frame)
+    assert (
+        subprocess.run(
+            ["sha256sum", "--check", "runs.csv.sha256"], cwd=copy.parent, stdout=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )
+    for path in (copy, copy.with_name("runs.csv.sha256")):
+        content = path.read_bytes()
+        for changed in damaged(content, random.Random(path.name), flips=20):
+            path.write_bytes(changed)
+            try:
+                assert with_rows_of(copy, frame).equals(frame) and copy.read_bytes() == out.read_bytes()
+            except InputError as fault:
+                assert f"{copy}: damaged, or edited" in str(fault) and "\n" not in str(fault)
+        path.write_bytes(content)
+    copy.with_name("runs.csv.sha256").unlink()  # on purpose, or of an earlier version
+    copy.write_text(out.read_text().replace(study[0].run.run_id, "other"))
+    assert len(with_rows_of(copy, frame)) > len(frame)
+
+
+def test_a_damaged_stack_file_trains_nothing_else(study, tmp_path):
+    runs = [folder.run for folder in study]
+    path = write_stack(runs)
+    content = path.read_bytes()
+    for changed in damaged(content, random.Random(0), flips=60):
+        path.write_bytes(changed)
+        try:
+            assert read_stack(path) == runs
+        except InputError as fault:
+            assert f"stack={path}: " in str(fault) and "\n" not in str(fault), changed
 
 
 def test_damaged_lines_of_a_curve_are_dropped(study, capfd):
