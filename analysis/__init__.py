@@ -4,8 +4,9 @@ From the bottom up; each imports only itself and what stands before it:
 
     errors, files  bad input, as one line; files that are whole or not there
     laws/          every law as data
-    table          a CSV read and checked
-    filters        conditions on its columns
+    filters        conditions on the columns of a table
+    reading/       a file of any kind in, a frame with line numbers out
+    table          a table read and checked
     fitting/       rows in, a fit with intervals out
     diagnostics/   is the law right, and can the table show it?
     planning/      what the laws advise
