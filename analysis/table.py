@@ -26,6 +26,8 @@ from analysis.reading.text import LINE
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to spreadsheets
 ROUNDING = 1e-3  # of D, by whole batches, where a table does not tell the batch
 ALIKE = 0.02  # of D: the most that whole batches may take off
+ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")
+"""What rows are sorted by: as those of `runs.csv` are."""
 FULL = 16.0  # bits of what is not quantized
 BOOLEANS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
@@ -203,6 +205,24 @@ def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
             start, reach = found, own
         nominal[found], reach = start, max(reach, own)
     return np.array([nominal[found] for found in tokens]).astype(frame["D"].dtype)
+
+
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in an order that follows from what they hold, so that nothing hangs on how they came: by `ORDER`, what
+    is empty first, then by all other columns. Rows that repeat others stay beside them."""
+    first = [column for column in ORDER if column in frame]
+    rest = sorted(frame.columns.difference(first, sort=False), key=str)
+    numeric = pd.api.types.is_numeric_dtype
+    made = frame.sort_values(first, na_position="first", kind="stable") if first else frame
+    tied = made.duplicated(first, keep=False) if first else pd.Series(True, index=made.index)
+    if not tied.any() or not rest:
+        return made
+    return frame.sort_values(
+        [*first, *rest],
+        key=lambda c: c if c.name in first or numeric(c) else c.astype(str),
+        na_position="first",
+        kind="stable",
+    )
 
 
 def after_training(frame: pd.DataFrame) -> np.ndarray:

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from analysis import table as tables
 from analysis.errors import InputError
 from analysis.filters import filtered
 from analysis.fitting import noise
@@ -67,11 +68,12 @@ def prepare(law: str | Law, table: pd.DataFrame, options: Options) -> Fitted:
     """Choose the rows of `table` that `law` describes and find the law's optimum for them.
 
     Raises:
-        InputError: no such law, a bad filter, a missing or bad column, too few rows or different values, or no start
-            gives every row a prediction.
+        InputError: no such law, a bad filter, a missing or bad column, too few rows or different values, a parameter to
+            hold that the law does not have, or no start gives every row a prediction.
     """
     law = named(law) if isinstance(law, str) else law
-    selection = select(law, filtered(table, options.filter), bits=options.bits)
+    rows = tables.ordered(filtered(table, options.filter))
+    selection = select(law, rows, bits=options.bits, base=options.base, weights=options.weights, hold=options.hold)
     fitted = fit_rows(selection.law, selection.frame, options)
     left_out = selection.left_out | fitted.left_out
     return dataclasses.replace(fitted, left_out=left_out, warnings=selection.warnings)
@@ -84,6 +86,14 @@ def fit_rows(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
         InputError: no start is feasible, or too few rows are left below `options.gap_below`.
     """
     return _fit_loss(law, frame, options) if law.response == "loss" else _fit_gap(law, frame, options)
+
+
+def row_weights(frame: pd.DataFrame, options: Options) -> np.ndarray | None:
+    """How much each row (n,) counts, one on average; None where all count alike."""
+    if options.weights is None:
+        return None
+    weights = tables.numbers(frame, options.weights, positive=True)
+    return weights / weights.mean()
 
 
 def _polish(problem: Problem, starts: np.ndarray) -> Solution:
@@ -99,8 +109,9 @@ def _fit_loss(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     if options.objective == "huber":
         sd = noise.seed_sd(frame)
         delta = options.huber_delta or (PUBLISHED_DELTA if sd is None else noise.HUBER_OF_SD * sd)
-    y = frame["loss"].to_numpy(float)
-    problem = Problem(law=law, x=law.inputs(frame), y=y, scale="log", delta=delta)
+    y, scale = frame["loss"].to_numpy(float), "linear" if options.objective == "loss_squares" else "log"
+    weights = row_weights(frame, options)
+    problem = Problem(law=law, x=law.inputs(frame), y=y, scale=scale, delta=delta, row_weights=weights)
     solution = _polish(problem, problem.projected_starts(STARTS))
     return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution)
 
@@ -119,14 +130,14 @@ def _fit_gap(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
 
 def _reweighted(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     gap, errors = frame[law.response].to_numpy(float), gap_errors(frame, law.response)
-    equal = np.full(len(gap), np.sqrt(np.mean(gap**2)))
-    problem = Problem(law=law, x=law.inputs(frame), y=gap, scale="linear", sd=equal)
+    equal, weights = np.full(len(gap), np.sqrt(np.mean(gap**2))), row_weights(frame, options)
+    problem = Problem(law=law, x=law.inputs(frame), y=gap, scale="linear", sd=equal, row_weights=weights)
     starts = problem.projected_starts(STARTS)
     solution = _polish(problem, starts)
     best = solution.points[np.argmin(solution.values)]
     for _ in range(REWEIGHTINGS):
         prediction = problem.predict(best[None])[0]
-        model = noise.estimate(gap, prediction, errors, len(law.parameters))
+        model = noise.estimate(gap, prediction, errors, len(law.free), weights)
         problem = dataclasses.replace(problem, sd=model.sd(prediction, errors))
         before, best = best, _polish(problem, best[None]).points[0]
         if np.allclose(before, best, rtol=1e-9, atol=1e-12):

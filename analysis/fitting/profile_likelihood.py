@@ -4,7 +4,7 @@ Values are solved outwards from the optimum, each from where the last two point,
 solutions of both neighbours until none falls further, with more values where an interval ends.
 
 Inside a fit a coefficient is stated at the table's middle, where it hardly depends on its exponent (`objective`). To
-be held, it has to be the parameter itself: `Pinned` takes that one column as it stands, and its coordinate out of the
+be held, it has to be the parameter itself: in `Pinned` that one is unscaled, and its coordinate is taken out of the
 derivatives, so that the solver leaves it alone. E is the same in both; an exponent needs only the second half.
 
 What rise is too much is said in two ways. The plain limit takes rows as independent: twice the rise of a gap's
@@ -46,19 +46,9 @@ class Pinned(Problem):
     def place(self) -> int:
         return self.law.symbols.index(self.symbol)
 
-    def _reference(self, theta):
-        logs = super()._reference(theta)
-        return {k: np.zeros_like(log) if k == self.symbol else log for k, log in logs.items()}
-
-    def _columns(self, theta):
-        values, log_slopes = super()._columns(theta)
-        if self.symbol not in values:
-            return values, log_slopes
-        plain = self.law.columns(theta, self.x)
-        with np.errstate(over="ignore", invalid="ignore"):
-            column = np.exp(plain.logs[self.symbol])
-        values[self.symbol] = np.where(np.isfinite(column), column, np.inf)
-        return values, log_slopes | {pair: slope for pair, slope in plain.slopes.items() if pair[0] == self.symbol}
+    @property
+    def unscaled(self):
+        return super().unscaled | {self.symbol}
 
     def evaluate(self, points: np.ndarray, rows: np.ndarray) -> Local:
         local, j = super().evaluate(points, rows), self.place
@@ -100,7 +90,8 @@ class ProfileLikelihood:
         clipped = np.clip(residual, -problem.delta, problem.delta)
         share = max(1, np.sum(np.abs(residual) <= problem.delta)) / len(residual)
         self.degrees = max(1, len(residual) - len(self.free))
-        self.scale = float(np.sum(clipped**2) / self.degrees / share) if problem.scale == "log" else 1.0
+        weights = 1.0 if problem.row_weights is None else problem.row_weights
+        self.scale = float(np.sum(weights * clipped**2) / self.degrees / share) if problem.sd is None else 1.0
 
     def scaled(self, natural):
         return np.asarray(natural, float) if self.plain else self.parameter.forward(natural)
@@ -110,14 +101,14 @@ class ProfileLikelihood:
 
     def plain_limit(self) -> tuple[float, str]:
         """The largest rise inside the interval, and the rule in words."""
-        if self.pinned.scale == "linear":
+        if self.pinned.sd is not None:
             quantile = float(stats.chi2.ppf(LEVEL, 1))
             return (
                 quantile / 2,
                 f"2 x rise <= {quantile:.4g}: chi-square(1), gaps in standard deviations, rows independent",
             )
         most = float(stats.f.ppf(LEVEL, 1, self.degrees))
-        by = f"residual variance {self.scale:.4g} of ln(loss)"
+        by = f"residual variance {self.scale:.4g} of {'ln(loss)' if self.pinned.scale == 'log' else 'loss'}"
         return most * self.scale / 2, f"2 x rise / {by} <= {most:.4g}: F(1, {self.degrees}), rows independent"
 
     def clustered_limit(self) -> tuple[float, str]:
@@ -160,8 +151,11 @@ class ProfileLikelihood:
         return at, points, height
 
     def interval(self) -> tuple[float, float]:
-        """The clustered interval in the parameter's unit, the plain one where groups are too few."""
-        limit = next(limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0)
+        """The clustered interval in the parameter's unit, the plain one where groups are too few; NaN where neither
+        says anything, since nothing scatters."""
+        limit = next((limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0), None)
+        if limit is None:
+            return np.nan, np.nan
         at, _, height = self.trace([limit])
         return self.ends(at, height - min(self.least, height.min()), limit, whole=True)
 

@@ -44,6 +44,11 @@ class Parameter:
     part: str | None = None
     """The precision column that this parameter belongs to. Without low-precision rows there it is left out."""
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it has one value only, so that it takes no part in a fit."""
+        return self.lower == self.upper
+
     def forward(self, value):
         """From natural units to the transformed scale."""
         if self.transform == "log":
@@ -122,6 +127,11 @@ class Law:
         return self.nonlinear + self.linear
 
     @property
+    def free(self) -> tuple[Parameter, ...]:
+        """Parameters that are fitted, in the order of `ordered`."""
+        return tuple(p for p in self.ordered if not p.fixed)
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(p.symbol for p in self.ordered)
 
@@ -141,6 +151,26 @@ class Law:
             distinct={k: v for k, v in self.distinct.items() if k not in bits},
             held={**self.held, **bits},
         )
+
+    def hold(self, values: Mapping[str, float]) -> "Law":
+        """The law with these parameters fixed at these values.
+
+        Raises:
+            InputError: it has no such parameter, a value is out of its range, or nothing is left to fit.
+        """
+        known = {p.symbol: p for p in self.parameters}
+        for symbol, value in values.items():
+            if symbol not in known:
+                raise InputError(f"hold={symbol}: {self.name} has no such parameter; use one of {', '.join(known)}")
+            p = known[symbol]
+            if not p.lower <= value <= p.upper or not np.isfinite(value):
+                raise InputError(f"hold={symbol}={value:g}: expected a value from {p.lower:g} to {p.upper:g}")
+            start = () if p.linear else (float(value),)
+            known[symbol] = dataclasses.replace(p, lower=float(value), upper=float(value), starts=start)
+        made = dataclasses.replace(self, parameters=tuple(known.values()))
+        if not made.free:
+            raise InputError(f"hold: all parameters of {self.name} are held; expected at least one to fit")
+        return made
 
     def with_schemes(self, schemes: tuple[str, ...]) -> "Law":
         """The law for these schemes, the unquantized one first: as `for_schemes` makes it, with all that was changed in

@@ -9,9 +9,11 @@ and not identified by its runs.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
+from analysis.errors import InputError
 from analysis.laws.chinchilla import loss_columns, loss_parameters
 from analysis.laws.law import Columns, Law, Parameter
 
@@ -21,10 +23,30 @@ QUEST_EFF = {
     "1NOH": 0.0156, "2NOH": 0.0784, "3NOH": 0.3221, "4NOH": 0.6033, "8NOH": 0.9376,
     "1WO": 0.1384, "2WO": 0.4137, "3WO": 0.6531, "4WO": 0.8404,
 }  # fmt: skip
-BASES = ("16", "bf16", "bf16/bf16/bf16", "fp16", "fp32", "none")
+BASES = (
+    *("16", "bf16", "bf16/bf16/bf16", "fp16", "fp32", "none", "bfloat16", "float16", "half", "float32", "baseline"),
+    *("base", "full", "full precision", "unquantized", "not quantized", "no quantization", "w16a16", "w16a16kv16"),
+    *("16 bit", "16bit", "16 bits", "p16", "16.0", "bf16 baseline", "fp16 baseline", "bf16 mixed", "no", "reference"),
+)
+"""Names of the runs that are not quantized, in small letters with blanks for `-` and `_`, the preferred first."""
 QUARTET = {"A": 1.524e5, "alpha": 0.5886, "B": 5.255e5, "beta": 0.5440, "E": 1.3481, "gamma": 0.2739}
 N_0, D_0 = 1e7, 1e9
 """Where Quartet's two terms are compared: a ratio of B and A themselves would hang on the exponents."""
+
+
+def base_of(names: Iterable[str], asked: str | None = None) -> str | None:
+    """Of these schemes the one that is not quantized: `asked`, or the one with such a name; None if no name says so.
+
+    Raises:
+        InputError: `asked` is not among them.
+    """
+    names = sorted(set(names))
+    if asked is not None:
+        if asked not in names:
+            raise InputError(f"base={asked}: the table has no such scheme; it has {', '.join(names)}")
+        return asked
+    spelled = {name.lower().replace("-", " ").replace("_", " ").strip(): name for name in reversed(names)}
+    return next((spelled[base] for base in BASES if base in spelled), None)
 
 
 def efficiency(kind: str, scheme: str) -> str:

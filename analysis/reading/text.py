@@ -39,8 +39,8 @@ class Layout(NamedTuple):
 
 
 def frame_of(data: bytes, path: Path, types: Mapping[str, str]) -> pd.DataFrame:
-    """The rows of a table, indexed by the line on which each begins. Of the columns in `types`, those of type `text` are
-    read as such, and none may be there twice.
+    """The rows of a table, indexed by the line on which each begins. Of the columns in `types` those of type `text` are
+    read as such; none may be there twice.
 
     Raises:
         InputError: it is no such text, has no header or no rows, or rows with more or fewer fields than the header.
