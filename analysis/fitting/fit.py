@@ -17,7 +17,9 @@ from analysis.fitting.intervals import Bootstrap, Interval, uncertainty
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
 from analysis.fitting.profile_likelihood import ProfileLikelihood
-from analysis.laws.law import Law
+from analysis.laws.law import Law, Parameter
+
+IRREDUCIBLE = "E"  # what laws call the loss that is left however large N and D are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,14 +75,13 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     """
     fitted = prepare(law, frame, Options(**options))
     problem, asked, name = fitted.problem, fitted.options, fitted.law.name
-    progress(f"{name}: fitted {len(fitted.law.parameters)} parameters to {len(fitted.frame)} rows")
+    progress(f"{name}: fitted {len(fitted.law.free)} parameters to {len(fitted.frame)} rows")
     progress(f"{name}: {asked.bootstrap} bootstrap draws")
     sure, diagnosis = uncertainty(fitted), quality.diagnose(fitted)
-    intervals = sure.intervals | {s: _above_zero(fitted, s) for s, i in sure.intervals.items() if i.high == 0}
     return Fit(
         law=fitted.law,
         params=fitted.params,
-        intervals=intervals,
+        intervals=_intervals(fitted, sure.intervals),
         draws=sure.draws,
         bootstrap=sure.bootstrap,
         objective=problem.describe(),
@@ -97,8 +98,34 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     )
 
 
-def _above_zero(fitted: Fitted, symbol: str) -> Interval:
-    """The interval of a coefficient that is zero whatever is left out: refits do not show how large it could be, the
-    rise of the objective does."""
-    low, high = ProfileLikelihood(fitted, symbol).interval()
-    return Interval(value=fitted.params[symbol], low=low, high=high)
+def _intervals(fitted: Fitted, refits: dict[str, Interval]) -> dict[str, Interval]:
+    """Intervals by symbol, from what refits say. There is none for what is held, not identified by the rows, or at a
+    bound in all refits.
+
+    Of a coefficient that is zero whatever is left out refits do not show how large it could be, the rise of the
+    objective does; and so of an irreducible loss that refits would let be larger than losses that were measured.
+    """
+    open_ends = quality.unidentified(fitted) if refits else frozenset()
+    made = {p.symbol: refits[p.symbol] for p in fitted.law.free if p.symbol in refits and p.symbol not in open_ends}
+    stuck = {p.symbol for p in fitted.law.free if not p.linear and _stuck(p, made.get(p.symbol))}
+    made = {symbol: interval for symbol, interval in made.items() if symbol not in stuck}
+    smallest = float(fitted.problem.y.min())
+    for symbol, interval in made.items():
+        irreducible = symbol == IRREDUCIBLE and fitted.law.response == "loss"
+        highest = max(smallest, interval.value) if irreducible else np.inf
+        zero = interval.high == 0
+        if zero or interval.high > highest:
+            # Held as it is, a coefficient that is zero would drag its exponent along: at the middle it does not.
+            low, high = ProfileLikelihood(fitted, symbol, at_middle=zero).interval()
+            if high != high:  # nothing scatters
+                low, high = interval.low, interval.high
+            se = np.nan if zero else interval.se
+            made[symbol] = Interval(value=interval.value, low=min(low, highest), high=min(high, highest), se=se)
+    return made
+
+
+def _stuck(p: Parameter, interval: Interval | None) -> bool:
+    """Whether all refits have a parameter at its bound."""
+    if interval is None or interval.low != interval.high:
+        return False
+    return any(np.isclose(interval.value, edge, rtol=1e-9) for edge in (p.lower, p.upper))

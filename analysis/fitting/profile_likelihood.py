@@ -41,6 +41,8 @@ class Pinned(Problem):
     """A problem in which `symbol` stays where each start has it: a coefficient as it is, others transformed."""
 
     symbol: str
+    at_middle: bool = False
+    """Whether a coefficient stays as it is stated at the table's middle."""
 
     @property
     def place(self) -> int:
@@ -48,7 +50,7 @@ class Pinned(Problem):
 
     @property
     def unscaled(self):
-        return super().unscaled | {self.symbol}
+        return super().unscaled if self.at_middle else super().unscaled | {self.symbol}
 
     def evaluate(self, points: np.ndarray, rows: np.ndarray) -> Local:
         local, j = super().evaluate(points, rows), self.place
@@ -60,11 +62,12 @@ class Pinned(Problem):
 
 class ProfileLikelihood:
     """The profile of one parameter of a fit. `at` is that parameter on its transformed scale, or as it is where its
-    estimate is zero and has no logarithm."""
+    estimate is zero and has no logarithm; with `at_middle` it is what a coefficient is worth at the table's middle."""
 
-    def __init__(self, fitted: Fitted, symbol: str):
+    def __init__(self, fitted: Fitted, symbol: str, *, at_middle: bool = False):
         problem, self.groups = fitted.problem, groups(fitted.frame)
-        self.pinned = Pinned(symbol=symbol, **{f.name: getattr(problem, f.name) for f in dataclasses.fields(Problem)})
+        same = {f.name: getattr(problem, f.name) for f in dataclasses.fields(Problem)}
+        self.pinned = Pinned(symbol=symbol, at_middle=at_middle, **same)
         self.parameter = p = problem.law.ordered[self.pinned.place]
         self.point = self.pinned.inside(fitted.params)
         self.least = fitted.value
@@ -156,8 +159,13 @@ class ProfileLikelihood:
         limit = next((limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0), None)
         if limit is None:
             return np.nan, np.nan
-        at, _, height = self.trace([limit])
-        return self.ends(at, height - min(self.least, height.min()), limit, whole=True)
+        at, points, height = self.trace([limit])
+        low, high = self.ends(at, height - min(self.least, height.min()), limit, whole=True)
+        if self.pinned.at_middle and np.isfinite(high):  # in its own unit, with the exponents that it has there
+            nearest = points[[np.abs(at - high).argmin()]]
+            nearest[:, self.pinned.place] = high
+            high = float(self.pinned.outside(nearest)[0, self.pinned.place])
+        return low, high
 
     def _walk(self, sign: int, reach: float, asked: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
         """Positions and points on one side, outwards: those asked for, or until the rise is more than `reach`."""
@@ -208,6 +216,9 @@ class ProfileLikelihood:
             beyond = side[root[side] > 1]
             if not len(beyond):
                 yield None
+                continue
+            if beyond[0] == middle:  # a limit of rounding errors
+                yield at[middle], 0.0
                 continue
             out, inner = beyond[0], beyond[0] - sign
             share = (1 - root[inner]) / (root[out] - root[inner]) if np.isfinite(root[out]) else 0.5
