@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.laws.law import Columns, Law, Parameter
 
+LARGEST_EXPONENT = 10.0
 EXPONENTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3)
 
 
@@ -28,7 +29,7 @@ def loss_parameters(published: dict[str, float], *, tied: bool, starts=EXPONENTS
     units = {"A": "nats * parameters^alpha", "B": f"nats * tokens^{exponents[-1]}", "E": "nats"}
     return (
         *(
-            Parameter(symbol=s, unit="1", lower=0.01, upper=3.0, starts=starts, published=published[s])
+            Parameter(symbol=s, unit="1", lower=0.01, upper=LARGEST_EXPONENT, starts=starts, published=published[s])
             for s in exponents
         ),
         *(

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from analysis.errors import InputError
-from analysis.laws.chinchilla import loss_columns, loss_parameters
+from analysis.laws.chinchilla import LARGEST_EXPONENT, loss_columns, loss_parameters
 from analysis.laws.law import Columns, Law, Parameter
 
 QUEST = {"A": 8.134, "alpha": 0.06273, "B": 86.41, "beta": 0.24129, "E": 0.00142}
@@ -56,7 +56,7 @@ def efficiency(kind: str, scheme: str) -> str:
 
 def _parameter(symbol: str, published: float | None = None) -> Parameter:
     return Parameter(
-        symbol=symbol, unit="1", lower=1e-4, upper=20.0, transform="log", starts=(0.5,), published=published
+        symbol=symbol, unit="1", lower=1e-8, upper=1e4, transform="log", starts=(0.5,), published=published
     )
 
 
@@ -122,18 +122,24 @@ def quartet(schemes: tuple[str, ...]) -> Law:
     )
 
 
+def ratio_of_terms(published: float) -> Parameter:
+    """rho, the term of D over that of N at N_0 and D_0, which may be far from the table."""
+    starts = (0.1, 1.0, 10.0)
+    return Parameter(
+        symbol="rho", unit="1", lower=1e-30, upper=1e30, transform="log", starts=starts, published=published
+    )
+
+
 def _outer() -> tuple[Parameter, ...]:
     a, b = QUARTET["A"] * N_0 ** -QUARTET["alpha"], QUARTET["B"] * D_0 ** -QUARTET["beta"]
     exponents = (
-        Parameter(symbol=s, unit="1", lower=0.01, upper=3.0, starts=(0.2, 0.5, 1.0), published=QUARTET[s])
+        Parameter(symbol=s, unit="1", lower=0.01, upper=LARGEST_EXPONENT, starts=(0.2, 0.5, 1.0), published=QUARTET[s])
         for s in ("alpha", "beta")
     )
     return (
         *exponents,
-        Parameter(symbol="gamma", unit="1", lower=0.02, upper=3.0, starts=(0.3, 1.0), published=QUARTET["gamma"]),
-        Parameter(
-            symbol="rho", unit="1", lower=1e-6, upper=1e6, transform="log", starts=(0.1, 1.0, 10.0), published=b / a
-        ),
+        Parameter(symbol="gamma", unit="1", lower=0.01, upper=3.0, starts=(0.3, 1.0), published=QUARTET["gamma"]),
+        ratio_of_terms(b / a),
         Parameter(
             symbol="C",
             unit="nats",
