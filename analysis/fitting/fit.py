@@ -5,7 +5,8 @@ others were not, how many starts agree, how well the parameters are determined a
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,12 @@ class Fit(quality.Diagnosis):
     left_out: dict[str, int]
     ranges: dict[str, tuple[float, float]]
 
+    @property
+    def given(self) -> str:
+        """What intervals and predictions take for granted, in words: parameters that were held."""
+        held = ", ".join(f"{symbol} = {value:g}" for symbol, value in self.options.hold.items())
+        return f" given {held}" if held else ""
+
     def interval(self, symbol: str) -> tuple[float, float]:
         """The 95% interval of a parameter, (NaN, NaN) where the table is too small for one.
 
@@ -60,11 +67,22 @@ class Fit(quality.Diagnosis):
 
     def predict_se(self, frame: pd.DataFrame) -> np.ndarray:
         """Standard error (n,) of the prediction in nats, from the predictions of the draws; NaN without any."""
+        return self.se_at(self.law.inputs(frame))
+
+    def se_at(self, x: Mapping[str, np.ndarray]) -> np.ndarray:
+        """As `predict_se`, of the law's variables (n,) as `Law.inputs` gives them."""
+        size = len(next(iter(x.values())))
         if self.draws is None:
-            return np.full(len(frame), np.nan)
-        symbols = self.law.symbols
-        drawn = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
+            return np.full(size, np.nan)
+        drawn = self.law.each({s: self.draws[:, [j]] for j, s in enumerate(self.law.symbols)}, x)
         return np.nanstd(drawn, axis=0, ddof=1) * self.bootstrap.stretch
+
+    def scatter(self, prediction: float) -> float:
+        """Standard deviation in nats of a run about this prediction of the law, as its rows scatter about it. Of a gap
+        it is that of the runs, without the error of measuring it on a few windows."""
+        if self.noise is not None:
+            return float(self.noise.sd(np.array(prediction), np.zeros(())))
+        return self.rmse * math.sqrt(self.rows / max(1, self.rows - len(self.law.free))) if self.rows else math.nan
 
 
 def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:

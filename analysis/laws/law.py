@@ -15,6 +15,7 @@ Shapes: S parameter sets at once (starts or bootstrap draws), n rows. theta arri
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -211,6 +212,20 @@ class Law:
         `frame` needs the law's variables as columns. Source: the law's `equation`.
         """
         return self.gradient(params, frame)[0]
+
+    def each(self, params: Mapping[str, np.ndarray], x: Mapping[str, np.ndarray | float]) -> np.ndarray:
+        """Predicted response with as many sets of parameters as rows, one for each: all broadcast together. Variables
+        are as `inputs` gives them; NaN where the law has no value."""
+        shape = np.broadcast_shapes(*(np.shape(v) for v in params.values()), *(np.shape(v) for v in x.values()))
+        theta, rows = (
+            {name: np.broadcast_to(np.asarray(v, float), shape).reshape(-1, 1) for name, v in given.items()}
+            for given in (params, x)
+        )
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            logs = self.columns({p.symbol: theta[p.symbol] for p in self.nonlinear}, rows).logs
+            total = sum(theta[p.symbol] * np.exp(logs[p.symbol]) for p in self.linear)
+        total = np.broadcast_to(total, (math.prod(shape), 1)).reshape(shape)
+        return np.where(np.isfinite(total), total, np.nan)
 
     def gradient(self, params: Mapping[str, float], frame: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The prediction (n,) and its slopes (n, P) in the transformed parameters, in the order of `ordered`."""
