@@ -19,7 +19,8 @@ The public interface, imported when it is first used, so that the command line a
 
     from analysis import compare, fit, laws, predict, read_table
 
-`laws` is the folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
+`fit` takes a law's name, an equation such as "A*N**-alpha + B*D**-beta + E", or what `law` makes of one. `laws` is the
+folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
 """
 
 from importlib import import_module
@@ -30,6 +31,7 @@ _PUBLIC = {
     "predict": ("analysis.planning.predict", "predict"),
     "compare": ("analysis.diagnostics.compare", "compare"),
     "read_table": ("analysis.table", "load"),
+    "law": ("analysis.laws.equations", "law"),
     "LAWS": ("analysis.laws.registry", "LAWS"),
     "InputError": ("analysis.errors", "InputError"),
 }

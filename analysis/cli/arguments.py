@@ -85,25 +85,45 @@ def table_of(path: Path, columns: Sequence[str], known: Mapping[str, str] | None
     return table.read(path, parsed(columns) or dict(known or {}), say=progress)
 
 
-def constants(option: str, texts: Sequence[str]) -> dict[str, float]:
-    """Numbers by symbol, from SYMBOL=VALUE with commas between.
+def add_question(parser: argparse.ArgumentParser) -> None:
+    """Which of several fitted laws is asked, and at what; `said` reads the latter."""
+    parser.add_argument("--law", metavar="LAW", help="which law of the file is asked; default the one that knows most")
+    parser.add_argument(
+        "--at",
+        metavar="NAME=VALUE,...",
+        action="append",
+        default=[],
+        help="other variables of the law, e.g. scheme=fp4 or unique_tokens=1e10",
+    )
+
+
+def said(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Values by name, from NAME=VALUE with commas between.
 
     Raises:
-        InputError: an entry is not of this form, or a symbol is there twice.
+        InputError: an entry is not of this form, or a name is there twice.
     """
-    found: dict[str, float] = {}
+    found: dict[str, str] = {}
     for entry in (piece.strip() for text in texts for piece in text.split(",")):
-        symbol, _, value = (part.strip() for part in entry.rpartition("="))
-        try:
-            number = float(value)
-        except ValueError:
-            symbol = ""
-        if not symbol:
-            raise InputError(f"{option}={entry!r}: expected SYMBOL=VALUE with commas between, e.g. E=1.69,alpha=.35")
-        if symbol in found:
-            raise InputError(f"{option}: {symbol} is given twice; expected each once")
-        found[symbol] = number
+        name, _, value = (part.strip() for part in entry.rpartition("="))
+        if not name or not value:
+            raise InputError(f"{option}={entry!r}: expected NAME=VALUE with commas between, e.g. E=1.69")
+        if name in found:
+            raise InputError(f"{option}: {name} is given twice; expected each once")
+        found[name] = value
     return found
+
+
+def constants(option: str, texts: Sequence[str]) -> dict[str, float]:
+    """Numbers by symbol, as `said` reads them.
+
+    Raises:
+        InputError: as `said`, or a value is no number.
+    """
+    try:
+        return {symbol: float(value) for symbol, value in said(option, texts).items()}
+    except ValueError as fault:
+        raise InputError(f"{option}: {fault}; expected SYMBOL=NUMBER, e.g. E=1.69") from None
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:

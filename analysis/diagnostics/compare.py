@@ -121,6 +121,8 @@ def _most_reasons(skipped: Mapping[str, str], response: str | None) -> str:
     """The most frequent reasons, for one line."""
     if not skipped:
         return f"none of {response} was asked for"
+    if len(set(by_reason(skipped))) == 1:
+        return next(iter(by_reason(skipped)))
     most = sorted(by_reason(skipped).items(), key=lambda pair: -len(pair[1]))
     named = [f"{', '.join(laws) if len(laws) < 3 else f'{len(laws)} laws'}: {why}" for why, laws in most[:REASONS]]
     others = sum(len(laws) for _, laws in most[REASONS:])

@@ -218,6 +218,7 @@ def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> 
 def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
     """Drop what the table cannot identify: constant parts from the law, parts with too few widths from law and rows."""
     constant, asked = {}, [part for part in PARTS if part in law.variables]
+    owners = {p.part for p in law.parameters}
     for part in asked:
         if part not in sieve.frame:
             constant[part] = FULL_BITS
@@ -230,9 +231,13 @@ def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
                 f"{part} has only {count} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
                 "left out"
             )
+        if count < law.distinct[part] and part not in owners and len(asked) > 1:
+            raise InputError(f"{law.name}: {part} has {count} different widths, needs at least {law.distinct[part]}")
         if count < law.distinct[part]:
             constant[part] = float(width[0]) if count == 1 else FULL_BITS
-    if asked and set(constant) == set(asked):
+    # What low precision adds is told by rows of one width too.
+    one_width = law.response == "gap_qat" and all(bits < FULL_BITS for bits in constant.values())
+    if asked and set(constant) == set(asked) and not (one_width and owners >= set(asked)):
         raise InputError(
             f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
             f"widths in one of {', '.join(asked)}"

@@ -21,6 +21,7 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.intervals import Bootstrap, Interval
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
+from analysis.laws.equations import law as equation_of
 from analysis.laws.registry import LAWS, named
 
 SCHEMA = 2
@@ -132,7 +133,7 @@ def _options(options: Options) -> dict:
 
 
 def _restore(stored: dict) -> Fit:
-    law = named(stored["law"])
+    law = named(stored["law"]) if stored["law"] in LAWS else equation_of(stored["equation"], name=stored["law"])
     if law.for_schemes is not None:
         law = law.for_schemes(tuple(stored["schemes"]))
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["options"].items()}

@@ -47,6 +47,14 @@ def loss_parameters(published: dict[str, float], *, tied: bool, starts=EXPONENTS
     )
 
 
+def _compute_columns(theta, x) -> Columns:
+    log = np.log(x["C"])
+    return Columns(
+        logs={"A": -theta["alpha"] * log, "E": 0.0 * theta["alpha"] * log},
+        slopes={("A", "alpha"): -np.ones_like(theta["alpha"]) * log},
+    )
+
+
 def _columns(theta, x, *, tied: bool) -> Columns:
     return loss_columns(theta, np.log(x["N"]), np.log(x["D"]), tied=tied)
 
@@ -74,5 +82,19 @@ LAWS = (
         parameters=loss_parameters(KUMAR, tied=True),
         columns=functools.partial(_columns, tied=True),
         distinct={"N": 2, "D": 2},
+    ),
+    Law(
+        name="compute",
+        equation="L = A C^-alpha + E, C = 6 N D where the table does not count operations",
+        source="Kaplan et al. 2020, Eq. 1.3 (arXiv 2001.08361), with E; of models that are the best of their compute",
+        response="loss",
+        variables=("C",),
+        parameters=(
+            Parameter(symbol="alpha", unit="1", lower=0.001, upper=LARGEST_EXPONENT, starts=EXPONENTS),
+            Parameter(symbol="A", unit="nats * FLOP^alpha", linear=True, lower=0.0, upper=np.inf, transform="log"),
+            Parameter(symbol="E", unit="nats", linear=True, lower=0.0, upper=np.inf),
+        ),
+        columns=_compute_columns,
+        distinct={"C": 3},
     ),
 )

@@ -63,6 +63,8 @@ def _parameter(symbol: str, published: float | None = None) -> Parameter:
 def _log_efficiency(theta, x, schemes: tuple[str, ...], kind: str):
     """ln eff (S, n) of each row's scheme, and the slopes by symbol."""
     log, slopes = np.zeros(1), {}
+    if not schemes:
+        return log, slopes
     code = np.rint(x["scheme"]).astype(int)
     for number, scheme in enumerate(schemes[1:], start=2):
         symbol = efficiency(kind, scheme)
@@ -178,4 +180,16 @@ _QUARTET = Law(
     for_schemes=quartet,
 )
 
-LAWS = (quest(("16", *QUEST_EFF)), quartet(("16",)))
+_GAMMA = dataclasses.replace(
+    _QUARTET,
+    name="chinchilla_gamma",
+    equation="L = C [(N/N_0)^-alpha + rho (D/D_0)^-beta]^gamma + E, N_0 = 1e7, D_0 = 1e9",
+    source="Quartet, Castro et al. 2025, Eq. 1 in 16 bits (arXiv 2505.14669): C = (A N_0^-alpha)^gamma, rho from B/A",
+    variables=("N", "D"),
+    parameters=_outer(),
+    distinct={"N": 3, "D": 3},
+    quantized_training=False,
+    for_schemes=None,
+)
+
+LAWS = (_GAMMA, quest(("16", *QUEST_EFF)), quartet(("16",)))

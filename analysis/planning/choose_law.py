@@ -19,6 +19,7 @@ from analysis.laws.variables import BY_FORMAT, column, of_format
 LOW_LAWS = ("kumar_neff", "kumar_neff_tied")  # with N_eff; of those that know as many parts, the first
 FULL_LAWS = ("chinchilla", "chinchilla_tied")  # for 16 bits alone, in the order in which they are preferred
 LOSS_LAWS = LOW_LAWS + FULL_LAWS
+FORMULAS = LOSS_LAWS  # laws that `laws.formulas` has
 GAP_LAW = "kumar_ptq"  # what quantization adds to models trained in 16 bits
 UNIFIED = "kumar_unified"  # ... and to models trained in low precision
 DESCRIBES = {"scheme": ("P_w", "P_a", "P_kv"), "E_w": ("P_w",), "sigma2_w": ("P_w",), "sigma2_a": ("P_a",)}
