@@ -20,11 +20,13 @@ from analysis.fitting.options import Options
 from analysis.fitting.selection import enough, select
 from analysis.fitting.solver import Solution, minimise
 from analysis.laws.law import Law
+from analysis.laws.nesting import special_cases
 from analysis.laws.registry import named
 
 PUBLISHED_DELTA = 1e-3  # Huber's delta in log loss where a table has no replicates (Hoffmann et al. 2022)
 STARTS = 64  # starts that are polished: the best of the law's grid
 REWEIGHTINGS = 50
+BETTER = 1e-9  # share by which a special case has to be better to be started from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,33 @@ def row_weights(frame: pd.DataFrame, options: Options) -> np.ndarray | None:
     return weights / weights.mean()
 
 
+def optimum(problem: Problem, starts: np.ndarray) -> Solution:
+    """The problem solved from `starts`, and from the optima of the law's special cases where one is better.
+
+    Raises:
+        InputError: no start is feasible.
+    """
+    solution = _polish(problem, starts)
+    for inner, into in special_cases(problem.law):
+        case = dataclasses.replace(problem, law=inner, x={name: problem.x[name] for name in inner.variables})
+        try:
+            found = optimum(case, case.projected_starts(STARTS))
+        except InputError:  # nothing is feasible there
+            continue
+        best = np.argmin(found.values)
+        if found.values[best] < solution.values.min() * (1 - BETTER):
+            values = dict(zip(inner.symbols, case.outside(found.points[[best]])[0], strict=True))
+            lower, upper = problem.box()
+            more = _polish(problem, np.clip(problem.inside(into(values)), lower, upper)[None])
+            solution = Solution(
+                **{
+                    f.name: np.concatenate([getattr(solution, f.name), getattr(more, f.name)])
+                    for f in dataclasses.fields(Solution)
+                }
+            )
+    return solution
+
+
 def _polish(problem: Problem, starts: np.ndarray) -> Solution:
     lower, upper = problem.box()
     solution = minimise(problem.evaluate, starts, lower, upper, floats_each=problem.floats_each)
@@ -112,7 +141,7 @@ def _fit_loss(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     y, scale = frame["loss"].to_numpy(float), "linear" if options.objective == "loss_squares" else "log"
     weights = row_weights(frame, options)
     problem = Problem(law=law, x=law.inputs(frame), y=y, scale=scale, delta=delta, row_weights=weights)
-    solution = _polish(problem, problem.projected_starts(STARTS))
+    solution = optimum(problem, problem.projected_starts(STARTS))
     return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution)
 
 
@@ -142,5 +171,5 @@ def _reweighted(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
         before, best = best, _polish(problem, best[None]).points[0]
         if np.allclose(before, best, rtol=1e-9, atol=1e-12):
             break
-    solution = _polish(problem, np.vstack([starts, best]))
+    solution = optimum(problem, np.vstack([starts, best]))
     return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution, noise=model)

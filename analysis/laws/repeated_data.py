@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from analysis.laws.chinchilla import LARGEST_EXPONENT, loss_columns, loss_parameters
+from analysis.laws.chinchilla import EXPONENTS, LARGEST_EXPONENT, loss_columns, loss_parameters
 from analysis.laws.law import Columns, Law, Parameter
 from analysis.laws.schemes import D_0, N_0, ratio_of_terms
 
@@ -131,7 +131,11 @@ LAWS = (
         variables=("N", "D"),
         parameters=(
             Parameter(
-                symbol="eta", unit="1", lower=0.005, upper=LARGEST_EXPONENT / 2, starts=(0.03, 0.08, 0.15, 0.25, 0.4)
+                symbol="eta",
+                unit="1",
+                lower=0.005,
+                upper=LARGEST_EXPONENT / 2,
+                starts=tuple(exponent / 2 for exponent in EXPONENTS),
             ),
             *(
                 Parameter(
