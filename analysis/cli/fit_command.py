@@ -26,6 +26,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         help="write the fit there, with --columns; fits of other laws to the same table stay in it",
     )
     add_draws(parser)
+    parser.add_argument(
+        "--summary", action="store_true", help="standard errors, correlations, errors on groups held out, residuals"
+    )
+    parser.add_argument("--residuals", metavar="FILE.png", type=Path, help="draw the residuals there")
     parser.set_defaults(run=run)
 
 
@@ -58,7 +62,15 @@ def run(chosen: argparse.Namespace) -> None:
     )
     for line in text(made):
         print(line)
+    if chosen.summary or chosen.residuals:
+        summary = made.summary()
+        if chosen.residuals:
+            summary.plot(chosen.residuals)
+        for line in str(summary).splitlines() if chosen.summary else ():
+            print(line)
     print(f"fit: {chosen.out}")
+    if chosen.residuals:
+        print(f"residuals: {chosen.residuals}")
 
 
 def text(fit) -> list[str]:

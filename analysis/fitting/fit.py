@@ -18,6 +18,7 @@ from analysis.fitting.intervals import Bootstrap, Interval, uncertainty
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
 from analysis.fitting.profile_likelihood import ProfileLikelihood
+from analysis.fitting.summary import Summary, summary
 from analysis.laws.law import Law, Parameter
 
 IRREDUCIBLE = "E"  # what laws call the loss that is left however large N and D are
@@ -43,6 +44,8 @@ class Fit(quality.Diagnosis):
     filter: str
     left_out: dict[str, int]
     ranges: dict[str, tuple[float, float]]
+    fitted: Fitted | None = dataclasses.field(default=None, repr=False, compare=False)
+    """What was fitted, rows and objective; None of a fit that was read from a file."""
 
     @property
     def given(self) -> str:
@@ -60,6 +63,33 @@ class Fit(quality.Diagnosis):
             raise InputError(f"{symbol}: {self.law.name} has no such parameter; use one of {', '.join(self.params)}")
         interval = self.intervals.get(symbol)
         return (interval.low, interval.high) if interval else (np.nan, np.nan)
+
+    def summary(self, frame: pd.DataFrame | None = None) -> Summary:
+        """Clustered standard errors, correlations, errors on groups held out, and residuals. A fit that was read from a
+        file needs the table that it was made of.
+
+        Raises:
+            InputError: no table, or another one.
+        """
+        if frame is None and self.fitted is None:
+            raise InputError(f"{self.law.name}: was read from a file; expected its table, fit.summary(table)")
+        return summary(self.fitted if frame is None else self.again(frame), self.given)
+
+    def again(self, frame: pd.DataFrame, **options) -> Fitted:
+        """The law fitted to the table that this fit was made of, with its options or others.
+
+        Raises:
+            InputError: what a fit of the law raises; it is another table.
+        """
+        own = {**dataclasses.asdict(self.options), "huber_delta": self.huber_delta, "bootstrap": 0}
+        fitted = prepare(self.law, frame, Options(**own | options))
+        rows, value = len(fitted.frame), fitted.value
+        if not (self.rows == rows and np.isclose(self.value, value, rtol=1e-4, atol=1e-12)):
+            raise InputError(
+                f"{self.law.name}: the fit has {self.rows} rows and an objective of {self.value:.6g}, this table gives "
+                f"{rows} and {value:.6g}; give the table and the options of the fit"
+            )
+        return fitted
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predicted loss or gap (n,) in nats; NaN where the law leaves no effective parameters."""
@@ -111,6 +141,7 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         filter=asked.filter or "",
         left_out=fitted.left_out,
         ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
+        fitted=fitted,
         warnings=fitted.warnings + diagnosis.warnings + sure.warnings,
         **{f.name: getattr(diagnosis, f.name) for f in dataclasses.fields(diagnosis) if f.name != "warnings"},
     )
