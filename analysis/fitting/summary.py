@@ -58,18 +58,20 @@ class Summary:
             InputError: `path` is no picture, or cannot be written.
         """
         from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
 
         figure = Figure(figsize=(8.0, 5.6), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
-        rest = self.residuals["residual"].to_numpy()
+        values = self.residuals["standardized"].to_numpy()
         for axis, name in zip(axes, ("predicted", "N", "D"), strict=False):
             if name not in self.residuals:
                 axis.set_visible(False)
                 continue
-            axis.plot(self.residuals[name], rest, "o", markersize=3, alpha=0.6)
+            axis.plot(self.residuals[name], values, "o", markersize=3, alpha=0.6)
             axis.axhline(0.0, color="0.5", linewidth=0.8)
-            axis.set(xlabel=name, ylabel="measured - predicted (nats)", xscale="log")
-        values = np.sort(self.residuals["standardized"].to_numpy())
+            axis.set(xlabel=name, ylabel="residual / standard deviation", xscale="log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        values = np.sort(values)
         expected = stats.norm.ppf((np.arange(len(values)) + 0.5) / len(values))
         axes[3].plot(expected, values, "o", markersize=3, alpha=0.6)
         axes[3].axline((0.0, 0.0), slope=1.0, color="0.5", linewidth=0.8)

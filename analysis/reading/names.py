@@ -101,7 +101,7 @@ def _known(columns: Iterable[str]) -> dict[str, tuple[str, float]]:
         if wanted in there:
             continue
         others = names.split()
-        if len(wanted) > 1 or {"n", "d"} <= set(spelled):  # one letter alone could be anything
+        if len(wanted) > 1 or (wanted in "ND" and {"n", "d"} <= there):  # one letter alone could be anything
             others.insert(0, wanted.lower())
         if wanted == ("P_post" if {"gap", "ptq"} & (there | set(found)) else "P_w"):
             others += BITS
