@@ -4,8 +4,9 @@ From the bottom up; each imports only itself and what stands before it:
 
     errors, files  bad input, as one line; files that are whole or not there
     laws/          every law as data
-    table          a CSV read and checked
-    filters        conditions on its columns
+    filters        conditions on the columns of a table
+    reading/       a file of any kind in, a frame with line numbers out
+    table          a table read and checked
     fitting/       rows in, a fit with intervals out
     diagnostics/   is the law right, and can the table show it?
     planning/      what the laws advise
@@ -18,7 +19,8 @@ The public interface, imported when it is first used, so that the command line a
 
     from analysis import compare, fit, laws, predict, read_table
 
-`laws` is the folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
+`fit` takes a law's name, an equation such as "A*N**-alpha + B*D**-beta + E", or what `law` makes of one. `laws` is the
+folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
 """
 
 from importlib import import_module
@@ -29,6 +31,7 @@ _PUBLIC = {
     "predict": ("analysis.planning.predict", "predict"),
     "compare": ("analysis.diagnostics.compare", "compare"),
     "read_table": ("analysis.table", "load"),
+    "law": ("analysis.laws.equations", "law"),
     "LAWS": ("analysis.laws.registry", "LAWS"),
     "InputError": ("analysis.errors", "InputError"),
 }

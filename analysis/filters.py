@@ -80,6 +80,26 @@ def filtered(frame: pd.DataFrame, expression: str | None) -> pd.DataFrame:
     return frame[mask]
 
 
+def computed(frame: pd.DataFrame, expression: str) -> pd.Series | float | str | bool:
+    """What an expression is worth on each row: a column, or one number, text or truth for all of them.
+
+    Raises:
+        InputError: it is no such expression, or names no column.
+    """
+    made = _Filter(frame)
+    with np.errstate(all="ignore"):
+        return made.value(made.parsed(expression))
+
+
+def no_such_column(frame: pd.DataFrame, name: str) -> str:
+    """What to say of a name that is no column."""
+    names = [str(column) for column in frame.columns]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names[:LISTED])}"
+    hint += ", ..." if not close and len(names) > LISTED else ""
+    return f"the table has no such column; {hint}"
+
+
 class _Filter:
     """Evaluates expressions on a table. What a piece is worth is a column (n,) or a single number, text or truth."""
 
@@ -162,11 +182,7 @@ class _Filter:
             raise InputError(f"{name}: the table has several columns of this name")
         if name == "inf":
             return math.inf
-        names = [str(column) for column in self.frame.columns]
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names[:LISTED])}"
-        hint += ", ..." if not close and len(names) > LISTED else ""
-        raise InputError(f"{_short(name)}: the table has no such column; {hint}")
+        raise InputError(f"{_short(name)}: {no_such_column(self.frame, name)}")
 
     def number(self, node: ast.expr) -> pd.Series | float:
         return self.as_number(self.value(node), node)

@@ -1,68 +1,124 @@
 """Reads a tidy table and checks it: one row an evaluated model, one line for each fault.
 
-Columns are those of `runs.csv`, but any CSV will do that has N, D and loss, and whichever of P_w, P_a, P_kv, P_post,
-gap, gap_se, cluster, run_id a law needs. N counts non-embedding parameters, D tokens, loss and gap are in nats a token,
-P in bits (16 where nothing is quantized). columns.csv beside this module, a link to the list that
-`runs.csv` is written from, says the types; columns that it does not have are left as pandas reads them.
+Columns are those of `runs.csv`, but any table will do that has N, D and loss, and whichever of P_w, P_a, P_kv, P_post,
+gap, gap_se, cluster, run_id a law needs, under these names, others that many use (`reading.names`) or those of a map.
+N counts non-embedding parameters, D tokens, loss and gap are in nats a token, P in bits (16 where nothing is
+quantized). columns.csv beside this module, a link to the list that `runs.csv` is written from, says the types; columns
+that it does not have are left as pandas reads them.
 """
 
 import csv
+import dataclasses
 import hashlib
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.reading import columns as column_map
+from analysis.reading import names, text, workbooks
+from analysis.reading.content import Content
+from analysis.reading.text import LINE
 
-LINE = "line"  # name of the index of a table that was read from a file: rows are then called by their line there
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is a formula to spreadsheets
 ROUNDING = 1e-3  # of D, by whole batches, where a table does not state the batch
 ALIKE = 0.02  # of D: the most that whole batches may take off
-BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")
+"""What rows are sorted by: as those of `runs.csv` are."""
+FULL = 16.0  # bits of what is not quantized
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False),
+}
+NOT_QUANTIZED = ("none", "no", "false", "bf16", "fp16", "fp32", "16", "baseline")  # as a method of quantization
 with open(Path(__file__).with_name("columns.csv"), newline="", encoding="utf-8") as _file:
     TYPES = {row["name"]: row["type"] for row in csv.DictReader(_file)}
 """Column of runs.csv -> `text`, `integer`, `number` or `true or false`."""
 
 
-def load(path: Path) -> pd.DataFrame:
-    """The table in the CSV `path`, indexed by line number. What is empty is NaN, in whatever column.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as it was read: `name` and `sha256` of the file, `columns` the map that was asked for."""
+
+    frame: pd.DataFrame
+    name: str
+    sha256: str
+    columns: dict[str, str]
+
+
+def load(
+    path: Path | str, columns: Mapping[str, str] | None = None, *, say: Callable[[str], None] | None = None
+) -> pd.DataFrame:
+    """The table in the file `path`, as `read` gives it.
 
     Raises:
-        InputError: no such file, not a CSV with a header and rows, a value that is not of its column's type, or a table
-            that is another than its checksum in a file beside it says.
+        InputError: as `read`.
     """
-    # Else digits alone, or digits and an e, would make a number of a commit or a checksum.
-    texts = {column: str for column, kind in TYPES.items() if kind == "text"}
-    try:
-        _verify(path)
-        frame = pd.read_csv(path, low_memory=False, dtype=texts)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such table; expected a CSV file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder; expected a CSV file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as fault:
-        raise InputError(f"{path}: not a CSV table ({' '.join(str(fault).split())})") from None
-    if frame.empty:
-        raise InputError(f"{path}: has no rows below its header")
-    frame.index = pd.RangeIndex(2, len(frame) + 2, name=LINE)
+    return read(path, columns, say=say).frame
+
+
+def read(
+    path: Path | str, columns: Mapping[str, str] | None = None, *, say: Callable[[str], None] | None = None
+) -> Table:
+    """The table in `path` (`-`: the standard input), indexed by line number. What is empty is NaN, in whatever column.
+
+    `columns` says which columns are those of the laws: {"N": "params", "D": "=steps * 524288"}. Names that many people
+    use are known without; `say` gets a line about them, by default standard error does.
+
+    Raises:
+        InputError: no such file, not a table with a header and rows, a value that is not of its column's type, or
+            another table than its checksum in a file beside it says.
+    """
+    path, asked = Path(path), dict(columns or {})
+    _verify(path)
+    content = Content(path)
+    frame = workbooks.frame_of(content.data, path)
+    frame = text.frame_of(content.data, path, TYPES) if frame is None else frame
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    frame = column_map.mapped(frame, asked)
+    frame, said = names.recognized(frame)
+    if said:
+        (say or _to_stderr)(f"{path}: {', '.join(said)}; --columns says otherwise")
+    return Table(frame=_typed(frame), name=content.name, sha256=content.sha256, columns=asked)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with the columns of `TYPES` in their types."""
+    typed = {}
     for column in frame.columns.intersection(list(TYPES)):
         if TYPES[column] == "true or false":
-            frame[column] = _booleans(frame[column])
+            typed[column] = _booleans(frame[column])
         elif TYPES[column] != "text":
-            frame[column] = _numeric(frame[column])
+            typed[column] = _numeric(frame[column])
         else:
+            typed[column] = _texts(frame[column])
             # What is read here is written to tables of figures, which people open in spreadsheets.
-            formula = frame[column].str.startswith(FORMULA, na=False)
+            formula = typed[column].str.startswith(FORMULA, na=False)
             _refuse(frame[column], formula, f"a text that begins with none of {' '.join(FORMULA)}")
-    return frame
+    return frame.assign(**typed)
+
+
+def _texts(values: pd.Series) -> pd.Series:
+    """A column as text; whole numbers without a point."""
+    if not (pd.api.types.is_numeric_dtype(values) or values.dtype == object):
+        return values
+    whole = values.map(lambda v: f"{v:.0f}" if isinstance(v, float) and v.is_integer() else str(v))
+    return whole.astype("str").where(values.notna())
 
 
 def _numeric(values: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return values
     read = pd.to_numeric(values.astype(str), errors="coerce")
-    _refuse(values, values.notna() & read.isna(), "a number")
+    commas = values.astype(str).str.contains(",").any()
+    _refuse(values, values.notna() & read.isna(), f"a number{', without commas' if commas else ''}")
     return read
 
 
@@ -167,9 +223,30 @@ def nominal_tokens(frame: pd.DataFrame) -> np.ndarray:
     return np.array([nominal[count] for count in tokens]).astype(frame["D"].dtype)
 
 
+def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in an order that follows from what they hold, so that nothing hangs on how they came: by `ORDER`, what
+    is empty first, then by all other columns. Rows that repeat others stay beside them."""
+    first = [column for column in ORDER if column in frame]
+    rest = sorted(frame.columns.difference(first, sort=False), key=str)
+    numeric = pd.api.types.is_numeric_dtype
+    made = frame.sort_values(first, na_position="first", kind="stable") if first else frame
+    tied = made.duplicated(first, keep=False) if first else pd.Series(True, index=made.index)
+    if not tied.any() or not rest:
+        return made
+    return frame.sort_values(
+        [*first, *rest],
+        key=lambda c: c if c.name in first or numeric(c) else c.astype(str),
+        na_position="first",
+        kind="stable",
+    )
+
+
 def after_training(frame: pd.DataFrame) -> np.ndarray:
-    """Which rows (n,) are models that were quantized after training."""
-    for column in ("ptq", "P_post", "gap"):
-        if column in frame:
-            return frame[column].notna().to_numpy(bool)
-    return np.zeros(len(frame), bool)
+    """Which rows (n,) are models that were quantized after training: those with a method in `ptq`, or where the table
+    names no methods with a P_post below 16 bits, or where it has no such column with a gap."""
+    if "ptq" in frame and frame["ptq"].notna().any():
+        words = frame["ptq"].astype(str).str.strip().str.lower()
+        return (frame["ptq"].notna() & ~words.isin(NOT_QUANTIZED)).to_numpy(bool)
+    if "P_post" in frame:
+        return (pd.to_numeric(frame["P_post"], errors="coerce") < FULL).to_numpy(bool)
+    return frame["gap"].notna().to_numpy(bool) if "gap" in frame else np.zeros(len(frame), bool)

@@ -5,19 +5,26 @@ Nothing heavier than argparse is imported before a command runs.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
-from analysis.fitting.options import Options
+from analysis.fitting.options import OBJECTIVES, Options
+
+if TYPE_CHECKING:
+    from analysis.table import Table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """LAW, TABLE.csv and how to fit the one to the other; `options_of` reads the latter back."""
-    parser.add_argument("law", metavar="LAW", help="a name from `laws`")
-    parser.add_argument("table", metavar="TABLE.csv", type=Path)
+    parser.add_argument("law", metavar="LAW", help="a name from `laws`, or an equation such as 'A*N**-alpha + E'")
+    add_table(parser)
     parser.add_argument(
-        "--objective", default=Options.objective, help="huber (default) or squares, of ln(prediction / loss)"
+        "--objective",
+        default=Options.objective,
+        metavar="|".join(name.replace("_", "-") for name in OBJECTIVES),
+        help="huber (default) or squares of ln(prediction / loss), or squares of prediction - loss",
     )
     parser.add_argument(
         "--huber-delta", type=float, help="in log loss; default 1.345 x the scatter between seeds, else 1e-3"
@@ -37,7 +44,86 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NATS",
         help=f"rows with a larger predicted gap are not fitted; default {Options.gap_below:g}",
     )
+    parser.add_argument(
+        "--hold",
+        metavar="SYMBOL=VALUE,...",
+        action="append",
+        default=[],
+        help="parameters that are not fitted, e.g. E=1.69; intervals of the others are then given these",
+    )
+    parser.add_argument("--weights", metavar="COLUMN", help="a column of how much each row counts")
+    parser.add_argument("--base", metavar="SCHEME", help="the scheme that is not quantized, if its name hides it")
     add_filter(parser)
+
+
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """TABLE.csv, and which of its columns are those of the laws; `table_of` reads it."""
+    parser.add_argument("table", metavar="TABLE.csv", type=Path, help="also .gz, .zip, ..., Parquet; -: standard input")
+    add_columns(parser)
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Which columns of a table are those of the laws."""
+    parser.add_argument(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        action="append",
+        default=[],
+        help="columns of the table for names of the laws, e.g. N=params,D==steps*524288,loss=val_loss",
+    )
+
+
+def table_of(path: Path, columns: Sequence[str], known: Mapping[str, str] | None = None) -> "Table":
+    """The table in `path`, with its columns as the option says, or if it says nothing as `known` does.
+
+    Raises:
+        InputError: as `table.read`; a bad map.
+    """
+    from analysis import table
+    from analysis.reading.columns import parsed
+
+    return table.read(path, parsed(columns) or dict(known or {}), say=progress)
+
+
+def add_question(parser: argparse.ArgumentParser) -> None:
+    """Which of several fitted laws is asked, and at what; `said` reads the latter."""
+    parser.add_argument("--law", metavar="LAW", help="which law of the file is asked; default the one that knows most")
+    parser.add_argument(
+        "--at",
+        metavar="NAME=VALUE,...",
+        action="append",
+        default=[],
+        help="other variables of the law, e.g. scheme=fp4 or unique_tokens=1e10",
+    )
+
+
+def said(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """Values by name, from NAME=VALUE with commas between.
+
+    Raises:
+        InputError: an entry is not of this form, or a name is there twice.
+    """
+    found: dict[str, str] = {}
+    for entry in (piece.strip() for text in texts for piece in text.split(",")):
+        name, _, value = (part.strip() for part in entry.rpartition("="))
+        if not name or not value:
+            raise InputError(f"{option}={entry!r}: expected NAME=VALUE with commas between, e.g. E=1.69")
+        if name in found:
+            raise InputError(f"{option}: {name} is given twice; expected each once")
+        found[name] = value
+    return found
+
+
+def constants(option: str, texts: Sequence[str]) -> dict[str, float]:
+    """Numbers by symbol, as `said` reads them.
+
+    Raises:
+        InputError: as `said`, or a value is no number.
+    """
+    try:
+        return {symbol: float(value) for symbol, value in said(option, texts).items()}
+    except ValueError as fault:
+        raise InputError(f"{option}: {fault}; expected SYMBOL=NUMBER, e.g. E=1.69") from None
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +132,15 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(chosen: argparse.Namespace) -> dict:
-    """The fields of `Options` that `add_options` asks for."""
-    names = ("objective", "huber_delta", "gap_below", "filter")
-    return {name: getattr(chosen, name) for name in names} | {"bits": tuple(chosen.bits)}
+    """The fields of `Options` that `add_options` asks for.
+
+    Raises:
+        InputError: a bad --hold.
+    """
+    names = ("huber_delta", "gap_below", "filter", "weights", "base")
+    made = {name: getattr(chosen, name) for name in names} | {"bits": tuple(chosen.bits)}
+    made["objective"] = chosen.objective.replace("-", "_")
+    return made | {"hold": constants("hold", chosen.hold)}
 
 
 def add_draws(parser: argparse.ArgumentParser, draws: int = Options.bootstrap) -> None:
@@ -68,10 +160,14 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def aligned(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str] = str.ljust) -> list[str]:
-    """Rows of as many cells each, as lines in columns."""
+Justify = Callable[[str, int], str]
+
+
+def aligned(rows: Sequence[Sequence[str]], justify: Justify | Sequence[Justify] = str.ljust) -> list[str]:
+    """Rows of as many cells each, as lines in columns; `justify` is for all of these, or one for each."""
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(justify, row, sizes)).rstrip() for row in rows]
+    each = [justify] * len(sizes) if callable(justify) else justify
+    return ["  ".join(f(*cell) for f, *cell in zip(each, row, sizes, strict=True)).rstrip() for row in rows]
 
 
 def csv_path(path: Path) -> Path:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.cli.arguments import add_filter, progress
+from analysis.cli.arguments import add_filter, add_table, aligned, progress, table_of
 
 if TYPE_CHECKING:
     from analysis.diagnostics.compare import Comparison
@@ -18,6 +18,8 @@ COMPARISON_SCHEMA = 1
 
 def text(made: "Comparison") -> str:
     """The comparison for a reader, a table a ranking; errors in nats a token."""
+    from analysis.diagnostics.compare import by_reason
+
     lines = []
     for r in made.rankings:
         lines.append(f"{r.response}: {r.rows} of {made.rows} rows, held out by {made.holdout}, errors in nats")
@@ -27,28 +29,22 @@ def text(made: "Comparison") -> str:
             fewest = min(train for _, train, _ in r.folds)
             held = r.scores[0].measures.rows
             lines.append(f"  {len(r.folds)} parts: each fitted on {fewest} rows or more, scored on {held} rows in all")
-        heads = ("params", "RMSE", "mean abs", "bias", "ln RMSE", "R2", "wins")
-        lines.append(f"      {'law':<24}{''.join(f'{head:>10}' for head in heads)}  status")
+        cells = [("", "law", "params", "RMSE", "mean abs", "bias", "ln RMSE", "R2", "wins", "status")]
         for s in r.scores:
             m = s.measures
             numbers = [f"{v:.4g}" for v in (m.rmse, m.mae, m.bias, m.log_rmse)] + [f"{m.r2:.3f}", f"{s.upset:.0%}"]
-            row = "".join(f"{'-' if 'nan' in number else number:>10}" for number in (str(s.parameters), *numbers))
-            lines.append(f"  {s.rank or '-':>2}  {s.law:<24}{row}  {s.status}")
-            lines += [f"      {note}" for note in s.notes]
-        lines += [f"  not here: {line}" for line in _by_reason(r.excluded)]
+            numbers = ["-" if "nan" in number else number for number in (str(s.parameters), *numbers)]
+            cells.append((f"{s.rank or '-'}", s.law, *numbers, s.status))
+        head, *rows = aligned(cells, (str.rjust, str.ljust, *[str.rjust] * 7, str.ljust))
+        lines.append(f"  {head}")
+        for row, s in zip(rows, r.scores, strict=True):
+            lines += [f"  {row}", *(f"      {note}" for note in s.notes)]
+        lines += [f"  not here: {', '.join(laws)}: {reason}" for reason, laws in by_reason(r.excluded).items()]
         lines += [f"  left out: {count} rows, {reason}" for reason, count in r.left_out.items()]
         lines += [f"  warning: {warning}" for warning in r.warnings]
         lines.append("")
-    lines += [f"not compared: {line}" for line in _by_reason(made.skipped)]
+    lines += [f"not compared: {', '.join(laws)}: {reason}" for reason, laws in by_reason(made.skipped).items()]
     return "\n".join(lines).rstrip("\n")
-
-
-def _by_reason(reasons: dict[str, str]) -> list[str]:
-    """A line a reason, with the laws that it concerns."""
-    laws: dict[str, list[str]] = {}
-    for law, reason in reasons.items():
-        laws.setdefault(reason.removeprefix(f"{law}: ").split("; it has ")[0], []).append(law)
-    return [f"{', '.join(names)}: {reason}" for reason, names in laws.items()]
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -59,7 +55,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         description="Fit every law that TABLE.csv allows on one part of it and rank them by their errors on the other. "
         "`wins`: how often clusters, drawn anew, put a law before the first one.",
     )
-    parser.add_argument("table", metavar="TABLE.csv", type=Path)
+    add_table(parser)
     parser.add_argument(
         "--holdout",
         default="N",
@@ -79,12 +75,12 @@ def run(chosen: argparse.Namespace) -> None:
     Raises:
         InputError: as `compare`; no such table, or a file that cannot be written.
     """
-    from analysis import table
     from analysis.diagnostics.compare import compare
     from analysis.files import replacing
 
+    table = table_of(chosen.table, chosen.columns)
     made = compare(
-        table.load(chosen.table),
+        table.frame,
         holdout=chosen.holdout,
         laws=None if chosen.laws is None else [name.strip() for name in chosen.laws.split(",")],
         filter=chosen.filter,
@@ -94,7 +90,7 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.out:
         content = {
             "schema": COMPARISON_SCHEMA,
-            "table": {"name": chosen.table.name, "sha256": table.digest(chosen.table)},
+            "table": {"name": table.name, "sha256": table.sha256},
         }
         with replacing(chosen.out) as temporary:
             whole = json.dumps(content | made.to_json(), indent=1, allow_nan=False)

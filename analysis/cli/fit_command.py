@@ -6,7 +6,7 @@ Nothing heavier than argparse is imported before a command runs.
 import argparse
 from pathlib import Path
 
-from analysis.cli.arguments import account, add_draws, add_options, options_of, progress
+from analysis.cli.arguments import account, add_draws, add_options, options_of, progress, table_of
 from analysis.errors import InputError
 
 
@@ -23,9 +23,13 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         metavar="FITS.json",
         type=Path,
         required=True,
-        help="write the fit there; fits of other laws to the same table stay in it",
+        help="write the fit there, with --columns; fits of other laws to the same table stay in it",
     )
     add_draws(parser)
+    parser.add_argument(
+        "--summary", action="store_true", help="standard errors, correlations, errors on groups held out, residuals"
+    )
+    parser.add_argument("--residuals", metavar="FILE.png", type=Path, help="draw the residuals there")
     parser.set_defaults(run=run)
 
 
@@ -33,37 +37,40 @@ def run(chosen: argparse.Namespace) -> None:
     """Fit, store and print what the command line asks for.
 
     Raises:
-        InputError: what a fit of the law raises; --out holds fits of another table, or cannot be written.
+        InputError: what a fit of the law raises; --out holds fits of another table or of other columns of it, or
+            cannot be written.
     """
-    from analysis import table
     from analysis.fitting import store
     from analysis.fitting.fit import fit
 
-    frame = table.load(chosen.table)
-    made = fit(
-        chosen.law,
-        frame,
-        progress=progress,
-        bootstrap=chosen.bootstrap,
-        seed=chosen.seed,
-        **options_of(chosen),
-    )
-    sha = table.digest(chosen.table)
-    others = {}
-    if chosen.out.exists():
-        stored = store.read(chosen.out)
-        if stored.sha256 != sha:
-            raise InputError(
-                f"{chosen.out}: holds fits of another table ({stored.name}); choose another --out or delete it"
-            )
-        others = stored.fits
+    options = options_of(chosen)
+    stored = store.read(chosen.out) if chosen.out.exists() else None
+    table = table_of(chosen.table, chosen.columns, stored and stored.columns)
+    if stored and stored.sha256 != table.sha256:
+        said = f"holds fits of another table ({stored.name})"
+        raise InputError(f"{chosen.out}: {said}; choose another --out or delete it")
+    if stored and stored.columns != table.columns:
+        listed = ",".join(f"{name}={source}" for name, source in stored.columns.items()) or "none"
+        raise InputError(f"{chosen.out}: holds fits with other --columns ({listed}); choose another --out or delete it")
+    if stored and stored.columns and not chosen.columns:
+        progress(f"{chosen.out}: --columns " + ",".join(f"{name}={source}" for name, source in stored.columns.items()))
+    made = fit(chosen.law, table.frame, progress=progress, bootstrap=chosen.bootstrap, seed=chosen.seed, **options)
+    fits = (stored.fits if stored else {}) | {made.law.name: made}
     store.write(
         chosen.out,
-        store.Fits(name=chosen.table.name, sha256=sha, rows=len(frame), fits=others | {made.law.name: made}),
+        store.Fits(name=table.name, sha256=table.sha256, rows=len(table.frame), fits=fits, columns=table.columns),
     )
     for line in text(made):
         print(line)
+    if chosen.summary or chosen.residuals:
+        summary = made.summary()
+        if chosen.residuals:
+            summary.plot(chosen.residuals)
+        for line in str(summary).splitlines() if chosen.summary else ():
+            print(line)
     print(f"fit: {chosen.out}")
+    if chosen.residuals:
+        print(f"residuals: {chosen.residuals}")
 
 
 def text(fit) -> list[str]:
@@ -75,6 +82,9 @@ def text(fit) -> list[str]:
     ]
     for symbol, value in fit.params.items():
         low, high = fit.interval(symbol)
-        lines.append(f"  {symbol:<10} {value:.5g}" + (f"  [{low:.5g}, {high:.5g}]" if low == low else ""))
-    lines.append(f"  95% intervals: {fit.bootstrap.describe()}")
+        ends = f"  [{low:.5g}, {high:.5g}]" if low == low else "  held" if symbol in fit.options.hold else ""
+        lines.append(f"  {symbol:<10} {value:.5g}{ends}")
+    if fit.law.categories:
+        lines.append(f"  not quantized: {fit.law.categories[0]}, efficiencies are relative to it")
+    lines.append(f"  95% intervals{fit.given}: {fit.bootstrap.describe()}")
     return lines + account(fit.left_out, fit.warnings)

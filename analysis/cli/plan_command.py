@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.cli.arguments import aligned
+from analysis.cli.arguments import add_question, aligned, said
 from analysis.errors import InputError
 from analysis.planning.request import Request
 
@@ -38,6 +38,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--widths", metavar="P,P,...", help="bits in training, e.g. 8,16; default: all from the lowest")
     parser.add_argument("--group", type=float, help="values that share a 16-bit scale below 16 bits")
     parser.add_argument("--fixed-bytes", type=float, default=0.0, help="of what is never quantized, e.g. embeddings")
+    add_question(parser)
     parser.add_argument(
         "--draws", type=int, default=Request.draws, help=f"for intervals, default {Request.draws}; 0: none"
     )
@@ -51,11 +52,12 @@ def run(chosen: argparse.Namespace) -> None:
     from analysis.planning import predict
     from analysis.planning.plan import plan
 
-    names = ("flops", "bytes", "tokens", "serve_tokens", "group", "fixed_bytes", "draws", "seed")
+    names = ("flops", "bytes", "tokens", "serve_tokens", "group", "fixed_bytes", "draws", "seed", "law")
     made = plan(
         predict.paper() if chosen.fits == "paper" else store.read(Path(chosen.fits)).fits,
         post=_names("formats", chosen.formats),
         widths=None if chosen.widths is None else [predict.bits_of(text) for text in _names("widths", chosen.widths)],
+        at=said("at", chosen.at),
         **{name: getattr(chosen, name) for name in names},
     )
     for line in report(made):

@@ -6,8 +6,14 @@ Nothing heavier than argparse is imported before a command runs.
 import argparse
 from pathlib import Path
 
-from analysis.cli.arguments import csv_path
+from analysis.cli.arguments import add_columns, add_question, csv_path, said, table_of
 from analysis.errors import InputError
+
+WHAT = {
+    "loss": "loss after training",
+    "gap": "added by quantization",
+    "gap_qat": "added by training in low precision",
+}
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -31,6 +37,11 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     )
     for name in ("weights", "activations", "kv"):
         parser.add_argument(f"--{name}", metavar="FORMAT", help=f"{name} in training (default bf16)")
+    add_question(parser)
+    add_columns(parser)
+    parser.add_argument(
+        "--one-run", action="store_true", help="prediction intervals: of the loss of one more run, its scatter included"
+    )
     parser.set_defaults(run=run)
 
 
@@ -47,18 +58,24 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.cells is not None:
         _many(chosen, fits)
         return
-    if chosen.N is None or chosen.D is None or not (chosen.out is chosen.filter is None):
+    if chosen.N is None or chosen.D is None or not (chosen.out is chosen.filter is None) or chosen.columns:
         raise InputError("expected --N and --D, or --cells and --out")
-    widths = {"P_w": chosen.weights, "P_a": chosen.activations, "P_kv": chosen.kv}
+    formats = {"P_w": chosen.weights, "P_a": chosen.activations, "P_kv": chosen.kv}
+    formats = {part: text or "bf16" for part, text in formats.items()}
     made = predict.predict(
         fits,
         N=chosen.N,
         D=chosen.D,
-        widths={part: predict.bits_of(text or "bf16") for part, text in widths.items()},
+        widths={part: predict.bits_of(text) for part, text in formats.items()},
         post=None if chosen.post is None else predict.bits_of(chosen.post),
+        law=chosen.law,
+        formats=formats,
+        at=said("at", chosen.at),
+        one_run=chosen.one_run,
     )
-    for term, what in ((made.loss, "loss after training"), (made.gap, "added by quantization"), (made.total, "loss")):
-        if term is not None:
+    terms = ((made.loss, WHAT[made.loss.response]), (made.gap, WHAT["gap"]), (made.total, "loss"))
+    for i, (term, what) in enumerate(terms):
+        if term is not None and (i < 2 or term is not made.loss):
             interval = f"[{term.low:.4f}, {term.high:.4f}]" if term.low == term.low else "(constants without intervals)"
             print(f"{what:<22} {term.value:.4f} {interval} nats a token  ({term.law})")
     for warning in made.warnings:
@@ -66,7 +83,7 @@ def run(chosen: argparse.Namespace) -> None:
 
 
 def _many(chosen: argparse.Namespace, fits: dict) -> None:
-    from analysis import filters, table
+    from analysis import filters
     from analysis.files import replacing
     from analysis.planning import predict
 
@@ -74,7 +91,10 @@ def _many(chosen: argparse.Namespace, fits: dict) -> None:
         raise InputError("--cells: expected --out beside it, and none of --N, --D, --weights, --activations, --kv")
     csv_path(chosen.out)
     posts = [predict.bits_of(text) for text in chosen.post.split(",")] if chosen.post else []
-    frame, lines = predict.predict_cells(fits, filters.filtered(table.load(chosen.cells), chosen.filter), posts)
+    cells = filters.filtered(table_of(chosen.cells, chosen.columns).frame, chosen.filter)
+    frame, lines = predict.predict_cells(
+        fits, cells, posts, law=chosen.law, at=said("at", chosen.at), one_run=chosen.one_run
+    )
     with replacing(chosen.out) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     for line in lines:

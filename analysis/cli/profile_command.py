@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.cli.arguments import account, add_options, aligned, csv_path, options_of, progress
+from analysis.cli.arguments import account, add_options, aligned, csv_path, options_of, progress, table_of
 
 if TYPE_CHECKING:
     from analysis.diagnostics.profile import Profile
@@ -36,13 +36,12 @@ def run(chosen: argparse.Namespace) -> None:
     Raises:
         InputError: as `profile`; no such table; --out is not a CSV or cannot be written.
     """
-    from analysis import table
     from analysis.diagnostics.profile import profile
 
     out = chosen.out and csv_path(chosen.out)
-    frame = table.load(chosen.table)
+    options, frame = options_of(chosen), table_of(chosen.table, chosen.columns).frame
     progress(f"{chosen.law}: fitting, then following {chosen.parameter}")
-    made = profile(chosen.law, frame, chosen.parameter, chosen.values, **options_of(chosen))
+    made = profile(chosen.law, frame, chosen.parameter, chosen.values, **options)
     for line in text(made):
         print(line)
     if out:

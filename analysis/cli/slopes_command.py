@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.cli.arguments import account, add_options, csv_path, options_of, progress
+from analysis.cli.arguments import account, add_options, csv_path, options_of, progress, table_of
 
 if TYPE_CHECKING:
     from analysis.diagnostics.slopes import ByWidth, Slope, Slopes
@@ -34,13 +34,12 @@ def run(chosen: argparse.Namespace) -> None:
     Raises:
         InputError: as `slopes_by_width`; no such table; --out is not a CSV or cannot be written.
     """
-    from analysis import table
     from analysis.diagnostics.slopes import slopes_by_width, write
 
     out = chosen.out and csv_path(chosen.out)
-    frame = table.load(chosen.table)
+    options, frame = options_of(chosen), table_of(chosen.table, chosen.columns).frame
     progress(f"{chosen.law}: fitting, then slopes within each width")
-    made = slopes_by_width(chosen.law, frame, only=chosen.only, **options_of(chosen))
+    made = slopes_by_width(chosen.law, frame, only=chosen.only, **options)
     for line in text(made):
         print(line)
     if out:

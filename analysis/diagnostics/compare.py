@@ -7,12 +7,12 @@ than one ranking. `ranking` makes one of them.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from analysis import filters
-from analysis.diagnostics.holdout import FOLDS, Holdout, shared_rows, sorted_rows
+from analysis import filters, table
+from analysis.diagnostics.holdout import FOLDS, Holdout, shared_rows
 from analysis.diagnostics.ranking import Candidates, Ranking, rank
 from analysis.errors import InputError
 from analysis.fitting.options import Options
@@ -22,6 +22,7 @@ from analysis.laws.law import Law
 from analysis.laws.registry import LAWS, named
 
 RESPONSES = ("loss", "gap", "gap_qat")
+REASONS = 2  # that are named where nothing can be compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def compare(
     chosen = Options(bootstrap=0, seed=seed, **options)
     asked = [named(law) if isinstance(law, str) else law for law in (LAWS if laws is None else laws)]
     labelled = frame if frame.index.is_unique else frame.reset_index(drop=True)
-    rows = sorted_rows(filters.filtered(labelled, chosen.filter))
+    rows = table.ordered(filters.filtered(labelled, chosen.filter))
     skipped: dict[str, str] = {}
     rankings = []
     for kind in RESPONSES if response is None else (response,):
@@ -97,8 +98,7 @@ def compare(
         alike = "cannot be fitted again on the rows that it was fitted on"
         skipped |= {name: why.get(name, alike) for name in alone if name not in ranked}
     if not rankings:
-        reasons = "; ".join(dict.fromkeys(skipped.values())) or f"none of {response} was asked for"
-        raise InputError(f"holdout={holdout}: no law can be compared ({reasons})")
+        raise InputError(f"holdout={holdout}: no law can be compared ({_most_reasons(skipped, response)})")
     return Comparison(
         holdout=holdout,
         seed=seed,
@@ -107,3 +107,23 @@ def compare(
         rankings=rankings,
         skipped=dict(sorted(skipped.items())),
     )
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Why laws are not there -> the laws that it concerns."""
+    laws: dict[str, list[str]] = {}
+    for law, reason in reasons.items():
+        laws.setdefault(reason.removeprefix(f"{law}: ").split("; it has ")[0], []).append(law)
+    return laws
+
+
+def _most_reasons(skipped: Mapping[str, str], response: str | None) -> str:
+    """The most frequent reasons, for one line."""
+    if not skipped:
+        return f"none of {response} was asked for"
+    if len(set(by_reason(skipped))) == 1:
+        return next(iter(by_reason(skipped)))
+    most = sorted(by_reason(skipped).items(), key=lambda pair: -len(pair[1]))
+    named = [f"{', '.join(laws) if len(laws) < 3 else f'{len(laws)} laws'}: {why}" for why, laws in most[:REASONS]]
+    others = sum(len(laws) for _, laws in most[REASONS:])
+    return "; ".join(named) + f"; {others} others for other reasons, --laws LAW says which" * bool(others)

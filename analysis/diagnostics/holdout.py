@@ -100,12 +100,6 @@ class Measures:
     r2_within: dict[str, float]
 
 
-def sorted_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows in an order that follows from what they hold, so that nothing depends on how they came."""
-    numeric = pd.api.types.is_numeric_dtype
-    return frame.sort_values(sorted(frame.columns), key=lambda c: c if numeric(c) else c.astype(str), kind="stable")
-
-
 def groups(frame: pd.DataFrame) -> tuple[str, np.ndarray]:
     """What shares its noise (cluster, run_id or row), and the number (n,) of each row's group, by sorted label."""
     for name in ("cluster", "run_id"):

@@ -105,16 +105,6 @@ def profile(
 
 
 def _fitted(law: str | Law | Fit, frame: pd.DataFrame, options: dict) -> Fitted:
-    given = law if isinstance(law, Fit) else None
-    if given:
-        law = given.law
-        objective = "squares" if given.law.response == "loss" and given.huber_delta is None else "huber"
-        options = {"filter": given.filter, "huber_delta": given.huber_delta, "objective": objective} | options
-    fitted = prepare(law, frame, Options(**{"bootstrap": 0} | options))
-    rows, value = len(fitted.frame), fitted.value
-    if given and not (given.rows == rows and np.isclose(given.value, value, rtol=1e-4, atol=1e-12)):
-        raise InputError(
-            f"{given.law.name}: the fit has {given.rows} rows and an objective of {given.value:.6g}, this table gives "
-            f"{rows} and {value:.6g}; give the table and the options of the fit"
-        )
-    return fitted
+    if isinstance(law, Fit):
+        return law.again(frame, **options)
+    return prepare(law, frame, Options(**{"bootstrap": 0} | options))

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from analysis import table as tables
 from analysis.errors import InputError
 from analysis.filters import filtered
 from analysis.fitting import noise
@@ -19,11 +20,13 @@ from analysis.fitting.options import Options
 from analysis.fitting.selection import enough, select
 from analysis.fitting.solver import Solution, minimise
 from analysis.laws.law import Law
+from analysis.laws.nesting import special_cases
 from analysis.laws.registry import named
 
 PUBLISHED_DELTA = 1e-3  # Huber's delta in log loss where a table has no replicates (Hoffmann et al. 2022)
 STARTS = 64  # starts that are polished: the best of the law's grid
 REWEIGHTINGS = 50
+BETTER = 1e-9  # share by which a special case has to be better to be started from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,11 +70,12 @@ def prepare(law: str | Law, table: pd.DataFrame, options: Options) -> Fitted:
     """Choose the rows of `table` that `law` describes and find the law's optimum for them.
 
     Raises:
-        InputError: no such law, a bad filter, a missing or bad column, too few rows or different values, or no start
-            gives every row a prediction.
+        InputError: no such law, a bad filter, a missing or bad column, too few rows or different values, a parameter to
+            hold that the law does not have, or no start gives every row a prediction.
     """
     law = named(law) if isinstance(law, str) else law
-    selection = select(law, filtered(table, options.filter), bits=options.bits)
+    rows = tables.ordered(filtered(table, options.filter))
+    selection = select(law, rows, bits=options.bits, base=options.base, weights=options.weights, hold=options.hold)
     fitted = fit_rows(selection.law, selection.frame, options)
     left_out = selection.left_out | fitted.left_out
     return dataclasses.replace(fitted, left_out=left_out, warnings=selection.warnings)
@@ -84,6 +88,41 @@ def fit_rows(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
         InputError: no start is feasible, or too few rows are left below `options.gap_below`.
     """
     return _fit_loss(law, frame, options) if law.response == "loss" else _fit_gap(law, frame, options)
+
+
+def row_weights(frame: pd.DataFrame, options: Options) -> np.ndarray | None:
+    """How much each row (n,) counts, one on average; None where all count alike."""
+    if options.weights is None:
+        return None
+    weights = tables.numbers(frame, options.weights, positive=True)
+    return weights / weights.mean()
+
+
+def optimum(problem: Problem, starts: np.ndarray) -> Solution:
+    """The problem solved from `starts`, and from the optima of the law's special cases where one is better.
+
+    Raises:
+        InputError: no start is feasible.
+    """
+    solution = _polish(problem, starts)
+    for inner, into in special_cases(problem.law):
+        case = dataclasses.replace(problem, law=inner, x={name: problem.x[name] for name in inner.variables})
+        try:
+            found = optimum(case, case.projected_starts(STARTS))
+        except InputError:  # nothing is feasible there
+            continue
+        best = np.argmin(found.values)
+        if found.values[best] < solution.values.min() * (1 - BETTER):
+            values = dict(zip(inner.symbols, case.outside(found.points[[best]])[0], strict=True))
+            lower, upper = problem.box()
+            more = _polish(problem, np.clip(problem.inside(into(values)), lower, upper)[None])
+            solution = Solution(
+                **{
+                    f.name: np.concatenate([getattr(solution, f.name), getattr(more, f.name)])
+                    for f in dataclasses.fields(Solution)
+                }
+            )
+    return solution
 
 
 def _polish(problem: Problem, starts: np.ndarray) -> Solution:
@@ -99,9 +138,10 @@ def _fit_loss(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     if options.objective == "huber":
         sd = noise.seed_sd(frame)
         delta = options.huber_delta or (PUBLISHED_DELTA if sd is None else noise.HUBER_OF_SD * sd)
-    y = frame["loss"].to_numpy(float)
-    problem = Problem(law=law, x=law.inputs(frame), y=y, scale="log", delta=delta)
-    solution = _polish(problem, problem.projected_starts(STARTS))
+    y, scale = frame["loss"].to_numpy(float), "linear" if options.objective == "loss_squares" else "log"
+    weights = row_weights(frame, options)
+    problem = Problem(law=law, x=law.inputs(frame), y=y, scale=scale, delta=delta, row_weights=weights)
+    solution = optimum(problem, problem.projected_starts(STARTS))
     return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution)
 
 
@@ -119,17 +159,17 @@ def _fit_gap(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
 
 def _reweighted(law: Law, frame: pd.DataFrame, options: Options) -> Fitted:
     gap, errors = frame[law.response].to_numpy(float), gap_errors(frame, law.response)
-    equal = np.full(len(gap), np.sqrt(np.mean(gap**2)))
-    problem = Problem(law=law, x=law.inputs(frame), y=gap, scale="linear", sd=equal)
+    equal, weights = np.full(len(gap), np.sqrt(np.mean(gap**2))), row_weights(frame, options)
+    problem = Problem(law=law, x=law.inputs(frame), y=gap, scale="linear", sd=equal, row_weights=weights)
     starts = problem.projected_starts(STARTS)
     solution = _polish(problem, starts)
     best = solution.points[np.argmin(solution.values)]
     for _ in range(REWEIGHTINGS):
         prediction = problem.predict(best[None])[0]
-        model = noise.estimate(gap, prediction, errors, len(law.parameters))
+        model = noise.estimate(gap, prediction, errors, len(law.free), weights)
         problem = dataclasses.replace(problem, sd=model.sd(prediction, errors))
         before, best = best, _polish(problem, best[None]).points[0]
         if np.allclose(before, best, rtol=1e-9, atol=1e-12):
             break
-    solution = _polish(problem, np.vstack([starts, best]))
+    solution = optimum(problem, np.vstack([starts, best]))
     return Fitted(options=options, frame=frame, left_out={}, problem=problem, solution=solution, noise=model)

@@ -5,7 +5,8 @@ others were not, how many starts agree, how well the parameters are determined a
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,10 @@ from analysis.fitting.intervals import Bootstrap, Interval, uncertainty
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
 from analysis.fitting.profile_likelihood import ProfileLikelihood
-from analysis.laws.law import Law
+from analysis.fitting.summary import Summary, summary
+from analysis.laws.law import Law, Parameter
+
+IRREDUCIBLE = "E"  # what laws call the loss that is left however large N and D are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,14 @@ class Fit(quality.Diagnosis):
     filter: str
     left_out: dict[str, int]
     ranges: dict[str, tuple[float, float]]
+    fitted: Fitted | None = dataclasses.field(default=None, repr=False, compare=False)
+    """What was fitted, rows and objective; None of a fit that was read from a file."""
+
+    @property
+    def given(self) -> str:
+        """What intervals and predictions take for granted, in words: parameters that were held."""
+        held = ", ".join(f"{symbol} = {value:g}" for symbol, value in self.options.hold.items())
+        return f" given {held}" if held else ""
 
     def interval(self, symbol: str) -> tuple[float, float]:
         """The 95% interval of a parameter, (NaN, NaN) where the table is too small for one.
@@ -52,17 +64,55 @@ class Fit(quality.Diagnosis):
         interval = self.intervals.get(symbol)
         return (interval.low, interval.high) if interval else (np.nan, np.nan)
 
+    def summary(self, frame: pd.DataFrame | None = None) -> Summary:
+        """Clustered standard errors, correlations, errors on groups held out, and residuals. A fit that was read from a
+        file needs the table that it was made of.
+
+        Raises:
+            InputError: no table, or another one.
+        """
+        if frame is None and self.fitted is None:
+            raise InputError(f"{self.law.name}: was read from a file; expected its table, fit.summary(table)")
+        return summary(self.fitted if frame is None else self.again(frame), self.given)
+
+    def again(self, frame: pd.DataFrame, **options) -> Fitted:
+        """The law fitted to the table that this fit was made of, with its options or others.
+
+        Raises:
+            InputError: what a fit of the law raises; it is another table.
+        """
+        own = {**dataclasses.asdict(self.options), "huber_delta": self.huber_delta, "bootstrap": 0}
+        fitted = prepare(self.law, frame, Options(**own | options))
+        rows, value = len(fitted.frame), fitted.value
+        if not (self.rows == rows and np.isclose(self.value, value, rtol=1e-4, atol=1e-12)):
+            raise InputError(
+                f"{self.law.name}: the fit has {self.rows} rows and an objective of {self.value:.6g}, this table gives "
+                f"{rows} and {value:.6g}; give the table and the options of the fit"
+            )
+        return fitted
+
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Predicted loss or gap (n,) in nats; NaN where the law leaves no effective parameters."""
         return self.law.predict(self.params, frame)
 
     def predict_se(self, frame: pd.DataFrame) -> np.ndarray:
         """Standard error (n,) of the prediction in nats, from the predictions of the draws; NaN without any."""
+        return self.se_at(self.law.inputs(frame))
+
+    def se_at(self, x: Mapping[str, np.ndarray]) -> np.ndarray:
+        """As `predict_se`, of the law's variables (n,) as `Law.inputs` gives them."""
+        size = len(next(iter(x.values())))
         if self.draws is None:
-            return np.full(len(frame), np.nan)
-        symbols = self.law.symbols
-        drawn = np.stack([self.law.predict(dict(zip(symbols, draw, strict=True)), frame) for draw in self.draws])
+            return np.full(size, np.nan)
+        drawn = self.law.each({s: self.draws[:, [j]] for j, s in enumerate(self.law.symbols)}, x)
         return np.nanstd(drawn, axis=0, ddof=1) * self.bootstrap.stretch
+
+    def scatter(self, prediction: float) -> float:
+        """Standard deviation in nats of a run about this prediction of the law, as its rows scatter about it. Of a gap
+        it is that of the runs, without the error of measuring it on a few windows."""
+        if self.noise is not None:
+            return float(self.noise.sd(np.array(prediction), np.zeros(())))
+        return self.rmse * math.sqrt(self.rows / max(1, self.rows - len(self.law.free))) if self.rows else math.nan
 
 
 def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:
@@ -73,14 +123,13 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     """
     fitted = prepare(law, frame, Options(**options))
     problem, asked, name = fitted.problem, fitted.options, fitted.law.name
-    progress(f"{name}: fitted {len(fitted.law.parameters)} parameters to {len(fitted.frame)} rows")
+    progress(f"{name}: fitted {len(fitted.law.free)} parameters to {len(fitted.frame)} rows")
     progress(f"{name}: {asked.bootstrap} bootstrap draws")
     sure, diagnosis = uncertainty(fitted), quality.diagnose(fitted)
-    intervals = sure.intervals | {s: _above_zero(fitted, s) for s, i in sure.intervals.items() if i.high == 0}
     return Fit(
         law=fitted.law,
         params=fitted.params,
-        intervals=intervals,
+        intervals=_intervals(fitted, sure.intervals),
         draws=sure.draws,
         bootstrap=sure.bootstrap,
         objective=problem.describe(),
@@ -92,13 +141,40 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         filter=asked.filter or "",
         left_out=fitted.left_out,
         ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
+        fitted=fitted,
         warnings=fitted.warnings + diagnosis.warnings + sure.warnings,
         **{f.name: getattr(diagnosis, f.name) for f in dataclasses.fields(diagnosis) if f.name != "warnings"},
     )
 
 
-def _above_zero(fitted: Fitted, symbol: str) -> Interval:
-    """The interval of a coefficient that is zero whatever is left out: refits do not show how large it could be, the
-    rise of the objective does."""
-    low, high = ProfileLikelihood(fitted, symbol).interval()
-    return Interval(value=fitted.params[symbol], low=low, high=high)
+def _intervals(fitted: Fitted, refits: dict[str, Interval]) -> dict[str, Interval]:
+    """Intervals by symbol, from what refits say. There is none for what is held, not identified by the rows, or at a
+    bound in all refits.
+
+    Of a coefficient that is zero whatever is left out refits do not show how large it could be, the rise of the
+    objective does; and so of an irreducible loss that refits would let be larger than losses that were measured.
+    """
+    open_ends = quality.unidentified(fitted) if refits else frozenset()
+    made = {p.symbol: refits[p.symbol] for p in fitted.law.free if p.symbol in refits and p.symbol not in open_ends}
+    stuck = {p.symbol for p in fitted.law.free if not p.linear and _stuck(p, made.get(p.symbol))}
+    made = {symbol: interval for symbol, interval in made.items() if symbol not in stuck}
+    smallest = float(fitted.problem.y.min())
+    for symbol, interval in made.items():
+        irreducible = symbol == IRREDUCIBLE and fitted.law.response == "loss"
+        highest = max(smallest, interval.value) if irreducible else np.inf
+        zero = interval.high == 0
+        if zero or interval.high > highest:
+            # Held as it is, a coefficient that is zero would drag its exponent along: at the middle it does not.
+            low, high = ProfileLikelihood(fitted, symbol, at_middle=zero).interval()
+            if high != high:  # nothing scatters
+                low, high = interval.low, interval.high
+            se = np.nan if zero else interval.se
+            made[symbol] = Interval(value=interval.value, low=min(low, highest), high=min(high, highest), se=se)
+    return made
+
+
+def _stuck(p: Parameter, interval: Interval | None) -> bool:
+    """Whether all refits have a parameter at its bound."""
+    if interval is None or interval.low != interval.high:
+        return False
+    return any(np.isclose(interval.value, edge, rtol=1e-9) for edge in (p.lower, p.upper))

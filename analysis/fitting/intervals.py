@@ -198,7 +198,7 @@ def clusters(frame: pd.DataFrame) -> Groups:
     named = [c for c in ("cluster", "run_id") if c in frame and frame[c].notna().all()]
     if not named:
         return Groups(kind="rows", labels=np.arange(len(frame)))
-    labels = pd.factorize(frame[named[0]])[0]
+    labels = pd.factorize(frame[named[0]])[0]  # by their place among ordered rows
     # A table without clusters does not say that its runs share anything.
     if named[0] == "run_id":
         return Groups(kind="runs", labels=labels)

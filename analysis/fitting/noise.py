@@ -39,8 +39,14 @@ class GapNoise:
         return np.sqrt(gap_se**2 + self.a * size + (self.tau * size) ** 2 + self.floor**2)
 
 
-def estimate(gap: np.ndarray, prediction: np.ndarray, gap_se: np.ndarray, parameters: int) -> GapNoise:
-    """a and tau by maximum likelihood of the residuals, all arrays (n,) in nats.
+def estimate(
+    gap: np.ndarray,
+    prediction: np.ndarray,
+    gap_se: np.ndarray,
+    parameters: int,
+    weights: np.ndarray | None = None,
+) -> GapNoise:
+    """a and tau by maximum likelihood of the residuals, all arrays (n,) in nats, each row counting by its weight.
 
     Fisher scoring: the variance is linear in (a, tau^2), so each step is a non-negative least-squares fit of the
     squared residuals, weighted by the variance of the last step.
@@ -50,9 +56,11 @@ def estimate(gap: np.ndarray, prediction: np.ndarray, gap_se: np.ndarray, parame
     size = np.maximum(prediction, 0.0)
     known, parts = gap_se**2 + floor**2, np.column_stack([size, size**2])
     coefficients = np.array([0.0, np.mean(square) / np.mean(size**2)]) if size.any() else np.zeros(2)
+    share = 1.0 if weights is None else np.sqrt(weights)
     for step in range(SCORINGS):
         variance = known + parts @ coefficients
-        before, coefficients = coefficients, nnls(parts / variance[:, None], (square - known) / variance)[0]
+        unit = variance / share
+        before, coefficients = coefficients, nnls(parts / unit[:, None], (square - known) / unit)[0]
         if np.allclose(before, coefficients, rtol=1e-10, atol=0.0):
             break
         if step > SCORINGS // 2:  # two values in turn, then: meet between them

@@ -4,7 +4,7 @@ Values are solved outwards from the optimum, each from where the last two point,
 solutions of both neighbours until none falls further, with more values where an interval ends.
 
 Inside a fit a coefficient is stated at the table's middle, where it hardly depends on its exponent (`objective`). To
-be held, it has to be the parameter itself: `Pinned` takes that one column as it stands, and its coordinate out of the
+be held, it has to be the parameter itself: in `Pinned` that one is unscaled, and its coordinate is taken out of the
 derivatives, so that the solver leaves it alone. E is the same in both; an exponent needs only the second half.
 
 What rise is too much is said in two ways. The plain limit takes rows as independent: twice the rise of a gap's
@@ -41,24 +41,16 @@ class Pinned(Problem):
     """A problem in which `symbol` stays where each start has it: a coefficient as it is, others transformed."""
 
     symbol: str
+    at_middle: bool = False
+    """Whether a coefficient stays as it is stated at the table's middle."""
 
     @property
     def place(self) -> int:
         return self.law.symbols.index(self.symbol)
 
-    def _reference(self, theta):
-        logs = super()._reference(theta)
-        return {k: np.zeros_like(log) if k == self.symbol else log for k, log in logs.items()}
-
-    def _columns(self, theta):
-        values, log_slopes = super()._columns(theta)
-        if self.symbol not in values:
-            return values, log_slopes
-        plain = self.law.columns(theta, self.x)
-        with np.errstate(over="ignore", invalid="ignore"):
-            column = np.exp(plain.logs[self.symbol])
-        values[self.symbol] = np.where(np.isfinite(column), column, np.inf)
-        return values, log_slopes | {pair: slope for pair, slope in plain.slopes.items() if pair[0] == self.symbol}
+    @property
+    def unscaled(self):
+        return super().unscaled if self.at_middle else super().unscaled | {self.symbol}
 
     def evaluate(self, points: np.ndarray, rows: np.ndarray) -> Local:
         local, j = super().evaluate(points, rows), self.place
@@ -70,11 +62,12 @@ class Pinned(Problem):
 
 class ProfileLikelihood:
     """The profile of one parameter of a fit. `at` is that parameter on its transformed scale, or as it is where its
-    estimate is zero and has no logarithm."""
+    estimate is zero and has no logarithm; with `at_middle` it is what a coefficient is worth at the table's middle."""
 
-    def __init__(self, fitted: Fitted, symbol: str):
+    def __init__(self, fitted: Fitted, symbol: str, *, at_middle: bool = False):
         problem, self.groups = fitted.problem, groups(fitted.frame)
-        self.pinned = Pinned(symbol=symbol, **{f.name: getattr(problem, f.name) for f in dataclasses.fields(Problem)})
+        same = {f.name: getattr(problem, f.name) for f in dataclasses.fields(Problem)}
+        self.pinned = Pinned(symbol=symbol, at_middle=at_middle, **same)
         self.parameter = p = problem.law.ordered[self.pinned.place]
         self.point = self.pinned.inside(fitted.params)
         self.least = fitted.value
@@ -100,7 +93,8 @@ class ProfileLikelihood:
         clipped = np.clip(residual, -problem.delta, problem.delta)
         share = max(1, np.sum(np.abs(residual) <= problem.delta)) / len(residual)
         self.degrees = max(1, len(residual) - len(self.free))
-        self.scale = float(np.sum(clipped**2) / self.degrees / share) if problem.scale == "log" else 1.0
+        weights = 1.0 if problem.row_weights is None else problem.row_weights
+        self.scale = float(np.sum(weights * clipped**2) / self.degrees / share) if problem.sd is None else 1.0
 
     def scaled(self, natural):
         return np.asarray(natural, float) if self.plain else self.parameter.forward(natural)
@@ -110,14 +104,14 @@ class ProfileLikelihood:
 
     def plain_limit(self) -> tuple[float, str]:
         """The largest rise inside the interval, and the rule in words."""
-        if self.pinned.scale == "linear":
+        if self.pinned.sd is not None:
             quantile = float(stats.chi2.ppf(LEVEL, 1))
             return (
                 quantile / 2,
                 f"2 x rise <= {quantile:.4g}: chi-square(1), gaps in standard deviations, rows independent",
             )
         most = float(stats.f.ppf(LEVEL, 1, self.degrees))
-        by = f"residual variance {self.scale:.4g} of ln(loss)"
+        by = f"residual variance {self.scale:.4g} of {'ln(loss)' if self.pinned.scale == 'log' else 'loss'}"
         return most * self.scale / 2, f"2 x rise / {by} <= {most:.4g}: F(1, {self.degrees}), rows independent"
 
     def clustered_limit(self) -> tuple[float, str]:
@@ -160,10 +154,18 @@ class ProfileLikelihood:
         return at, points, height
 
     def interval(self) -> tuple[float, float]:
-        """The clustered interval in the parameter's unit, the plain one where groups are too few."""
-        limit = next(limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0)
-        at, _, height = self.trace([limit])
-        return self.ends(at, height - min(self.least, height.min()), limit, whole=True)
+        """The clustered interval in the parameter's unit, the plain one where groups are too few; NaN where neither
+        says anything, since nothing scatters."""
+        limit = next((limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0), None)
+        if limit is None:
+            return np.nan, np.nan
+        at, points, height = self.trace([limit])
+        low, high = self.ends(at, height - min(self.least, height.min()), limit, whole=True)
+        if self.pinned.at_middle and np.isfinite(high):  # in its own unit, with the exponents that it has there
+            nearest = points[[np.abs(at - high).argmin()]]
+            nearest[:, self.pinned.place] = high
+            high = float(self.pinned.outside(nearest)[0, self.pinned.place])
+        return low, high
 
     def _walk(self, sign: int, reach: float, asked: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
         """Positions and points on one side, outwards: those asked for, or until the rise is more than `reach`."""
@@ -214,6 +216,9 @@ class ProfileLikelihood:
             beyond = side[root[side] > 1]
             if not len(beyond):
                 yield None
+                continue
+            if beyond[0] == middle:  # a limit of rounding errors
+                yield at[middle], 0.0
                 continue
             out, inner = beyond[0], beyond[0] - sign
             share = (1 - root[inner]) / (root[out] - root[inner]) if np.isfinite(root[out]) else 0.5

@@ -6,6 +6,7 @@ granularity, at 3 to 6 bits unless asked otherwise (below that the gap saturates
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ from analysis import filters, table
 from analysis.errors import InputError
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS, Law
-from analysis.laws.schemes import BASES
+from analysis.laws.schemes import base_of
 from analysis.laws.variables import FORMATS_IN_TRAINING, with_derived
+from analysis.reading import doubts
 
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
 AFTER = ("ptq", "granularity_post", "scale_rule", "family")
@@ -24,6 +26,7 @@ OPTIONS = ("format_post_a", "granularity_post_a", "format_post_kv", "granularity
 DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
 MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")
 PLAINEST = "rtn channel "  # of equally frequent ways to quantize, the one that all studies have in common
+SHOWN = 8  # names in a message
 RECIPE = ("corpus", "schedule", "weight_decay", "batch_tokens", "eval_sha")  # what a law silently averages over
 
 
@@ -51,27 +54,40 @@ class _Sieve:
             self.frame = self.frame[mask]
 
 
-def select(law: Law, frame: pd.DataFrame, *, bits: tuple[float, float]) -> Selection:
-    """The rows of `frame` that `law` is fitted on; a gap law takes widths from bits[0] to bits[1].
+def select(
+    law: Law,
+    frame: pd.DataFrame,
+    *,
+    bits: tuple[float, float],
+    base: str | None = None,
+    weights: str | None = None,
+    hold: Mapping[str, float] | None = None,
+) -> Selection:
+    """The rows of `frame` that `law` is fitted on; a gap law takes widths from bits[0] to bits[1]. `base` is the scheme
+    of runs that are not quantized, `weights` a column of weights above zero, `hold` what is not fitted.
 
     Raises:
         InputError: a needed column is missing or not finite, too few rows, or too few different values to
             identify the law's parameters.
     """
-    applicable = applicable_rows(law, frame)
-    sieve = _Sieve(applicable.frame)
+    applicable = _applicable_rows(law, frame, narrow=True, base=base)
+    law, sieve = applicable.law.hold(hold or {}), _Sieve(applicable.frame)
     if law.response == "gap" and law.quantized_training:
-        _more_bits_in_training(applicable.law, sieve)
+        _more_bits_in_training(law, sieve)
     if law.response == "gap" and len(sieve.frame):
         width = table.numbers(sieve.frame, "P_post", positive=True)
         sieve.keep((width >= bits[0]) & (width <= bits[1]), f"P_post outside {bits[0]:g} to {bits[1]:g} bits")
+    if weights is not None:
+        sieve.keep(table.numbers(sieve.frame, weights) != 0, f"{weights} is zero")
+        table.numbers(sieve.frame, weights, positive=True)
     left_out = applicable.left_out | sieve.left_out
-    enough(applicable.law, sieve.frame, left_out=sum(left_out.values()))
-    warnings = list(applicable.warnings)
+    enough(law, sieve.frame, left_out=sum(left_out.values()))
+    known = [*law.variables, law.response, *table.TYPES, *([weights] if weights else [])]
+    warnings = [*applicable.warnings, *doubts.lines(sieve.frame, law.name, law.variables, law.response, known)]
     varied = [c for c in RECIPE if c in sieve.frame and sieve.frame[c].nunique() > 1]
     if varied:
         warnings.append(f"runs differ in {', '.join(varied)}, which the law does not know; narrow with --filter")
-    return Selection(law=applicable.law, frame=sieve.frame, left_out=left_out, warnings=warnings)
+    return Selection(law=law, frame=sieve.frame, left_out=left_out, warnings=warnings)
 
 
 def applicable_rows(law: Law, frame: pd.DataFrame, *, one_way: bool = True) -> Selection:
@@ -96,7 +112,9 @@ def rows_of(law: Law, expression: str | None, frame: pd.DataFrame) -> Selection:
     return _applicable_rows(law, filters.filtered(frame, expression), narrow=False)
 
 
-def _applicable_rows(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True) -> Selection:
+def _applicable_rows(
+    law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bool = True, base: str | None = None
+) -> Selection:
     sieve = _Sieve(with_derived(frame, law.variables))
     sieve.keep(~table.diverged(frame), "diverged, or without a finite loss")
     _no_other_part(sieve)
@@ -114,7 +132,7 @@ def _applicable_rows(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bo
             _one_way_in_training(law, sieve)
         law = _without_constant_parts(law, sieve) if narrow else law
     else:
-        _trained_in_full_precision(sieve)
+        _trained_in_full_precision(sieve, base)
     if law.response != "loss":
         held = AFTER if law.response == "gap" else DURING
         if "sigma2_post" in law.variables:  # covers formats, granularities and scale rules
@@ -124,7 +142,7 @@ def _applicable_rows(law: Law, frame: pd.DataFrame, *, narrow: bool, one_way: bo
         if name in law.variables and name in sieve.frame:
             sieve.keep(sieve.frame[name].notna().to_numpy(bool), "weights in no float format")
     if narrow:
-        law = _with_schemes(law, sieve.frame)
+        law = _with_schemes(law, sieve.frame, base)
     elif law.categories and "scheme" in sieve.frame:
         known = sieve.frame["scheme"].astype(str).isin(law.categories).to_numpy(bool)
         sieve.keep(known, "trained in a scheme that the fit does not know")
@@ -149,7 +167,11 @@ def _no_other_part(sieve: _Sieve) -> None:
         sieve.keep((queries >= FULL_BITS) | (queries == keys), "queries below 16 bits but not like the keys")
 
 
-def _trained_in_full_precision(sieve: _Sieve) -> None:
+def _trained_in_full_precision(sieve: _Sieve, base: str | None) -> None:
+    if "scheme" in sieve.frame and sieve.frame["scheme"].nunique() > 1:
+        names = sieve.frame["scheme"].astype(str)
+        if (base := base_of(names, base)) is not None:
+            sieve.keep((names == base).to_numpy(bool), f"trained in another scheme than {base}")
     for part in PARTS:
         if part in sieve.frame:
             full = table.numbers(sieve.frame, part, positive=True) >= FULL_BITS
@@ -196,6 +218,7 @@ def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> 
 def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
     """Drop what the table cannot identify: constant parts from the law, parts with too few widths from law and rows."""
     constant, asked = {}, [part for part in PARTS if part in law.variables]
+    owners = {p.part for p in law.parameters}
     for part in asked:
         if part not in sieve.frame:
             constant[part] = FULL_BITS
@@ -208,9 +231,13 @@ def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
                 f"{part} has only {count} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
                 "left out"
             )
+        if count < law.distinct[part] and part not in owners and len(asked) > 1:
+            raise InputError(f"{law.name}: {part} has {count} different widths, needs at least {law.distinct[part]}")
         if count < law.distinct[part]:
             constant[part] = float(width[0]) if count == 1 else FULL_BITS
-    if asked and set(constant) == set(asked):
+    # What low precision adds is told by rows of one width too.
+    one_width = law.response == "gap_qat" and all(bits < FULL_BITS for bits in constant.values())
+    if asked and set(constant) == set(asked) and not (one_width and owners >= set(asked)):
         raise InputError(
             f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
             f"widths in one of {', '.join(asked)}"
@@ -233,13 +260,18 @@ def _more_bits_in_training(law: Law, sieve: _Sieve) -> None:
         post = post[width > post]
 
 
-def _with_schemes(law: Law, frame: pd.DataFrame) -> Law:
+def _with_schemes(law: Law, frame: pd.DataFrame, base: str | None) -> Law:
     """The law for the schemes of a table, distinguished by name; efficiencies are relative to the first."""
     if law.for_schemes is None or "scheme" not in frame or frame.empty:
         return law
-    counts = frame["scheme"].astype(str).value_counts()
-    base = next((name for name in BASES if name in counts), min(counts.index, key=lambda name: (-counts[name], name)))
-    return law.with_schemes((base, *sorted(set(counts.index) - {base})))
+    names = sorted(set(frame["scheme"].astype(str)))
+    found = base_of(names, base) if len(names) > 1 else names[0]
+    if found is None:
+        listed = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
+        raise InputError(
+            f"{law.name}: which scheme is not quantized, of {listed}? say so by --base SCHEME, or call it bf16"
+        )
+    return law.with_schemes((found, *(name for name in names if name != found)))
 
 
 def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:
@@ -295,10 +327,10 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
     if "scheme" in law.variables and "scheme" not in frame:
         raise InputError(f"scheme: the table has no such column, and not all of {', '.join(FORMATS_IN_TRAINING)}")
     values = {column: table.numbers(frame, column, positive=positive) for column, positive in needed.items()}
-    least = len(law.parameters) + 1
+    least = len(law.free) + 1
     if len(frame) < least:
         raise InputError(
-            f"{law.name}: {len(frame)} usable rows for {len(law.parameters)} parameters, needs at least {least}"
+            f"{law.name}: {len(frame)} usable rows for {len(law.free)} parameters, needs at least {least}"
             + (f" ({left_out} other rows do not belong to this law)" if left_out else "")
         )
     values["D"] = table.nominal_tokens(frame)
@@ -307,3 +339,7 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
         if count < wanted:
             plural = "s" if count > 1 else ""
             raise InputError(f"{law.name}: {variable} has {count} different value{plural}, needs at least {wanted}")
+    if np.ptp(values[law.response]) == 0:
+        raise InputError(
+            f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; nothing is told by it"
+        )

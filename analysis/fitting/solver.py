@@ -61,18 +61,20 @@ def minimise(
     value. Infeasible starts are returned as they are, with an infinite value.
     """
     size = max(1, CHUNK // max(1, floats_each))
-    parts = [
-        _minimise(
-            evaluate,
-            starts[i : i + size],
-            np.arange(i, min(i + size, len(starts))),
-            lower,
-            upper,
-            iterations,
-            tolerance,
-        )
-        for i in range(0, len(starts), size)
-    ]
+    # A step that leads where powers overflow is refused; that is no fault to speak of.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        parts = [
+            _minimise(
+                evaluate,
+                starts[i : i + size],
+                np.arange(i, min(i + size, len(starts))),
+                lower,
+                upper,
+                iterations,
+                tolerance,
+            )
+            for i in range(0, len(starts), size)
+        ]
     return Solution(
         **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Solution)}
     )

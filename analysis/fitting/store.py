@@ -1,7 +1,7 @@
 """FITS.json: fitted laws in a file that says everything about how they were made.
 
-    {"schema": 2, "table": {"name", "sha256", "rows"}, "fits": {law: entry}, "skipped": {law: why it was not fitted},
-     "sha256": of all before}
+    {"schema": 2, "table": {"name", "sha256", "rows", "columns": their map if there is one}, "fits": {law: entry},
+     "skipped": {law: why it was not fitted}, "sha256": of all before}
 
 Numbers carry eight significant digits and nothing else varies (no times, no paths), so that refitting the same table
 gives the same bytes. NaN and infinity are written as null.
@@ -21,30 +21,34 @@ from analysis.fitting.fit import Fit
 from analysis.fitting.intervals import Bootstrap, Interval
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
+from analysis.laws.equations import law as equation_of
 from analysis.laws.registry import LAWS, named
 
 SCHEMA = 2
 DIGITS = 8
+LATER = ("weights", "hold", "base")  # options that older files do not have
 PLAIN = ("objective", "huber_delta", "value", "rows", "filter", "left_out", "starts", "starts_at_optimum", "status")
 PLAIN += ("condition", "active_share", "r2", "r2_within", "rmse", "warnings")  # written as they are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fits:
-    """What FITS.json holds. `sha256` is that of the table `name` with `rows` rows."""
+    """What FITS.json holds. `sha256` is that of the table `name` with `rows` rows, `columns` the map of its columns."""
 
     name: str
     sha256: str
     rows: int
     fits: dict[str, Fit]
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write(path: Path, fits: Fits) -> None:
     """Write `fits` to the JSON file `path`, whole or not at all."""
     content = {
         "schema": SCHEMA,
-        "table": {"name": fits.name, "sha256": fits.sha256, "rows": fits.rows},
+        "table": {"name": fits.name, "sha256": fits.sha256, "rows": fits.rows}
+        | ({"columns": fits.columns} if fits.columns else {}),
         "fits": {name: entry(fit) for name, fit in sorted(fits.fits.items())},
         "skipped": dict(sorted(fits.skipped.items())),
     }
@@ -70,6 +74,7 @@ def read(path: Path) -> Fits:
             rows=content["table"]["rows"],
             fits={name: _restore(stored) for name, stored in content["fits"].items()},
             skipped=content["skipped"],
+            columns=content["table"].get("columns", {}),
         )
     except InputError:
         raise
@@ -108,7 +113,7 @@ def entry(fit: Fit) -> dict:
             }
             for p in fit.law.ordered
         },
-        "options": dataclasses.asdict(fit.options),
+        "options": _options(fit.options),
         "constants": dict(fit.law.constants),
         "held": dict(fit.law.held),
         "schemes": list(fit.law.categories),
@@ -122,11 +127,17 @@ def entry(fit: Fit) -> dict:
     return made
 
 
+def _options(options: Options) -> dict:
+    """Options as plain values; those of `LATER` only where they say something."""
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in LATER or value}
+
+
 def _restore(stored: dict) -> Fit:
-    law = named(stored["law"])
+    law = named(stored["law"]) if stored["law"] in LAWS else equation_of(stored["equation"], name=stored["law"])
     if law.for_schemes is not None:
         law = law.for_schemes(tuple(stored["schemes"]))
-    law = law.without({part: float(bits) for part, bits in stored["held"].items()})
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["options"].items()}
+    law = law.without({part: float(bits) for part, bits in stored["held"].items()}).hold(options.get("hold", {}))
     params = {p.symbol: float(stored["params"][p.symbol]["value"]) for p in law.ordered}
     intervals = {
         symbol: Interval(**{name: _number(stored["params"][symbol][name]) for name in ("value", "low", "high", "se")})
@@ -136,7 +147,6 @@ def _restore(stored: dict) -> Fit:
     plain = {
         name: _number(value) if (value := stored[name]) is None and name != "huber_delta" else value for name in PLAIN
     }
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["options"].items()}
     return Fit(
         law=law,
         options=Options(**options),

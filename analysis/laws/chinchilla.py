@@ -10,6 +10,7 @@ import numpy as np
 
 from analysis.laws.law import Columns, Law, Parameter
 
+LARGEST_EXPONENT = 10.0
 EXPONENTS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.9, 1.3)
 
 
@@ -28,7 +29,7 @@ def loss_parameters(published: dict[str, float], *, tied: bool, starts=EXPONENTS
     units = {"A": "nats * parameters^alpha", "B": f"nats * tokens^{exponents[-1]}", "E": "nats"}
     return (
         *(
-            Parameter(symbol=s, unit="1", lower=0.01, upper=3.0, starts=starts, published=published[s])
+            Parameter(symbol=s, unit="1", lower=0.01, upper=LARGEST_EXPONENT, starts=starts, published=published[s])
             for s in exponents
         ),
         *(
@@ -43,6 +44,14 @@ def loss_parameters(published: dict[str, float], *, tied: bool, starts=EXPONENTS
             )
             for s, unit in units.items()
         ),
+    )
+
+
+def _compute_columns(theta, x) -> Columns:
+    log = np.log(x["C"])
+    return Columns(
+        logs={"A": -theta["alpha"] * log, "E": 0.0 * theta["alpha"] * log},
+        slopes={("A", "alpha"): -np.ones_like(theta["alpha"]) * log},
     )
 
 
@@ -73,5 +82,19 @@ LAWS = (
         parameters=loss_parameters(KUMAR, tied=True),
         columns=functools.partial(_columns, tied=True),
         distinct={"N": 2, "D": 2},
+    ),
+    Law(
+        name="compute",
+        equation="L = A C^-alpha + E, C = 6 N D where the table does not count operations",
+        source="Kaplan et al. 2020, Eq. 1.3 (arXiv 2001.08361), with E; of models that are the best of their compute",
+        response="loss",
+        variables=("C",),
+        parameters=(
+            Parameter(symbol="alpha", unit="1", lower=0.001, upper=LARGEST_EXPONENT, starts=EXPONENTS),
+            Parameter(symbol="A", unit="nats * FLOP^alpha", linear=True, lower=0.0, upper=np.inf, transform="log"),
+            Parameter(symbol="E", unit="nats", linear=True, lower=0.0, upper=np.inf),
+        ),
+        columns=_compute_columns,
+        distinct={"C": 3},
     ),
 )

@@ -188,7 +188,7 @@ def gap_parameters(
 ) -> tuple[Parameter, ...]:
     """Exponents of D and N and the coefficient in front, under the names that a law's authors gave them."""
     exponents = (
-        Parameter(symbol=s, unit="1", lower=-3.0, upper=4.0, starts=starts, published=published.get(s))
+        Parameter(symbol=s, unit="1", lower=-10.0, upper=10.0, starts=starts, published=published.get(s))
         for s in (tokens, size)
     )
     unit = f"nats * parameters^{size} / tokens^{tokens}"

@@ -15,6 +15,7 @@ Shapes: S parameter sets at once (starts or bootstrap draws), n rows. theta arri
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -43,6 +44,11 @@ class Parameter:
     published: float | None = None
     part: str | None = None
     """The precision column that this parameter belongs to. Without low-precision rows there it is left out."""
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it has one value only, so that it takes no part in a fit."""
+        return self.lower == self.upper
 
     def forward(self, value):
         """From natural units to the transformed scale."""
@@ -122,6 +128,11 @@ class Law:
         return self.nonlinear + self.linear
 
     @property
+    def free(self) -> tuple[Parameter, ...]:
+        """Parameters that are fitted, in the order of `ordered`."""
+        return tuple(p for p in self.ordered if not p.fixed)
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(p.symbol for p in self.ordered)
 
@@ -141,6 +152,26 @@ class Law:
             distinct={k: v for k, v in self.distinct.items() if k not in bits},
             held={**self.held, **bits},
         )
+
+    def hold(self, values: Mapping[str, float]) -> "Law":
+        """The law with these parameters fixed at these values.
+
+        Raises:
+            InputError: it has no such parameter, a value is out of its range, or nothing is left to fit.
+        """
+        known = {p.symbol: p for p in self.parameters}
+        for symbol, value in values.items():
+            if symbol not in known:
+                raise InputError(f"hold={symbol}: {self.name} has no such parameter; use one of {', '.join(known)}")
+            p = known[symbol]
+            if not p.lower <= value <= p.upper or not np.isfinite(value):
+                raise InputError(f"hold={symbol}={value:g}: expected a value from {p.lower:g} to {p.upper:g}")
+            start = () if p.linear else (float(value),)
+            known[symbol] = dataclasses.replace(p, lower=float(value), upper=float(value), starts=start)
+        made = dataclasses.replace(self, parameters=tuple(known.values()))
+        if not made.free:
+            raise InputError(f"hold: all parameters of {self.name} are held; expected at least one to fit")
+        return made
 
     def with_schemes(self, schemes: tuple[str, ...]) -> "Law":
         """The law for these schemes, the unquantized one first: as `for_schemes` makes it, with all that was changed in
@@ -181,6 +212,20 @@ class Law:
         `frame` needs the law's variables as columns. Source: the law's `equation`.
         """
         return self.gradient(params, frame)[0]
+
+    def each(self, params: Mapping[str, np.ndarray], x: Mapping[str, np.ndarray | float]) -> np.ndarray:
+        """Predicted response with as many sets of parameters as rows, one for each: all broadcast together. Variables
+        are as `inputs` gives them; NaN where the law has no value."""
+        shape = np.broadcast_shapes(*(np.shape(v) for v in params.values()), *(np.shape(v) for v in x.values()))
+        theta, rows = (
+            {name: np.broadcast_to(np.asarray(v, float), shape).reshape(-1, 1) for name, v in given.items()}
+            for given in (params, x)
+        )
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            logs = self.columns({p.symbol: theta[p.symbol] for p in self.nonlinear}, rows).logs
+            total = sum(theta[p.symbol] * np.exp(logs[p.symbol]) for p in self.linear)
+        total = np.broadcast_to(total, (math.prod(shape), 1)).reshape(shape)
+        return np.where(np.isfinite(total), total, np.nan)
 
     def gradient(self, params: Mapping[str, float], frame: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The prediction (n,) and its slopes (n, P) in the transformed parameters, in the order of `ordered`."""

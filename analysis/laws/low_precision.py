@@ -97,7 +97,43 @@ def _panferov_columns(theta, x) -> Columns:
     return Columns(logs=terms.logs, slopes=terms.slopes | slopes)
 
 
+def _penalty_columns(theta, x) -> Columns:
+    size = np.log(x["N"])
+    ones = np.ones_like(theta["gamma_N"])
+    log, slopes = -theta["gamma_N"] * size, {("k", "gamma_N"): -ones * size}
+    if "gamma_P" in theta:
+        log = log - x["P_w"] / theta["gamma_P"]
+        slopes["k", "gamma_P"] = x["P_w"] / theta["gamma_P"] ** 2
+    return Columns(logs={"k": log}, slopes=slopes)
+
+
 LAWS = (
+    Law(
+        name="penalty",
+        equation="gap_qat = k N^-gamma_N exp(-P_w/gamma_P)",
+        source="Thomassen 2026 (arXiv 2605.25966): a penalty that is log-linear in N; here in bits, too",
+        response="gap_qat",
+        variables=("N", "P_w"),
+        parameters=(
+            Parameter(symbol="gamma_N", unit="1", lower=-10.0, upper=10.0, starts=(0.0, 0.3, 1.0)),
+            Parameter(
+                symbol="gamma_P",
+                unit="bits",
+                lower=0.05,
+                upper=100.0,
+                transform="reciprocal",
+                starts=(0.4, 0.8, 2.0),
+                part="P_w",
+            ),
+            Parameter(
+                symbol="k", unit="nats * parameters^gamma_N", linear=True, lower=0.0, upper=np.inf, transform="log"
+            ),
+        ),
+        columns=_penalty_columns,
+        distinct={"N": 2, "P_w": 2},
+        quantized_training=True,
+        accounts=("P_w",),
+    ),
     _chen("w4a4", ("P_w", "P_a"), "group_w"),
     _chen("w4a16", ("P_w",), "group_w"),
     _chen("w16a4", ("P_a",), "group_a"),

@@ -1,7 +1,17 @@
-"""The registry of laws. A new law is a `Law` in a module of its family, listed here."""
+"""The registry of laws. A new law is a `Law` in a module of its family, listed here; one that is needed once is an
+equation in place of a name."""
 
 from analysis.errors import InputError
-from analysis.laws import after_training, chinchilla, kumar, low_precision, precision_forms, repeated_data, schemes
+from analysis.laws import (
+    after_training,
+    chinchilla,
+    equations,
+    kumar,
+    low_precision,
+    precision_forms,
+    repeated_data,
+    schemes,
+)
 from analysis.laws.law import Law
 
 FAMILIES = (chinchilla, repeated_data, kumar, precision_forms, low_precision, schemes, after_training)
@@ -9,11 +19,13 @@ LAWS: dict[str, Law] = {law.name: law for family in FAMILIES for law in family.L
 
 
 def named(name: str) -> Law:
-    """The law of that name.
+    """The law of that name, or of that equation.
 
     Raises:
         InputError: there is none.
     """
+    if name not in LAWS and equations.is_equation(name):
+        return equations.law(name)
     if name not in LAWS:
         raise InputError(f"{name}: no such law; use one of {', '.join(LAWS)}")
     return LAWS[name]

@@ -16,9 +16,9 @@ import math
 
 import numpy as np
 
-from analysis.laws.chinchilla import loss_columns, loss_parameters
+from analysis.laws.chinchilla import EXPONENTS, LARGEST_EXPONENT, loss_columns, loss_parameters
 from analysis.laws.law import Columns, Law, Parameter
-from analysis.laws.schemes import D_0, N_0
+from analysis.laws.schemes import D_0, N_0, ratio_of_terms
 
 MUENNIGHOFF = {
     "A": math.exp(6.255414),
@@ -30,6 +30,10 @@ MUENNIGHOFF = {
     "R_N": 5.309743,
 }
 """As their public code has them (github.com/huggingface/datablations); the paper rounds them."""
+
+
+NEAR = 1e-4
+"""Share of the limit up to which a series is more exact."""
 
 
 def _gadre_columns(theta, x) -> Columns:
@@ -45,9 +49,14 @@ def _gadre_columns(theta, x) -> Columns:
 
 def _saturating(times, limit):
     """1 + R (1 - exp(-t/R)) for `times` t >= 0 and R = `limit`, and the slopes of its logarithm in t and in R."""
-    left = np.exp(-times / limit)
-    worth = 1 + limit * (1 - left)
-    return worth, left / worth, ((1 - left) - times / limit * left) / worth
+    share = times / limit
+    left = np.exp(-share)
+    worth = 1 - limit * np.expm1(-share)
+    # The difference of two numbers that are nearly alike where the limit is far.
+    near = -np.expm1(-share) - share * left
+    little = np.minimum(share, NEAR)
+    by_limit = np.where(share < NEAR, little**2 * (0.5 - little / 3), near)
+    return worth, left / worth, by_limit / worth
 
 
 def _tokens_columns(theta, x) -> Columns:
@@ -88,8 +97,8 @@ def _worn(symbol: str, unit: str) -> Parameter:
     return Parameter(
         symbol=symbol,
         unit=unit,
-        lower=0.1,
-        upper=1e3,
+        lower=1e-3,
+        upper=1e9,
         transform="log",
         starts=(3.0, 15.0),
         published=MUENNIGHOFF[symbol],
@@ -100,14 +109,12 @@ def _ratio_parameters() -> tuple[Parameter, ...]:
     known = MUENNIGHOFF
     a, b = known["A"] * N_0 ** -known["alpha"], known["B"] * D_0 ** -known["beta"]
     exponents = (
-        Parameter(symbol=s, unit="1", lower=0.01, upper=3.0, starts=(0.15, 0.35, 0.8), published=known[s])
+        Parameter(symbol=s, unit="1", lower=0.01, upper=LARGEST_EXPONENT, starts=(0.15, 0.35, 0.8), published=known[s])
         for s in ("alpha", "beta")
     )
     return (
         *exponents,
-        Parameter(
-            symbol="rho", unit="1", lower=1e-6, upper=1e6, transform="log", starts=(0.1, 1.0, 10.0), published=b / a
-        ),
+        ratio_of_terms(b / a),
         _worn("R_D", "epochs"),
         _worn("R_N", "1"),
         Parameter(symbol="C", unit="nats", linear=True, lower=0.0, upper=np.inf, transform="log", published=a),
@@ -123,7 +130,13 @@ LAWS = (
         response="loss",
         variables=("N", "D"),
         parameters=(
-            Parameter(symbol="eta", unit="1", lower=0.005, upper=1.5, starts=(0.03, 0.08, 0.15, 0.25, 0.4)),
+            Parameter(
+                symbol="eta",
+                unit="1",
+                lower=0.005,
+                upper=LARGEST_EXPONENT / 2,
+                starts=tuple(exponent / 2 for exponent in EXPONENTS),
+            ),
             *(
                 Parameter(
                     symbol=symbol,

@@ -9,10 +9,12 @@ and not identified by its runs.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
-from analysis.laws.chinchilla import loss_columns, loss_parameters
+from analysis.errors import InputError
+from analysis.laws.chinchilla import LARGEST_EXPONENT, loss_columns, loss_parameters
 from analysis.laws.law import Columns, Law, Parameter
 
 QUEST = {"A": 8.134, "alpha": 0.06273, "B": 86.41, "beta": 0.24129, "E": 0.00142}
@@ -21,10 +23,30 @@ QUEST_EFF = {
     "1NOH": 0.0156, "2NOH": 0.0784, "3NOH": 0.3221, "4NOH": 0.6033, "8NOH": 0.9376,
     "1WO": 0.1384, "2WO": 0.4137, "3WO": 0.6531, "4WO": 0.8404,
 }  # fmt: skip
-BASES = ("16", "bf16", "bf16/bf16/bf16", "fp16", "fp32", "none")
+BASES = (
+    *("16", "bf16", "bf16/bf16/bf16", "fp16", "fp32", "none", "bfloat16", "float16", "half", "float32", "baseline"),
+    *("base", "full", "full precision", "unquantized", "not quantized", "no quantization", "w16a16", "w16a16kv16"),
+    *("16 bit", "16bit", "16 bits", "p16", "16.0", "bf16 baseline", "fp16 baseline", "bf16 mixed", "no", "reference"),
+)
+"""Names of the runs that are not quantized, in small letters with blanks for `-` and `_`, the preferred first."""
 QUARTET = {"A": 1.524e5, "alpha": 0.5886, "B": 5.255e5, "beta": 0.5440, "E": 1.3481, "gamma": 0.2739}
 N_0, D_0 = 1e7, 1e9
 """Where Quartet's two terms are compared: a ratio of B and A themselves would depend on the exponents."""
+
+
+def base_of(names: Iterable[str], asked: str | None = None) -> str | None:
+    """Of these schemes the one that is not quantized: `asked`, or the one with such a name; None if no name says so.
+
+    Raises:
+        InputError: `asked` is not among them.
+    """
+    names = sorted(set(names))
+    if asked is not None:
+        if asked not in names:
+            raise InputError(f"base={asked}: the table has no such scheme; it has {', '.join(names)}")
+        return asked
+    spelled = {name.lower().replace("-", " ").replace("_", " ").strip(): name for name in reversed(names)}
+    return next((spelled[base] for base in BASES if base in spelled), None)
 
 
 def efficiency(kind: str, scheme: str) -> str:
@@ -34,13 +56,15 @@ def efficiency(kind: str, scheme: str) -> str:
 
 def _parameter(symbol: str, published: float | None = None) -> Parameter:
     return Parameter(
-        symbol=symbol, unit="1", lower=1e-4, upper=20.0, transform="log", starts=(0.5,), published=published
+        symbol=symbol, unit="1", lower=1e-8, upper=1e4, transform="log", starts=(0.5,), published=published
     )
 
 
 def _log_efficiency(theta, x, schemes: tuple[str, ...], kind: str):
     """ln eff (S, n) of each row's scheme, and the slopes by symbol."""
     log, slopes = np.zeros(1), {}
+    if not schemes:
+        return log, slopes
     code = np.rint(x["scheme"]).astype(int)
     for number, scheme in enumerate(schemes[1:], start=2):
         symbol = efficiency(kind, scheme)
@@ -100,18 +124,24 @@ def quartet(schemes: tuple[str, ...]) -> Law:
     )
 
 
+def ratio_of_terms(published: float) -> Parameter:
+    """rho, the term of D over that of N at N_0 and D_0, which may be far from the table."""
+    starts = (0.1, 1.0, 10.0)
+    return Parameter(
+        symbol="rho", unit="1", lower=1e-30, upper=1e30, transform="log", starts=starts, published=published
+    )
+
+
 def _outer() -> tuple[Parameter, ...]:
     a, b = QUARTET["A"] * N_0 ** -QUARTET["alpha"], QUARTET["B"] * D_0 ** -QUARTET["beta"]
     exponents = (
-        Parameter(symbol=s, unit="1", lower=0.01, upper=3.0, starts=(0.2, 0.5, 1.0), published=QUARTET[s])
+        Parameter(symbol=s, unit="1", lower=0.01, upper=LARGEST_EXPONENT, starts=(0.2, 0.5, 1.0), published=QUARTET[s])
         for s in ("alpha", "beta")
     )
     return (
         *exponents,
-        Parameter(symbol="gamma", unit="1", lower=0.02, upper=3.0, starts=(0.3, 1.0), published=QUARTET["gamma"]),
-        Parameter(
-            symbol="rho", unit="1", lower=1e-6, upper=1e6, transform="log", starts=(0.1, 1.0, 10.0), published=b / a
-        ),
+        Parameter(symbol="gamma", unit="1", lower=0.01, upper=3.0, starts=(0.3, 1.0), published=QUARTET["gamma"]),
+        ratio_of_terms(b / a),
         Parameter(
             symbol="C",
             unit="nats",
@@ -150,4 +180,16 @@ _QUARTET = Law(
     for_schemes=quartet,
 )
 
-LAWS = (quest(("16", *QUEST_EFF)), quartet(("16",)))
+_GAMMA = dataclasses.replace(
+    _QUARTET,
+    name="chinchilla_gamma",
+    equation="L = C [(N/N_0)^-alpha + rho (D/D_0)^-beta]^gamma + E, N_0 = 1e7, D_0 = 1e9",
+    source="Quartet, Castro et al. 2025, Eq. 1 in 16 bits (arXiv 2505.14669): C = (A N_0^-alpha)^gamma, rho from B/A",
+    variables=("N", "D"),
+    parameters=_outer(),
+    distinct={"N": 3, "D": 3},
+    quantized_training=False,
+    for_schemes=None,
+)
+
+LAWS = (_GAMMA, quest(("16", *QUEST_EFF)), quartet(("16",)))

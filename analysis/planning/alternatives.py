@@ -19,10 +19,11 @@ from analysis.fitting.intervals import LEVEL, Interval
 from analysis.laws import formulas
 from analysis.laws.law import FULL_BITS
 from analysis.planning.budgets import Budget, best_model, overhead_bits
-from analysis.planning.choose_law import gap_law, outside
+from analysis.planning.choose_law import FORMULAS, gap_law, outside
 from analysis.planning.optima import Optimum
 from analysis.planning.predict import bits_of
 from analysis.planning.request import Request
+from analysis.planning.surfaces import Surface
 
 BELOW = f"quantization after training below {FULL_BITS:g} bits"
 SERVED_FORMATS = ("int3", "int4", "int5", "int6", "int8")
@@ -105,6 +106,14 @@ class Drawn:
     constants: dict[str, np.ndarray]
     sure: bool
     reach: float
+    others: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Variables of the law that are no N, D or width."""
+
+    def surface(self, widths: Mapping[str, float]) -> Surface | None:
+        """The law of losses at these widths, where it is none of the formulas."""
+        if self.fit.law.name in FORMULAS:
+            return None
+        return Surface(law=self.fit.law, constants=self.constants, P=widths, others=self.others)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,16 +192,18 @@ def saves_operations(parts: Sequence[str]) -> bool:
     return {"P_w", "P_a"} <= set(parts)
 
 
-def drawn(fit: Fit, count: int, seed: int) -> Drawn:
-    """`count` parameter vectors of `fit`, the same for the same seed; copies of the estimate where it has no draws."""
+def drawn(fit: Fit, count: int, seed: int, others: Mapping[str, float] | None = None) -> Drawn:
+    """`count` parameter vectors of `fit`, the same for the same seed; copies of the estimate where it has no draws.
+    `others` are variables of the law that are no N, D or width."""
+    others = dict(others or {})
     constants = {k: np.full(count + 1, float(v)) for k, v in {**fit.law.constants, **fit.params}.items()}
     if count == 0 or fit.draws is None:
-        return Drawn(fit=fit, constants=constants, sure=False, reach=1.0)
+        return Drawn(fit=fit, constants=constants, sure=False, reach=1.0, others=others)
     generator = np.random.default_rng([seed, zlib.crc32(fit.law.name.encode())])
     chosen = fit.draws[generator.integers(len(fit.draws), size=count)]
     for j, symbol in enumerate(fit.law.symbols):
         constants[symbol][1:] = chosen[:, j]
-    return Drawn(fit=fit, constants=constants, sure=True, reach=fit.bootstrap.reach)
+    return Drawn(fit=fit, constants=constants, sure=True, reach=fit.bootstrap.reach, others=others)
 
 
 def compare(
@@ -223,15 +234,20 @@ def _solve(way: Way, budget: Budget, loss: Drawn, gap: Drawn | None, parts: Sequ
     c, g = loss.constants, None if gap is None else gap.constants
     widths = dict.fromkeys(parts, way.trained)
     charged = way.trained if saves_operations(parts) else FULL_BITS
-    if np.isnan(formulas.effective_share(c, widths)).flat[0]:
+    surface = loss.surface(widths)
+    if surface is None and np.isnan(formulas.effective_share(c, widths)).flat[0]:
         edge = float(formulas.infeasible_below(c).flat[0])
         return f"{loss.fit.law.name} leaves no effective parameters at {edge:.3g} bits and below"
     bits = None if way.post is None else way.served
-    best = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead)
+    best = best_model(c, budget, P=widths, P_post=bits, gap=g, trained=charged, overhead=way.overhead, surface=surface)
     if np.isnan(best.loss[0]):
+        if surface is not None and np.isnan(surface.above(best.N, best.D)).flat[0] and best.N[0] >= 1:
+            return f"{loss.fit.law.name} has no value there"
         return "the budget has no room for one parameter and one token"
     N, D = float(best.N[0]), float(best.D[0])
-    trained = _finite_or_inf(formulas.training_loss(c, N, D, widths))
+    trained = _finite_or_inf(
+        formulas.training_loss(c, N, D, widths) if surface is None else surface.above(np.full_like(best.N, N), D)
+    )
     added = np.zeros_like(trained) if g is None else _finite_or_inf(formulas.gap(g, N, D, bits, widths))
     stretched_gap = added if gap is None else stretched(added, gap.reach)
     at = {"N": N, "D": D, **widths} | ({} if bits is None else {"P_post": bits})

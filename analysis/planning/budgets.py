@@ -13,6 +13,7 @@ import numpy as np
 from analysis.laws.formulas import Constants, Widths, bits_of_part, gap_rate, training_loss
 from analysis.laws.law import FULL_BITS
 from analysis.planning.optima import LOWEST_BITS, Optimum, critical_tokens, lowest
+from analysis.planning.surfaces import Formula, Surface
 
 SCALE_BITS = 16.0  # a scale of a group, where the format does not say it
 MICROSCALED = {"mx": 8 / 32, "nvfp4": 8 / 16}  # bits of block scales a parameter, by how the format's name begins
@@ -68,27 +69,29 @@ def best_model(
     gap: Constants | None = None,
     trained=None,
     overhead=0.0,
+    surface: Surface | None = None,
 ) -> Optimum:
     """N and D with the smallest loss within `budget`, for a model trained at P and, if asked, quantized to P_post.
 
     `gap` holds the gap law's constants if they are not among `constants`. `trained` is the width that training is
-    charged with, by default that of the weights. The result's P is the width at which weights are served. NaN where
+    charged with, by default that of the weights. `surface` stands for the law of losses, where it is none of the
+    formulas. The result's P is the width at which weights are served. NaN where
     the law has no value or the budget has no room for one parameter and one token.
     """
     weights = bits_of_part(P, "P_w")
     served = weights if P_post is None else np.asarray(P_post, float)
     trained = weights if trained is None else trained
-    c, g = constants, constants if gap is None else gap
+    g = constants if gap is None else gap
+    made = Formula(constants=constants, P=P) if surface is None else surface
 
     def tokens(N):
-        most = budget.most_tokens(N, trained=trained, served=served)
-        return most if P_post is None else np.minimum(most, critical_tokens(c, N, P_post, P, gap=g))
+        return made.tokens(N, budget.most_tokens(N, trained=trained, served=served), P_post, g)
 
     def loss(N):
         D = tokens(N)
         D = np.where(D > 0, D, np.nan)
         added = 0.0 if P_post is None else gap_rate(g, N, P_post, P) * D ** g["gamma_D"]
-        return training_loss(c, N, D, P) - c["E"] + added
+        return made.above(N, D) + added
 
     top = budget.largest(served=served, overhead=overhead)
     if np.isfinite(budget.flops):
@@ -100,7 +103,7 @@ def best_model(
     N = np.exp(lowest(lambda x: loss(np.exp(x)), 0.0, np.log(room)))
     # exp(log(top)) may exceed top in the last digit, which must not break a ceiling.
     N = np.where(top >= 1, np.minimum(N, room), np.nan)
-    return Optimum.of(N, tokens(N), np.where(np.isnan(N), np.nan, served), loss(N) + c["E"])
+    return Optimum.of(N, tokens(N), np.where(np.isnan(N), np.nan, served), loss(N) + made.floor())
 
 
 def serving_optimum(

@@ -130,7 +130,9 @@ def iso_loss(constants: Constants, N_0, P_0: Widths, P: Widths) -> np.ndarray:
 # ---- search ----
 
 
-def lowest(function: Callable[[np.ndarray], np.ndarray], low, high, *, scan: bool = False) -> np.ndarray:
+def lowest(
+    function: Callable[[np.ndarray], np.ndarray], low, high, *, scan: bool = False, narrowings: int = NARROWINGS
+) -> np.ndarray:
     """Where `function` is smallest from `low` to `high`, elementwise, by golden section; NaN where it has no value.
 
     One minimum is taken for granted unless `scan` looks for the lowest of a grid first: then x arrives with one more
@@ -152,7 +154,7 @@ def lowest(function: Callable[[np.ndarray], np.ndarray], low, high, *, scan: boo
         left, right = low, high
         inner = [right - GOLDEN * (right - left), left + GOLDEN * (right - left)]
         values = [at(x) for x in inner]
-        for _ in range(NARROWINGS):
+        for _ in range(narrowings):
             lower = values[0] <= values[1]  # the minimum is left of the right inner point
             left, right = np.where(lower, left, inner[0]), np.where(lower, inner[1], right)
             fresh = np.where(lower, right - GOLDEN * (right - left), left + GOLDEN * (right - left))

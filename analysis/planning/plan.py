@@ -15,6 +15,7 @@ from analysis.errors import InputError
 from analysis.fitting.fit import Fit
 from analysis.fitting.intervals import Interval
 from analysis.fitting.options import Options
+from analysis.laws.kumar import PARTS
 from analysis.planning.alternatives import (
     BELOW,
     Alternative,
@@ -27,7 +28,7 @@ from analysis.planning.alternatives import (
     ways_of,
 )
 from analysis.planning.budgets import Budget
-from analysis.planning.choose_law import LOW_LAWS, loss_law, parts_of
+from analysis.planning.choose_law import FORMULAS, LOW_LAWS, loss_law, parts_of, question
 from analysis.planning.optima import best_bits
 from analysis.planning.request import FULL, Request
 
@@ -67,7 +68,9 @@ def plan(fits: Mapping[str, Fit], **budgets) -> Plan:
         InputError: a value out of range, budgets that leave N or D without a limit, no law, or no room for one model.
     """
     request = Request(**budgets)
-    limits, law = request.limits, loss_law(fits)
+    limits, law = request.limits, loss_law(fits, name=request.law)
+    if not {"N", "D"} <= set(law.law.variables):
+        raise InputError(f"{law.law.name}: knows {', '.join(law.law.variables)}; a plan needs a law of N and D")
     parts = parts_of(law)
     if not parts and request.widths is not None and min(request.widths) < FULL:
         raise InputError(
@@ -84,7 +87,9 @@ def plan(fits: Mapping[str, Fit], **budgets) -> Plan:
                 f"it saves nothing here, for {law.law.name} knows {', '.join(parts)} only; name widths to see it"
             )
     draws = 0 if all(fit.draws is None for fit in (law, *after.values())) else request.draws
-    loss = drawn(law, draws, request.seed)
+    at = {"N": 1.0, "D": 1.0, **dict.fromkeys(PARTS, float(FULL))}
+    others = {k: float(v[0]) for k, v in question(law.law, at, more=request.at).items() if k not in (*at, "C")}
+    loss = drawn(law, draws, request.seed, others)
     gaps = {trained_low: drawn(fit, draws, request.seed) for trained_low, fit in after.items()}
     made, first, impossible = compare(ways, Budget(**limits, fixed_bytes=request.fixed_bytes), loss, gaps, parts)
     left_out = {_title(way): reason for way, reason in impossible.items()} | missing
@@ -101,7 +106,7 @@ def plan(fits: Mapping[str, Fit], **budgets) -> Plan:
         values = np.array([getattr(c, name) for c in made])
         return from_draws(np.concatenate([values[:1], values[first]]), sure, reach=1.0)
 
-    alone = low and set(limits) == {"flops"} and saves_operations(parts)
+    alone = low and law.law.name in FORMULAS and set(limits) == {"flops"} and saves_operations(parts)
     used = [loss, *(gaps[key] for key in (False, True) if any(w.post and (w.trained < FULL) == key for w in ways))]
     answer = Plan(
         best=best,

@@ -2,7 +2,7 @@
 
 The loss of training comes from a loss law, what quantization after training adds from a gap law (`choose_law` says
 which), and their errors are taken as independent. An interval of a gap is made on its logarithm, so that it stays above
-zero.
+zero. Intervals are those of the laws; a prediction interval is for one more run, and has the scatter of runs in it.
 """
 
 import dataclasses
@@ -18,22 +18,25 @@ from analysis.fitting.intervals import Interval
 from analysis.fitting.store import published
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
-from analysis.planning.choose_law import gap_law, loss_law, outside
+from analysis.planning.choose_law import Value, asked_law, gap_law, loss_law, outside, question
 from analysis.table import numbers
 
+RESPONSES = ("loss", "gap_qat")  # of laws that can be asked by their name
 PAPER = ("kumar_neff_tied", "kumar_ptq")  # the laws whose published constants are one paper's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term(Interval):
-    """One law's share, in nats a token."""
+    """One law's share, in nats a token; `response` says of what."""
 
     law: str
+    response: str = "loss"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """`loss` after training, `gap` from quantization after it (None if not asked for), and their sum."""
+    """`loss` after training, `gap` from quantization after it (None if not asked for), and their sum. Where a law of
+    what low precision in training adds was asked, all three are that."""
 
     loss: Term
     gap: Term | None
@@ -65,9 +68,21 @@ def bits_of(text: str) -> float:
 
 
 def predict(
-    fits: Mapping[str, Fit], *, N: float, D: float, widths: Mapping[str, float], post: float | None
+    fits: Mapping[str, Fit],
+    *,
+    N: float,
+    D: float,
+    widths: Mapping[str, float],
+    post: float | None,
+    law: str | None = None,
+    formats: Mapping[str, str] | None = None,
+    at: Mapping[str, Value] | None = None,
+    one_run: bool = False,
 ) -> Prediction:
     """Loss at N parameters and D tokens, trained at `widths` (P_w, P_a, P_kv; absent: 16), quantized to `post` bits.
+
+    `law` names the law that is asked, `formats` those of the parts by column of their widths, `at` says other variables
+    of the law. `one_run`: prediction intervals, for the loss of one more run.
 
     Raises:
         InputError: no law in `fits` answers the question, or the law leaves no effective parameters there.
@@ -77,9 +92,16 @@ def predict(
             raise InputError(f"{symbol}={value:g}: expected a number above zero")
     low = {part: bits for part, bits in widths.items() if bits < FULL_BITS}
     asked = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
-    at = {"N": N, "D": D, **{part: widths.get(part, FULL_BITS) for part in PARTS}}
-    fit = loss_law(fits, low)
-    loss = _term(fit, at)
+    more, at = {"formats": formats, "more": at}, {"N": N, "D": D, **{p: widths.get(p, FULL_BITS) for p in PARTS}}
+    added = law is not None and asked_law(fits, law, RESPONSES).law.response == "gap_qat"
+    if added or (law is None and {fit.law.response for fit in fits.values()} == {"gap_qat"}):
+        fit = fits[law] if law else next(iter(fits.values()))
+        if post is not None and post < FULL_BITS:
+            raise InputError(f"post={post:g}: {fit.law.name} knows models as they are trained alone")
+        term = _term(fit, at, one_run, **more)
+        return Prediction(loss=term, gap=None, total=term, warnings=outside(fit, at))
+    fit = loss_law(fits, low, law)
+    loss = _term(fit, at, one_run, **more)
     if np.isnan(loss.value):
         raise InputError(f"{asked}: {fit.law.name} leaves no effective parameters there, f(P) <= 0; ask for more bits")
     if post is None or post >= FULL_BITS:
@@ -91,7 +113,7 @@ def predict(
     except InputError as fault:
         raise InputError(f"post: {fault}") from None
     at["P_post"] = post
-    gap = _term(after, at)
+    gap = _term(after, at, one_run, **more)
     value = loss.value + gap.value
     down = np.hypot(loss.value - loss.low, gap.value - gap.low)
     up = np.hypot(loss.high - loss.value, gap.high - gap.value)
@@ -100,24 +122,33 @@ def predict(
 
 
 def predict_cells(
-    fits: Mapping[str, Fit], cells: pd.DataFrame, posts: Sequence[float]
+    fits: Mapping[str, Fit],
+    cells: pd.DataFrame,
+    posts: Sequence[float],
+    *,
+    law: str | None = None,
+    at: Mapping[str, Value] | None = None,
+    one_run: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
     """What `predict` says of each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
     quantized to each of `posts`: columns N, D, P_w, P_a, P_kv, P_post, loss, loss_low, loss_high, and gap, gap_low,
-    gap_high where P_post is below 16. Also a line for each question that has no answer or lies outside the rows of the
-    fits, each once.
+    gap_high where P_post is below 16. Other variables of the laws are taken from columns of their names, or `at`. Also
+    a line for each question that has no answer or lies outside the rows of the fits, each once.
 
     Raises:
         InputError: N or D is missing, or something is no number above zero; or no question has an answer.
     """
     asked = {name: numbers(cells, name, positive=True) for name in ("N", "D", *PARTS) if name in cells or name in "ND"}
     rows, lines = [], {}
-    for cell in pd.DataFrame(asked).to_dict("records"):
+    variables = {name for fit in fits.values() for name in fit.law.variables} - {*asked, *PARTS, "P_post"}
+    others = cells[[name for name in variables if name in cells]].to_dict("records")
+    for cell, own in zip(pd.DataFrame(asked).to_dict("records"), others, strict=True):
+        said = {"law": law, "at": {**(at or {}), **own}, "one_run": one_run}
         widths = {part: cell.get(part, FULL_BITS) for part in PARTS}
         for post in (FULL_BITS, *posts):
             row = {"N": cell["N"], "D": cell["D"], **widths, "P_post": post}
             try:
-                made = predict(fits, N=cell["N"], D=cell["D"], widths=widths, post=post)
+                made = predict(fits, N=cell["N"], D=cell["D"], widths=widths, post=post, **said)
             except InputError as fault:
                 lines[str(fault)] = None
                 continue
@@ -131,13 +162,14 @@ def predict_cells(
     return pd.DataFrame(rows), list(lines)
 
 
-def _term(fit: Fit, at: Mapping[str, float]) -> Term:
-    frame = pd.DataFrame({name: [number] for name, number in at.items()})
-    value, reach = float(fit.predict(frame)[0]), float(fit.predict_se(frame)[0]) * fit.bootstrap.t
+def _term(fit: Fit, at: Mapping[str, float], one_run: bool, **said) -> Term:
+    x = question(fit.law, at, **said)
+    value, se = float(fit.law.each(fit.params, x)[0]), float(fit.se_at(x)[0])
+    reach = fit.bootstrap.t * float(np.hypot(se, fit.scatter(value)) if one_run else se)
     sides = np.array([-1.0, 1.0])
-    if fit.law.response == "gap" and value > 0:
+    if fit.law.response != "loss" and value > 0:
         with np.errstate(over="ignore"):
             ends = value * np.exp(sides * reach / value)
     else:
         ends = value + sides * reach
-    return Term(law=fit.law.name, value=value, low=float(ends[0]), high=float(ends[1]))
+    return Term(law=fit.law.name, response=fit.law.response, value=value, low=float(ends[0]), high=float(ends[1]))

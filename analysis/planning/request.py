@@ -4,7 +4,7 @@ Nothing heavy is imported here: `python -m analysis plan --help` shows the defau
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis.errors import InputError
 
@@ -33,6 +33,10 @@ class Request:
     """Values that share a 16-bit scale in what is served below 16 bits."""
     fixed_bytes: float = 0.0
     """Of embeddings and all else that is never quantized."""
+    law: str | None = None
+    """Name of the law of losses; None: the one that knows most."""
+    at: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
+    """Other variables of that law."""
     draws: int = 500
     """For intervals; 0: none."""
     seed: int = 0

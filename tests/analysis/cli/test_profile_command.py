@@ -113,7 +113,7 @@ def test_ends_at_a_bound_and_too_few_clusters_are_said(capsys, tmp_path):
     frame.assign(cluster=np.arange(len(frame)) % 3).to_csv(path, index=False)
     status, text, _ = run(capsys, "chinchilla", path, "--parameter", "beta", "--objective", "squares")
     assert status == 0
-    assert "[0.01 (bound), 3 (bound)]" in text
+    assert "[0.01 (bound), 10 (bound)]" in text
     assert "95% interval none: 3 clusters, needs at least 4" in text
 
 

@@ -10,13 +10,13 @@ from analysis.diagnostics.holdout import (
     groups,
     measures,
     predict_held_out,
-    sorted_rows,
     split,
     upsets,
 )
 from analysis.errors import InputError
 from analysis.fitting.options import Options
 from analysis.laws.registry import LAWS
+from analysis.table import ordered
 
 # Two sizes, three horizons, two chains a size.
 GRID = pd.DataFrame(
@@ -98,9 +98,9 @@ def test_what_a_group_is():
 
 def test_rows_are_sorted_by_what_they_hold():
     frame = GRID.assign(ptq=[None, "rtn"] * 6, loss=np.linspace(3, 2, 12))
-    again = sorted_rows(frame.sample(frac=1, random_state=0))
-    pd.testing.assert_frame_equal(again, sorted_rows(frame))
-    assert again["D"].is_monotonic_increasing
+    again = ordered(frame.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(again, ordered(frame))
+    assert again["N"].is_monotonic_increasing
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_parameter_that_the_table_lacks_is_open():
     frame = pd.DataFrame([(n, d) for n in (1e4, 1e5, 1e6) for d in (1e6, 1e7, 1e8)] * 2, columns=["N", "D"])
     frame["loss"] = (40 * frame["N"] ** -0.3 + 1.2) * np.exp(0.003 * draw.standard_normal(len(frame)))
     made = profile("chinchilla", frame, "beta", objective="squares")
-    assert (made.low, made.high) == (0.01, 3.0)
+    assert (made.low, made.high) == (0.01, 10.0)
 
 
 def test_asked_values(losses):
@@ -192,7 +192,7 @@ def test_pinned_coordinates_are_the_parameter_itself(tables, losses):
     ("symbol", "values", "line"),
     [
         ("gamma", None, "gamma: chinchilla has no such parameter; use one of alpha, beta, A, B, E"),
-        ("alpha", [0.2, 5.0], "alpha=5: expected finite values from 0.01 to 3"),
+        ("alpha", [0.2, 15.0], "alpha=15: expected finite values from 0.01 to 10"),
         ("E", [-1.0], "E=-1: expected finite values from 0 to inf"),
         ("A", [0.0], "A=0: expected"),
         ("E", [np.inf], "E=inf: expected"),

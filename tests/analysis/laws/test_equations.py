@@ -77,7 +77,14 @@ def chen(p, r):
     return p.k * r.D**p.gamma_D * math.log2(r.group_w) ** p.gamma_G / r.N**p.gamma_N
 
 
+def gamma_form(p, r):
+    return p.C * ((r.N / 1e7) ** -p.alpha + p.rho * (r.D / 1e9) ** -p.beta) ** p.gamma + p.E
+
+
 EQUATIONS = {
+    "chinchilla_gamma": gamma_form,
+    "compute": lambda p, r: p.A * (6 * r.N * r.D) ** -p.alpha + p.E,
+    "penalty": lambda p, r: p.k * r.N**-p.gamma_N * math.exp(-r.P_w / p.gamma_P),
     "chinchilla": lambda p, r: chinchilla(p, r.N, r.D),
     "chinchilla_tied": lambda p, r: chinchilla(p, r.N, r.D, p.alpha),
     "gadre": gadre,
