@@ -120,8 +120,9 @@ def constants(option: str, texts: Sequence[str]) -> dict[str, float]:
     Raises:
         InputError: as `said`, or a value is no number.
     """
+    entries = said(option, texts)
     try:
-        return {symbol: float(value) for symbol, value in said(option, texts).items()}
+        return {symbol: float(value) for symbol, value in entries.items()}
     except ValueError as fault:
         raise InputError(f"{option}: {fault}; expected SYMBOL=NUMBER, e.g. E=1.69") from None
 

@@ -127,8 +127,10 @@ def optimum(problem: Problem, starts: np.ndarray) -> Solution:
 
 def _polish(problem: Problem, starts: np.ndarray) -> Solution:
     lower, upper = problem.box()
-    solution = minimise(problem.evaluate, starts, lower, upper, floats_each=problem.floats_each)
-    if not np.isfinite(solution.values).any():
+    solution = None
+    if len(starts):
+        solution = minimise(problem.evaluate, starts, lower, upper, floats_each=problem.floats_each)
+    if solution is None or not np.isfinite(solution.values).any():
         raise InputError(f"{problem.law.name}: no start gives every row a prediction; leave out the lowest widths")
     return solution
 

@@ -200,7 +200,9 @@ class Problem:
         """
         law = self.law
         grid = np.array(list(itertools.product(*(p.starts for p in law.nonlinear))), float)
-        moved = np.column_stack([p.forward(grid[:, j]) for j, p in enumerate(law.nonlinear)])
+        moved = np.column_stack(
+            [np.zeros((len(grid), 0)), *(p.forward(grid[:, j]) for j, p in enumerate(law.nonlinear))]
+        )
         unit = self.y if self.scale == "log" else np.broadcast_to(1.0 if self.sd is None else self.sd, self.y.shape)
         if self.row_weights is not None:
             unit = unit / np.sqrt(np.maximum(self.row_weights, np.finfo(float).tiny))

@@ -33,6 +33,7 @@ STRIDE = 1.3  # growth of steps once there are more than STEPS
 SWEEPS = 20
 ROUNDS = 6  # of more values about the ends of intervals
 CLOSE = 0.05  # ... until the root of the rise differs by less than this share from one value to the next
+ENOUGH = 1e-4  # share of the largest rise inside an interval that does not move its ends
 NEAR = 0.01  # ... or the end is as near to a value as this share of its step
 
 
@@ -95,6 +96,7 @@ class ProfileLikelihood:
         self.degrees = max(1, len(residual) - len(self.free))
         weights = 1.0 if problem.row_weights is None else problem.row_weights
         self.scale = float(np.sum(weights * clipped**2) / self.degrees / share) if problem.sd is None else 1.0
+        self.enough = 1e-9 * (self.scale + self.least)  # by how much an objective has to fall to be solved again
 
     def scaled(self, natural):
         return np.asarray(natural, float) if self.plain else self.parameter.forward(natural)
@@ -159,6 +161,7 @@ class ProfileLikelihood:
         limit = next((limit for limit, _ in (self.clustered_limit(), self.plain_limit()) if limit > 0), None)
         if limit is None:
             return np.nan, np.nan
+        self.enough = ENOUGH * limit
         at, points, height = self.trace([limit])
         low, high = self.ends(at, height - min(self.least, height.min()), limit, whole=True)
         if self.pinned.at_middle and np.isfinite(high):  # in its own unit, with the exponents that it has there
@@ -202,7 +205,7 @@ class ProfileLikelihood:
                 other, height = self._solve(points[neighbour], at)
                 better = height < values
                 points[better], values[better] = other[better], height[better]
-            if not np.any(values < before - 1e-9 * (self.scale + self.least)):
+            if not np.any(values < before - self.enough):
                 break
         return at, points, values
 

@@ -49,9 +49,11 @@ def diagnose(fitted: Fitted) -> Diagnosis:
     prediction = problem.predict(best[None])[0]
     residual = problem.residuals(best[None])[0]
     status = "ok"
-    if not fitted.solution.converged[np.argmin(values)]:
+    if lost:
+        status = "unidentified"
+    elif not fitted.solution.converged[np.argmin(values)]:
         status = "not_converged"
-    elif condition > LOST or lost:
+    elif condition > LOST:
         status = "unidentified"
     elif edge.any():
         status = "at_bound"
