@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 
+from analysis import streams
 from analysis.cli import (
     compare_command,
     coverage_command,
@@ -20,7 +21,6 @@ from analysis.cli import (
     profile_command,
     report_command,
     slopes_command,
-    streams,
     tables_command,
 )
 from analysis.errors import InputError

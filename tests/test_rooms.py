@@ -27,6 +27,7 @@ ROOMS = {
     "analysis": [
         "errors",
         "files",
+        "streams",
         "laws",
         "filters",
         "reading",

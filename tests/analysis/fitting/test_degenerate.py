@@ -30,7 +30,7 @@ def test_tokens_that_are_a_power_of_parameters_tell_no_exponent(power, noise):
     found = analysis.fit("chinchilla", frame(SIZES, 20 * SIZES**power, noise=noise), bootstrap=20)
     assert found.status == "unidentified"
     assert np.isnan([found.interval(symbol) for symbol in found.params]).all()
-    assert "in all rows: rows do not tell the term of N from that of D" in found.warnings[0]
+    assert "in all rows: rows do not separate the term of N from that of D" in found.warnings[0]
     assert ("D/N is 20" in found.warnings[0]) == (power == 1)
 
 

@@ -129,7 +129,9 @@ def test_one_study_asks_for_what_a_fit_gives():
         assert predicted.low < predicted.value < predicted.high
         assert (fit.bootstrap.kind, fit.bootstrap.clusters) == ("clusters", 6)
         chains = {one.parameter: one for one in found if (one.law, one.method) == (law, "chains")}
-        assert {s: (one.low, one.high) for s, one in chains.items()} == {s: fit.interval(s) for s in fit.params}
+        # A fit ends the interval of E at the smallest loss.
+        alike = set(fit.params) - {"E"}
+        assert {s: (chains[s].low, chains[s].high) for s in alike} == {s: fit.interval(s) for s in alike}
     methods = {law: {one.method for one in found if one.law == law} for law in ("kumar_ptq", "chinchilla")}
     assert methods["kumar_ptq"] == {"ours", "chains", "runs", "rows", "percentile", "stretched"}
     assert methods["chinchilla"] == methods["kumar_ptq"] - {"rows"}

@@ -8,7 +8,7 @@ import pytest
 WORK = """
 import sys
 from pathlib import Path
-from analysis.cli import streams
+from analysis import streams
 
 def main():
     for line in range(int(sys.argv[2])):
