@@ -93,7 +93,8 @@ def special_cases(law: Law) -> list[tuple[Law, Callable[[Params], Params]]]:
         inner = LAWS[name]
         if inner.for_schemes is not None:
             inner = inner.with_schemes(law.categories)
-        inner = inner.without({part: bits for part, bits in law.held.items() if part in inner.variables})
+        if set(PARTS) <= set(inner.variables):  # others are nothing without the width that they are about
+            inner = inner.without(law.held)
         if not set(inner.variables) <= set(law.variables):
             continue
         fixed = {p.symbol: p.lower for p in law.parameters if p.fixed}

@@ -90,6 +90,17 @@ def test_what_is_held_is_held_in_special_cases_too():
     assert "chinchilla_tied" not in {inner.name for inner, _ in special_cases(LAWS["chinchilla"].hold({"beta": 0.3}))}
 
 
+@pytest.mark.parametrize("lost", [("P_w",), ("P_a", "P_kv"), ("P_kv",)])
+def test_laws_that_a_table_has_narrowed_have_their_special_cases(lost):
+    for name in ("kumar_neff", "kumar_neff_tied", "kumar_unified"):
+        law, frame = LAWS[name].without(lost), table("planted")
+        for inner, into in special_cases(law):
+            params = {p.symbol: p.published or (p.starts or (1.0,))[0] for p in inner.parameters}
+            assert set(into(params)) == set(law.symbols)
+            assert np.isfinite(inner.predict(params, frame)).all(), (name, inner.name)
+        assert ("weights_neff" in {inner.name for inner, _ in special_cases(law)}) <= ("P_w" not in lost)
+
+
 def test_repeating_may_cost_nothing():
     """R_N and R_D of any size: `muennighoff` is then `muennighoff_tokens`, and that is Chinchilla's law."""
     law, frame = LAWS["muennighoff"], table("planted")
