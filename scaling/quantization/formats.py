@@ -124,7 +124,7 @@ def parse(name: str, *others: str) -> Format:
         return found
     if not found.quantizes:
         raise InputError(f"{name}: bf16 is not quantized, so there is nothing to rotate for; use {GRAMMAR}")
-    return dataclasses.replace(found, name=text, hadamard=True)
+    return dataclasses.replace(found, name=found.name + HADAMARD, hadamard=True)
 
 
 def _refusal(name: str, why: str, accepted: str = "") -> InputError:
