@@ -14,8 +14,9 @@ Hessian is all that is needed.
 import torch
 
 from scaling.errors import InputError
-from scaling.ptq.layers import Statistics, checked, checked_inputs, row_errors, statistics
+from scaling.ptq.layers import Statistics, checked, checked_inputs, in_float32, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
+from scaling.quantization.dtypes import saturated
 from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.spec import QuantSpec
 
@@ -53,32 +54,34 @@ def awq(
     quantizer = Quantizer([spec], weight.device)
     w = checked(weight)
     calibration = statistics(checked_inputs(inputs, w)[None])
-    return awq_layers(w[None], calibration, quantizer, 1, clip=clip, grid=grid)[0, 0].to(w.dtype)
+    if not w.numel() or not quantizer.formats.any_quantized:
+        return w
+    w, unit = in_float32(w)
+    return saturated(awq_layers(w[None], calibration, quantizer, 1, clip=clip, grid=grid)[0, 0] * unit, w.dtype)
 
 
 def awq_layers(
     w_Loi: torch.Tensor, calibration: Statistics, quantizer: Quantizer, parts: int, *, clip: bool, grid: int
 ) -> torch.Tensor:
-    """Each of the quantizer's K formats for each of L layers of one shape: (K, L, out, in) float32."""
-    # Errors only choose among candidates here, for which float32 will do.
-    hessian = calibration.hessian_Lii.float()
+    """Each of the quantizer's K formats for each of L layers of one shape: (K, L, out, in) in the dtype of w."""
+    hessian, dtype = calibration.hessian_Lii, w_Loi.dtype
     w = w_Loi.float()
-    plain = rtn_layers(w, quantizer, parts)
-    plain_error = row_errors(plain - w, hessian).sum(-1)
+    plain = rtn_layers(w_Loi, quantizer, parts)
+    plain_error = row_errors(plain, w_Loi, hessian).sum(-1)
     best, error = plain, plain_error
     factors = torch.ones(plain.shape[:2] + w.shape[-1:], device=w.device)
     for k in range(1, grid):
         s = _factors(calibration.magnitude_Li, k / grid)
-        q = rtn_layers(w * s[:, None], quantizer, parts) / s[:, None]
-        candidate_error = row_errors(q - w, hessian).sum(-1)
+        q = saturated(rtn_layers(w * s[:, None], quantizer, parts) / s[:, None], dtype)
+        candidate_error = row_errors(q, w_Loi, hessian).sum(-1)
         better = candidate_error < error
         error = torch.where(better, candidate_error, error)
         best = torch.where(better[..., None, None], q, best)
         factors = torch.where(better[..., None], s, factors)
     if clip:
-        best = _clipped(w, factors, best, hessian, quantizer, parts)
+        best = _clipped(w_Loi, factors, best, hessian, quantizer, parts)
         # Scales that are rounded to a format depend on all rows: rows that were best apart need not be so together.
-        worse = row_errors(best - w, hessian).sum(-1) > plain_error
+        worse = row_errors(best, w_Loi, hessian).sum(-1) > plain_error
         best = torch.where(worse[..., None, None], plain, best)
     return best
 
@@ -99,16 +102,17 @@ def _clipped(
 ) -> torch.Tensor:
     """The best clipping of each row, starting from none, which gave `q`."""
     count, layers, rows, columns = q_KLoi.shape
-    scaled = (w_Loi * factors_KLi[:, :, None]).view(count, layers * rows, columns)
+    scaled = (w_Loi.float() * factors_KLi[:, :, None]).view(count, layers * rows, columns)
     grouped, whole = quantizer.groups(scaled, layers * parts)
     largest = grouped.abs().amax(dim=(1, 2) if whole else -1, keepdim=True)
-    best, error = q_KLoi, _together(row_errors(q_KLoi - w_Loi, hessian), quantizer, parts)
+    best, error = q_KLoi, _together(row_errors(q_KLoi, w_Loi, hessian), quantizer, parts)
     for share in SHARES[1:]:
         bound = largest * share
         inside = torch.maximum(torch.minimum(grouped, bound), -bound)
         inside = quantizer.ungroup(inside, scaled.shape)
         q = quantizer.values(inside, layers * parts).view_as(q_KLoi) / factors_KLi[:, :, None]
-        candidate_error = _together(row_errors(q - w_Loi, hessian), quantizer, parts)
+        q = saturated(q, w_Loi.dtype)
+        candidate_error = _together(row_errors(q, w_Loi, hessian), quantizer, parts)
         better = candidate_error < error
         error = torch.where(better, candidate_error, error)
         best = torch.where(better[..., None], q, best)

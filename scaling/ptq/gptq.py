@@ -20,8 +20,9 @@ from typing import NamedTuple
 import torch
 
 from scaling.errors import InputError
-from scaling.ptq.layers import checked, checked_inputs, row_errors, statistics
+from scaling.ptq.layers import checked, checked_inputs, in_float32, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
+from scaling.quantization.dtypes import saturated
 from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.hadamard import rotate
 from scaling.quantization.scales import Scale
@@ -33,7 +34,7 @@ MOST_DAMPING = 1e3
 
 
 class Outcome(NamedTuple):
-    """Dequantized weights (K, L, out, in), and what had to be done to get them."""
+    """Dequantized weights (K, L, out, in) in the dtype of the weights, and what had to be done to get them."""
 
     weights: torch.Tensor
     damping: list[float]
@@ -70,12 +71,13 @@ def gptq(
     hessian, _ = statistics(checked_inputs(inputs, w)[None])
     if not isinstance(damping, int | float) or not damping > 0:
         raise InputError(f"damping={damping}: must be above 0")
+    if not w.numel() or not quantizer.formats.any_quantized:
+        return w
     if not hessian.any():
         raise InputError("inputs: all zero; there is nothing to calibrate on")
-    if not quantizer.formats.any_quantized:
-        return w
+    w, unit = in_float32(w)
     quantized = gptq_layers(w[None], hessian, quantizer, 1, act_order=act_order, damping=damping)
-    return quantized.weights[0, 0].to(w.dtype)
+    return saturated(quantized.weights[0, 0] * unit, w.dtype)
 
 
 def gptq_layers(
@@ -97,9 +99,10 @@ def gptq_layers(
     q = _walk(w, factor, order, quantizer, parts, act_order)
     if quantizer.hadamard:
         q = rotate(q.flatten(0, 1)).view_as(q)
-    error, plain_error = (row_errors(v - w_Loi, hessian_Lii).sum(-1) for v in (q, plain))
+    q = saturated(q, w_Loi.dtype)
+    error, plain_error = (row_errors(v, w_Loi, hessian_Lii).sum(-1) for v in (q, plain))
     worse = ~(error < plain_error)  # also where no factor was found
-    return Outcome(torch.where(worse[..., None, None], plain.float(), q), dampings, worse)
+    return Outcome(torch.where(worse[..., None, None], plain, q), dampings, worse)
 
 
 def _order(hessian_Lii: torch.Tensor, act_order: bool) -> torch.Tensor:

@@ -17,7 +17,8 @@ def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel", *, scale_r
         InputError: unknown format, granularity or rule; a block that does not divide `in`; a weight that is not finite.
     """
     quantizer = Quantizer([QuantSpec.of(fmt, granularity, scale_rule)], weight.device)
-    return quantizer.values(checked(weight)[None])[0]
+    w = checked(weight)
+    return quantizer.values(w[None])[0] if w.numel() else w
 
 
 def rtn_layers(w_Loi: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:

@@ -86,6 +86,9 @@ def settings_of(run: Run) -> list[Setting]:
 
 
 def _setting(run: Run, method: str, weights: QuantSpec, activations: QuantSpec | None, kv: QuantSpec | None) -> Setting:
+    if not weights.format.quantizes:
+        # However weights are not quantized, it is one setting.
+        method, weights = "rtn", QuantSpec.of(weights.format)
     config, by_gptq, by_awq = run.ptq, method == "gptq", method == "awq"
     return Setting(
         method=method,

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from scaling.errors import InputError
+from scaling.quantization.dtypes import FLOAT32_MAX, ROTATED_MAX, saturated, unit_of
 from scaling.quantization.hadamard import rotate
 from scaling.quantization.rounding import FormatStack, noise_of
 from scaling.quantization.scales import Scaler
@@ -128,9 +129,15 @@ class Quantizer:
         """Quantized x, and which values the estimator lets a gradient pass to (None: all)."""
         if not self.formats.any_quantized:
             return x_MRC, None
-        x = x_MRC.float()
-        grouped, whole = self.groups(rotate(x) if self.hadamard else x, parts)
-        scale = self.scaler(grouped, whole, parts)
+        dtype, unit = x_MRC.dtype, None
+        if dtype == torch.float64:
+            unit = unit_of(x_MRC, FLOAT32_MAX)
+            x = (x_MRC / unit).float()
+        else:
+            x = x_MRC.float()
+        turned = unit_of(x, ROTATED_MAX) if self.hadamard else None
+        grouped, whole = self.groups(rotate(x, 1 / turned) if self.hadamard else x, parts)
+        scale = self.scaler(grouped, whole, parts, dtype=torch.float32 if self.hadamard else dtype)
         if self.stochastic:
             # Dividing by the scale may carry the largest value an ulp beyond it, from where it could be rounded up.
             scale = self.scaler.bounded(scale)
@@ -142,12 +149,16 @@ class Quantizer:
         q = self.formats.stochastic_(y, noise_of(grouped)) if self.stochastic else self.formats.nearest_(y)
         q = self.ungroup(q.mul_(scale.step), x.shape)
         if self.hadamard:
-            q = rotate(q)
-        q = self.formats.with_passing(q, x)
+            q = rotate(q).mul_(turned)
+        if unit is not None:
+            q = q.to(dtype).mul_(unit)
+        if self.hadamard or unit is not None or self.scaler.may_exceed(dtype):
+            q = saturated(q, dtype)
+        q = self.formats.with_passing(q, x_MRC)
         if mask is not None and self.formats.passing:
             mask = self.formats.with_passing(mask, torch.ones_like(mask))
-        # Without a `to` that changes nothing: see `scaling.model._Norm`.
-        return (q if q.dtype == x_MRC.dtype else q.to(x_MRC.dtype)), mask
+        # Without a `to` that changes nothing: see `scaling.model.transformer._Norm`.
+        return (q if q.dtype == dtype else q.to(dtype)), mask
 
     def backward(self, grad: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The gradient of x from that of the quantized x. The mask of `rounded` lives where the rounding was done."""

@@ -124,7 +124,7 @@ def parse(name: str, *others: str) -> Format:
         return format_
     if not format_.quantizes:
         raise InputError(f"{name}: bf16 is not quantized, so there is nothing to rotate for; use {GRAMMAR}")
-    return dataclasses.replace(format_, name=text, hadamard=True)
+    return dataclasses.replace(format_, name=format_.name + HADAMARD, hadamard=True)
 
 
 def _refusal(name: str, why: str, accepted: str = "") -> InputError:

@@ -14,10 +14,11 @@ from scaling.quantization.autocast import autocast
 LARGEST = 128
 
 
-def rotate(x: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, factor: torch.Tensor | None = None) -> torch.Tensor:
     """x (M, R, C) times the orthogonal Hadamard matrix, block by block along the last axis; its own inverse.
 
-    Computed in x's dtype, whatever autocast says.
+    Computed in x's dtype, whatever autocast says. A `factor` (M, 1, 1), a power of two for each model, multiplies the
+    result, without which it might leave the range of the dtype.
 
     Raises:
         InputError: C is odd.
@@ -27,8 +28,11 @@ def rotate(x: torch.Tensor) -> torch.Tensor:
     if key not in _matrices:
         _matrices[key] = _matrix(size, x)
     matrix = _matrices[key].expand(len(x), size, size)
+    if factor is not None:
+        matrix = matrix * factor
     with autocast(x.device, torch.float32):
-        return torch.bmm(x.reshape(len(x), -1, size), matrix).view(x.shape)
+        # Contiguous: what a matmul rounds may depend on the order of values in memory.
+        return torch.bmm(x.reshape(len(x), -1, size).contiguous(), matrix).view(x.shape)
 
 
 def rotation_size(width: int) -> int:

@@ -23,6 +23,8 @@ import torch
 from scaling.quantization.formats import Format, parse
 
 EXPONENT_BITS = 0x7F800000
+SMALLEST = 2.0**-126
+"""The smallest normal float32."""
 
 
 def family(fmt: Format) -> str:
@@ -54,6 +56,8 @@ class FormatStack:
         self.max_value = column([f.max_value for f in computed])
         self.min_power = column([2.0**f.min_exponent for f in computed])
         self.fraction = column([2.0**-f.mantissa_bits for f in computed])
+        # Whether a spacing may be a subnormal float32, which some devices take for zero.
+        self.fine = any(2.0 ** (f.min_exponent - f.mantissa_bits) < SMALLEST for f in computed)
         # Power of two of the largest value: what the floor rule of microscaling aligns.
         self.top_power = column([2.0 ** _floor_log2(f.max_value) for f in computed])
         if self.family == "levels":
@@ -86,8 +90,8 @@ class FormatStack:
             flat = y_MGn.reshape(len(y_MGn), -1)
             index = torch.searchsorted(self.halves, flat, right=True)
             return torch.gather(self.levels, 1, index).view_as(y_MGn).add_(y_MGn * 0)  # keeps NaN
-        step = self._step(y_MGn)
-        return y_MGn.div_(step).round_().mul_(step)
+        spacings, factors = self._in_spacings(y_MGn)
+        return _times(spacings.round_(), factors)
 
     def stochastic_(self, y_MGn: torch.Tensor, noise_MGn: torch.Tensor) -> torch.Tensor:
         """One of the two neighbours, the upper with the probability that makes the mean equal to the value. `noise` is
@@ -101,14 +105,25 @@ class FormatStack:
         if self.all_integer:
             floor = y_MGn.floor()
             return floor.add_(noise_MGn < y_MGn - floor)
-        step = self._step(y_MGn)
-        floor = y_MGn.div_(step).floor()
-        return floor.add_(noise_MGn < y_MGn - floor).mul_(step)
+        spacings, factors = self._in_spacings(y_MGn)
+        floor = spacings.floor()
+        return _times(floor.add_(noise_MGn < spacings - floor), factors)
 
-    def _step(self, y: torch.Tensor) -> torch.Tensor:
-        """Distance of the representable values around each y."""
+    def _in_spacings(self, y: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Each y in units of the distance of the representable values around it, worked out in place, and the factors
+        that lead back."""
         power = y.view(torch.int32).bitwise_and(EXPONENT_BITS).view(torch.float32)
-        return torch.maximum(power, self.min_power, out=power).mul_(self.fraction)
+        torch.maximum(power, self.min_power, out=power)
+        if self.fine:
+            return y.div_(power).div_(self.fraction), (self.fraction, power)
+        return y.div_(power.mul_(self.fraction)), (power,)
+
+
+def _times(values: torch.Tensor, factors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The product, in place of the values."""
+    for factor in factors:
+        values.mul_(factor)
+    return values
 
 
 def _floor_log2(value: float) -> int:

@@ -11,9 +11,11 @@
 | `percentile<p>` | the p-th percentile of abs(x), divided by Q |
 | `absmean` | mean abs(x) / sqrt(Q) (BitNet b1.58, arXiv 2402.17764, for Q = 1; BitNet a4.8, 2411.04965, for others) |
 
-Scales are normal float32 numbers, 2^-126 or more, so a group of zeros has one as well. A group that holds a NaN or an
-infinity has the scale NaN, and all of it becomes NaN (all of the tensor, where scales are rounded to a format). Sums
-run over rows first and then over their sums: like that a model has the same scale alone and in a stack.
+Scales are finite float32 numbers, so a group of zeros has one as well: normal ones, 2^-126 or more, and those that are
+powers of two all that OCP's E8M0 has, 2^-127 to 2^127 (2^-126 to 2^127 where the device takes subnormal numbers for
+zero). A group that holds a NaN or an infinity has the scale NaN, and all of it becomes NaN (all of the tensor, where
+scales are rounded to a format). Sums run over rows first and then over their sums: like that a model has the same scale
+alone and in a stack, and whatever the strides of its values.
 
 With a zero point (`uint4`) the range is that from the least to the largest value, zero included; the rules are `absmax`
 (all of the range) and `mse`.
@@ -28,11 +30,17 @@ from typing import NamedTuple
 import torch
 
 from scaling.errors import InputError
+from scaling.quantization.dtypes import FLOAT32_MAX, largest_before
 from scaling.quantization.formats import Format, parse
-from scaling.quantization.rounding import EXPONENT_BITS, FormatStack
+from scaling.quantization.rounding import EXPONENT_BITS, SMALLEST, FormatStack
 
-SMALLEST = 2.0**-126
+LEAST_POWER, MOST_POWER = 2.0**-127, 2.0**127
+"""Of E8M0."""
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHRINK = [2.0 ** (-k / 16) for k in range(49)]
+POWERS = ("pow2_floor", "pow2_ceil", "pow2_nearest")
+"""Rules whose scales are powers of two, stored as OCP's E8M0."""
+NAMED = ("absmax", *POWERS, "mse", "gaussian", "absmean")
 RULES = "absmax, pow2_floor, pow2_ceil, pow2_nearest, mse, gaussian, absmean, percentile<p> such as percentile99.9, or \
 a format of scales such as e4m3; auto takes the format's own"
 
@@ -59,17 +67,23 @@ class Scale(NamedTuple):
 
 
 def check_rule(rule: str, fmt: Format) -> str:
-    """The rule in effect for a format: `auto` is the format's own.
+    """The rule in effect for a format, by the one name that it has: `auto` is the format's own.
 
     Raises:
         InputError: no such rule, or not one for this format.
     """
-    rule = fmt.scale_rule if rule == "auto" else str(rule)
-    known = rule in ("absmax", "pow2_floor", "pow2_ceil", "pow2_nearest", "mse", "gaussian", "absmean")
-    if not known and _percentile(rule) is None:
-        scale_format = _scale_format(rule)
-        if scale_format is None:
-            raise InputError(f"{rule}: no such scale rule; use {RULES}")
+    asked = str(rule)
+    rule = asked.strip().lower()
+    rule = fmt.scale_rule if rule == "auto" else rule
+    share, scale_format = _percentile(rule), _scale_format(rule)
+    if share is not None:
+        rule = f"percentile{100 * share:.12g}"
+    elif scale_format is not None:
+        rule = scale_format.name
+    elif rule not in NAMED:
+        raise InputError(f"{asked}: no such scale rule; use {RULES}")
+    if rule == "e8m0":
+        raise InputError(f"{asked}: does not say how the power of two is chosen; use {' or '.join(POWERS)}")
     if fmt.zero_point and rule not in ("absmax", "mse"):
         raise InputError(f"{rule}: not for {fmt.name}, which has a zero point; use absmax or mse")
     return rule
@@ -85,8 +99,7 @@ def stored_bits(rule: str, fmt: Format) -> tuple[int, int]:
     scale_format = _scale_format(rule)
     if scale_format is not None:
         return scale_format.bits, 32
-    exponent_only = rule.startswith("pow2")
-    return (8 if exponent_only else 16) + (fmt.bits if fmt.zero_point else 0), 0
+    return (8 if rule in POWERS else 16) + (fmt.bits if fmt.zero_point else 0), 0
 
 
 class Scaler:
@@ -98,12 +111,25 @@ class Scaler:
         self.from_all = rule == "mse" or counts_zeros(rule)
         scale_format = _scale_format(rule)
         self.scale_format = None if scale_format is None else FormatStack([scale_format], formats.device)
+        largest = formats.max_value.flatten().tolist()
+        # The largest scales with which all results are finite in a dtype, and dtypes in which pow2_floor exceeds that.
+        self.most = {
+            dtype: torch.tensor([_largest_step(dtype, q) for q in largest], device=formats.device).view(-1, 1, 1)
+            for dtype in DTYPES
+        }
+        reach = max(q / power for q, power in zip(largest, formats.top_power.flatten().tolist(), strict=True))
+        self.exceeded = {dtype for dtype in DTYPES if reach * MOST_POWER > largest_before(dtype)}
         if rule == "gaussian":
             factors = [gaussian_factor(f) if f.quantizes else 1.0 for f in formats.formats]
             self.factors = torch.tensor(factors, device=formats.device).view(-1, 1, 1)
 
     def __call__(
-        self, x_MGn: torch.Tensor, whole: bool = False, parts: int = 1, unit: torch.Tensor | None = None
+        self,
+        x_MGn: torch.Tensor,
+        whole: bool = False,
+        parts: int = 1,
+        unit: torch.Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Scale:
         """The scale of every group.
 
@@ -112,22 +138,31 @@ class Scaler:
             parts: tensors of equal size that x holds one after the other.
             unit: the second scale of each tensor, where scales are rounded to a format and x is not all of the tensor
                 (`unit`); by default it comes from x.
+            dtype: that of the results (see `may_exceed`).
         """
+        if self.from_all:
+            # Sums depend on the order of values in memory.
+            x_MGn = x_MGn.contiguous()
         peak, largest = _amax(x_MGn, whole), self.formats.max_value
         if self.from_all:
             # Sums and squares would leave the range of float32 long before the values do.
             unit = _normal(_floor_power(peak))
             scale = self._from_all(x_MGn / unit, whole)
-            return scale._replace(step=_normal(scale.step * unit))
+            return scale._replace(step=_normal(_finite(scale.step * unit)))
         if self.formats.family == "zero_point":
             return self._with_zero_point(x_MGn, whole)
         if self.rule == "absmax":
-            return Scale(_normal(peak / largest), None, None)
-        if self.rule == "pow2_floor":
-            return self._bounded(_floor_power(peak) / self.formats.top_power)
-        if self.scale_format is None:
-            return self._bounded(_power_of_two(peak / largest, self.rule))
+            return Scale(_normal(torch.minimum(peak / largest, self.most[dtype]) + (peak - peak)), None, None)
+        if self.rule in POWERS:
+            return self._within(self._power(peak))
         return self._bounded(self._rounded(peak / largest, parts, unit))
+
+    def may_exceed(self, dtype: torch.dtype) -> bool:
+        """Whether results may lie beyond the largest value of their dtype although the values did not. Under absmax the
+        scale is an ulp smaller where they would."""
+        if self.formats.family == "zero_point" or self.rule not in ("absmax", "pow2_floor"):
+            return True
+        return self.rule == "pow2_floor" and dtype in self.exceeded
 
     def _from_all(self, x_MGn: torch.Tensor, whole: bool) -> Scale:
         """Rules to which every value counts, not only the largest."""
@@ -142,7 +177,19 @@ class Scaler:
 
     def bounded(self, scale: Scale) -> Scale:
         """The scale with its bounds, for other values than those it was chosen for."""
-        return self._bounded(scale.step) if scale.high is None else scale
+        return self._within(scale.step) if scale.high is None else scale
+
+    def _power(self, peak: torch.Tensor) -> torch.Tensor:
+        """The rule's power of two, one that E8M0 has."""
+        if self.rule == "pow2_floor":
+            power = _floor_power(peak) / self.formats.top_power
+        else:
+            step = peak / self.formats.max_value
+            floor = _floor_power(step).clamp_min(LEAST_POWER)
+            power = torch.where(step > (floor if self.rule == "pow2_ceil" else floor * 2**0.5), floor * 2, floor)
+        power = power.clamp(LEAST_POWER, MOST_POWER)
+        # Where a device takes subnormal numbers for zero the least power is none.
+        return torch.where(power > 0, power, SMALLEST) + (peak - peak)
 
     def unit(self, x_MGn: torch.Tensor, parts: int = 1) -> torch.Tensor | None:
         """The second scale of each of `parts` tensors, (M, parts, 1, 1), that lets the largest scale of its groups meet
@@ -161,10 +208,13 @@ class Scaler:
         fmt = self.scale_format.formats[0]
         relative = (by_part / unit).clamp_max(fmt.max_value).view(1, 1, -1)
         rounded = self.scale_format.nearest_(relative).clamp_min_(2.0 ** (fmt.min_exponent - fmt.mantissa_bits))
-        return (rounded.view_as(by_part) * unit).view_as(step)
+        return _finite(rounded.view_as(by_part) * unit).view_as(step)
 
     def _bounded(self, step: torch.Tensor) -> Scale:
-        return Scale(_normal(step), -self.formats.max_value, self.formats.max_value)
+        return self._within(_normal(step))
+
+    def _within(self, step: torch.Tensor) -> Scale:
+        return Scale(step, -self.formats.max_value, self.formats.max_value)
 
     def _least_error(self, x: torch.Tensor, whole: bool) -> Scale:
         start = _normal(_amax(x, whole) / self.formats.max_value)
@@ -225,10 +275,19 @@ def _floor_power(x: torch.Tensor) -> torch.Tensor:
     return power + (x - x)
 
 
-def _power_of_two(step: torch.Tensor, rule: str) -> torch.Tensor:
-    floor = _floor_power(step)
-    limit = floor if rule == "pow2_ceil" else floor * 2**0.5
-    return torch.where(step > limit, floor * 2, floor) + (step - step)
+def _finite(step: torch.Tensor) -> torch.Tensor:
+    """A product of finite numbers or NaN, at most the largest number."""
+    return step.clamp_max(FLOAT32_MAX)
+
+
+@cache
+def _largest_step(dtype: torch.dtype, largest: float) -> float:
+    """The largest float32 whose product with a format's `largest` value, in float32, is finite in a dtype."""
+    limit = largest_before(dtype)
+    step = torch.tensor(limit / largest)
+    if step * largest > limit:
+        step = torch.nextafter(step, torch.zeros(()))
+    return step.item()
 
 
 @cache

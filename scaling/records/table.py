@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.config.model import is_block_weight, parts_of
+from scaling.config.precision import Precision
 from scaling.config.run import Run
 from scaling.console.cli import UnfinishedError
 from scaling.console.terminal import note
@@ -302,11 +303,17 @@ def _precision_columns(run: Run) -> dict[str, Any]:
         "group_a": group_a,
         "sigma2_kv": over_matrices(cached, specs["kv"])[0],
         "granularity_backward": precision.granularity_backward if backward else None,
-        "scale_rule_backward": precision.scale_rule_backward if backward else None,
+        "scale_rule_backward": _rule_backward(precision) if backward else None,
         "estimator": precision.estimator,
         "rounding": precision.rounding,
         "rounding_backward": precision.rounding_backward if backward else None,
     }
+
+
+def _rule_backward(precision: Precision) -> str:
+    """The scale rule of the backward operands by its one name; auto stays, as it is another for each operand."""
+    asked = precision.scale_rule_backward.strip().lower()
+    return asked if asked == "auto" else precision.spec("dx_gradients").scale_rule
 
 
 def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, float]:
