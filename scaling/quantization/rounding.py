@@ -54,12 +54,14 @@ class FormatStack:
             return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
 
         self.max_value = column([f.max_value for f in computed])
+        self.largest = torch.tensor([f.max_value for f in computed], dtype=torch.float32).tolist()
         self.min_power = column([2.0**f.min_exponent for f in computed])
         self.fraction = column([2.0**-f.mantissa_bits for f in computed])
         # Whether a spacing may be a subnormal float32, which some devices take for zero.
         self.fine = any(2.0 ** (f.min_exponent - f.mantissa_bits) < SMALLEST for f in computed)
         # Power of two of the largest value: what the floor rule of microscaling aligns.
-        self.top_power = column([2.0 ** _floor_log2(f.max_value) for f in computed])
+        self.top_powers = [2.0 ** _floor_log2(f.max_value) for f in computed]
+        self.top_power = column(self.top_powers)
         if self.family == "levels":
             count = max(len(f.levels) for f in computed)
             padded = [[*f.levels, *[float("inf")] * (count - len(f.levels))] for f in computed]

@@ -111,13 +111,13 @@ class Scaler:
         self.from_all = rule == "mse" or counts_zeros(rule)
         scale_format = _scale_format(rule)
         self.scale_format = None if scale_format is None else FormatStack([scale_format], formats.device)
-        largest = formats.max_value.flatten().tolist()
+        largest = formats.largest
         # The largest scales with which all results are finite in a dtype, and dtypes in which pow2_floor exceeds that.
         self.most = {
             dtype: torch.tensor([_largest_step(dtype, q) for q in largest], device=formats.device).view(-1, 1, 1)
             for dtype in DTYPES
         }
-        reach = max(q / power for q, power in zip(largest, formats.top_power.flatten().tolist(), strict=True))
+        reach = max(q / power for q, power in zip(largest, formats.top_powers, strict=True))
         self.exceeded = {dtype for dtype in DTYPES if reach * MOST_POWER > largest_before(dtype)}
         if rule == "gaussian":
             factors = [gaussian_factor(f) if f.quantizes else 1.0 for f in formats.formats]
