@@ -49,16 +49,22 @@ class FormatStack:
         self.family = families.pop()
         self.all_integer = all(f.is_integer for f in computed)
 
-        def column(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+        def column(values: list[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
         self.max_value = column([f.max_value for f in computed])
+        self.min_value = column([f.min_value for f in computed])
+        self.symmetric = not any(f.full_range for f in computed)
+        self.largest = [f.largest for f in computed]
         self.min_power = column([2.0**f.min_exponent for f in computed])
         self.fraction = column([2.0**-f.mantissa_bits for f in computed])
         # Whether a spacing may be a subnormal float32, which some devices take for zero.
         self.fine = any(2.0 ** (f.min_exponent - f.mantissa_bits) < SMALLEST for f in computed)
-        # Power of two of the largest value: what the floor rule of microscaling aligns.
-        self.top_power = column([2.0 ** _floor_log2(f.max_value) for f in computed])
+        # What rules that give powers of two need: the exponent of the largest value, and half a unit of the format's
+        # last place in the bits of a float32.
+        self.tops = [math.frexp(f.max_value)[1] - 1 for f in computed]
+        self.top_exponent = column(self.tops, torch.int32)
+        self.half_unit = column([2 ** (22 - f.mantissa_bits) for f in computed], torch.int32)
         if self.family == "levels":
             count = max(len(f.levels) for f in computed)
             padded = [[*f.levels, *[float("inf")] * (count - len(f.levels))] for f in computed]
@@ -113,10 +119,6 @@ def _times(values: torch.Tensor, factors: tuple[torch.Tensor, ...]) -> torch.Ten
     for factor in factors:
         values.mul_(factor)
     return values
-
-
-def _floor_log2(value: float) -> int:
-    return math.frexp(value)[1] - 1
 
 
 def noise_of(x_MGn: torch.Tensor) -> torch.Tensor:
