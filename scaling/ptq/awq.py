@@ -4,7 +4,7 @@ Channels of a layer's input that are large on average matter most. Before roundi
 s = (mean abs(x))^alpha, and the inputs down by as much, which a kernel folds into the norm in front; here the weights
 are scaled down again after rounding, so that the result is a plain weight. alpha comes from a grid in [0, 1); the
 least error of the layer's outputs wins. Then, as a switch, weights are clipped to a share of the largest of their
-group, again by least error, with one share a row (a matrix, where that has only one scale).
+group, again by least error, with one share a row (or for the rows that share scales).
 
 alpha = 0 without clipping is round to nearest, so the result is never worse. The authors measure errors behind the
 whole attention or feed-forward block and clip group by group; here both are those of the layer itself, so that the
@@ -12,6 +12,7 @@ Hessian is all that is needed.
 """
 
 import torch
+import torch.nn.functional as F
 
 from scaling.errors import InputError
 from scaling.ptq.layers import Statistics, checked, checked_inputs, in_float32, row_errors, statistics
@@ -109,7 +110,7 @@ def _clipped(
     for share in SHARES[1:]:
         bound = largest * share
         inside = torch.maximum(torch.minimum(grouped, bound), -bound)
-        inside = quantizer.ungroup(inside, scaled.shape)
+        inside = quantizer.ungroup(inside, scaled.shape, layers * parts)
         q = quantizer.values(inside, layers * parts).view_as(q_KLoi) / factors_KLi[:, :, None]
         q = saturated(q, w_Loi.dtype)
         candidate_error = _together(row_errors(q, w_Loi, hessian), quantizer, parts)
@@ -120,8 +121,11 @@ def _clipped(
 
 
 def _together(error_KLo: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:
-    """Errors of rows; of all rows of a matrix, at each of them, where these share one scale."""
-    if quantizer.spec.granularity != "tensor":
-        return error_KLo
+    """Errors of rows; where some of them share scales, the sum over these at each of them."""
     by_matrix = error_KLo.unflatten(2, (parts, -1))
-    return by_matrix.sum(-1, keepdim=True).expand_as(by_matrix).flatten(2)
+    rows = by_matrix.shape[-1]
+    tall = rows if quantizer.spec.granularity == "tensor" else quantizer.spec.block_rows
+    if tall == 1:
+        return error_KLo
+    bands = F.pad(by_matrix, (0, -rows % tall)).unflatten(3, (-1, tall)).sum(-1, keepdim=True).expand(*[-1] * 4, tall)
+    return bands.flatten(3)[..., :rows].flatten(2)

@@ -16,7 +16,7 @@ generator and no state: a resumed run, and a model in other company, round as be
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -37,40 +37,37 @@ class FormatStack:
     """The formats of one part (weights, say) for the M models of a stack, as tensors of shape (M, 1, 1)."""
 
     def __init__(self, formats: Sequence[Format], device: torch.device | str = "cpu"):
-        self.formats = list(formats)
+        self.formats, self.device = list(formats), device
         # Known when the stack is made, these skip work that would not change a bit of the result.
         self.any_quantized = any(f.quantizes for f in self.formats)
         self.passing = [m for m, f in enumerate(self.formats) if not f.quantizes] if self.any_quantized else []
         self.passes = torch.tensor([not f.quantizes for f in self.formats], device=device).view(-1, 1, 1)
         # An unquantized member is computed like a quantized one and then replaced by its input.
         stand_in = next((f for f in self.formats if f.quantizes), parse("int16"))
-        computed = [f if f.quantizes else stand_in for f in self.formats]
+        self.computed = computed = [f if f.quantizes else stand_in for f in self.formats]
         families = {family(f) for f in computed}
         assert len(families) == 1, families
         self.family = families.pop()
         self.all_integer = all(f.is_integer for f in computed)
-
-        def column(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-        self.max_value = column([f.max_value for f in computed])
-        self.largest = torch.tensor([f.max_value for f in computed], dtype=torch.float32).tolist()
-        self.min_power = column([2.0**f.min_exponent for f in computed])
-        self.fraction = column([2.0**-f.mantissa_bits for f in computed])
+        self.max_value = self.column([f.max_value for f in computed])
+        self.min_value = self.column([f.min_value for f in computed])
+        self.symmetric = not any(f.full_range for f in computed)
+        self.largest = [f.largest for f in computed]
+        self.min_power = self.column([2.0**f.min_exponent for f in computed])
+        self.fraction = self.column([2.0**-f.mantissa_bits for f in computed])
         # Whether a spacing may be a subnormal float32, which some devices take for zero.
         self.fine = any(2.0 ** (f.min_exponent - f.mantissa_bits) < SMALLEST for f in computed)
-        # Power of two of the largest value: what the floor rule of microscaling aligns.
-        self.top_powers = [2.0 ** _floor_log2(f.max_value) for f in computed]
-        self.top_power = column(self.top_powers)
+        # Exponents of the largest values: what the floor rule of microscaling aligns.
+        self.tops = [math.frexp(f.max_value)[1] - 1 for f in computed]
         if self.family == "levels":
             count = max(len(f.levels) for f in computed)
             padded = [[*f.levels, *[float("inf")] * (count - len(f.levels))] for f in computed]
             self.levels = torch.tensor(padded, dtype=torch.float32, device=device)
             self.halves = (self.levels[:, 1:] + self.levels[:, :-1]) / 2
 
-    @property
-    def device(self) -> torch.device:
-        return self.max_value.device
+    def column(self, values: Iterable[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """A value for each model, (M, 1, 1)."""
+        return torch.tensor([*values], dtype=dtype, device=self.device).view(-1, 1, 1)
 
     def with_passing(self, q_MRC: torch.Tensor, x_MRC: torch.Tensor) -> torch.Tensor:
         """q with the values of x for the members that are not quantized; may work in place."""
@@ -126,10 +123,6 @@ def _times(values: torch.Tensor, factors: tuple[torch.Tensor, ...]) -> torch.Ten
     for factor in factors:
         values.mul_(factor)
     return values
-
-
-def _floor_log2(value: float) -> int:
-    return math.frexp(value)[1] - 1
 
 
 def noise_of(x_MGn: torch.Tensor) -> torch.Tensor:

@@ -10,19 +10,23 @@ from scaling.errors import InputError
 from scaling.quantization.dtypes import largest_before, saturated
 from scaling.quantization.fake_quantize import Quantizer, fake_quantize
 from scaling.quantization.formats import parse
-from scaling.quantization.scales import check_rule, stored_bits
+from scaling.quantization.scale_rules import NAMED, POWERS, check_rule, scale_rule
 from scaling.quantization.spec import QuantSpec
 
 FORMATS = ["int2", "int4", "int8", "int16", "e2m1", "e3m0", "e3m4", "e4m3", "e5m2", "e8m1", "e8m7"]
 FORMATS += ["uint2", "uint8", "mxfp4", "mxfp8", "mxint8", "nvfp4", "nf4", "ternary", "binary"]
+FORMATS += ["int2-full", "int4-full", "int8-full", "int4-full-rht", "e2m1-rht"]
 FORMATS += ["int4-hadamard", "e2m1-hadamard", "mxfp4-hadamard", "nvfp4-hadamard"]
-RULES = ["absmax", "pow2_floor", "pow2_ceil", "pow2_nearest", "e4m3", "mse", "gaussian", "percentile90", "absmean"]
+RULES = [*NAMED, "percentile90", "e4m3", "e4m3_single", "e4m3_4over6", "e4m3_single_4over6"]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-E8M0 = [rule for rule in RULES if rule.startswith("pow2")]
 
 
 def rules_of(name):
-    return ["absmax", "mse"] if parse(name).zero_point else RULES
+    """The rules that there are for a format."""
+    fmt = parse(name)
+    if fmt.zero_point:
+        return ["absmax", "mse"]
+    return [rule for rule in RULES if fmt.max_value == 6 or "4over6" not in rule]
 
 
 def randn(*shape, seed=0):
@@ -94,8 +98,10 @@ def test_saturated_results_are_those_of_smaller_numbers(name, dtype):
     x = near_the_largest(dtype).double()
     unit = 2.0 ** (math.frexp(torch.finfo(dtype).max)[1] - 10)
     for rule in rules_of(name):
-        if dtype in (torch.float32, torch.bfloat16) and rule in ("pow2_ceil", "pow2_nearest", "gaussian"):
+        if dtype in (torch.float32, torch.bfloat16) and (rule in POWERS[1:] or rule == "gaussian"):
             continue  # scales, which are float32 as well, end there
+        if "single" in rule:
+            continue  # whose scales end at 448
         found = fake_quantize(x.to(dtype), name, scale_rule=rule)
         exact = fake_quantize((x / unit).float(), name, scale_rule=rule).double() * unit
         largest = torch.finfo(dtype).max
@@ -167,7 +173,7 @@ def test_a_block_with_a_small_peak_keeps_what_ocp_keeps():
     assert torch.equal(fake_quantize(x, "mxfp4"), x)
 
 
-@pytest.mark.parametrize("rule", E8M0)
+@pytest.mark.parametrize("rule", ["pow2_floor", "pow2_ceil", "pow2_nearest"])
 def test_subnormal_steps_are_rounded_in_the_rules_direction(rule):
     """Of int2, whose step is the peak: 1.3 and 1.5 times 2^-127 lie below and above its geometric middle."""
     for factor, power in ((0.3, -127), (1.0, -127), (1.3, -126 if rule == "pow2_ceil" else -127), (1.5, -127)):
@@ -189,7 +195,7 @@ def test_a_device_that_flushes_subnormal_numbers(name, flushed):
         assert found.isfinite().all() and (found[3] == 0).all()
         normal = expected.abs() > 2.0**-120
         # Of the formats with eight exponent bits blocks have the scale 2^-127, which is none there.
-        assert (name[:2] == "e8" and rule in E8M0) or torch.equal(found[normal], expected[normal]), (rule, rounding)
+        assert (name[:2] == "e8" and rule in POWERS) or torch.equal(found[normal], expected[normal]), (rule, rounding)
 
 
 # Names of scales
@@ -197,10 +203,10 @@ def test_a_device_that_flushes_subnormal_numbers(name, flushed):
 
 @pytest.mark.parametrize("asked", ["e8m0", "E8M0", "e08m0"])
 def test_a_power_of_two_is_asked_for_by_how_it_is_chosen(asked):
-    with pytest.raises(InputError, match="use pow2_floor or pow2_ceil or pow2_nearest") as caught:
+    with pytest.raises(InputError, match="use pow2_floor or pow2_even or pow2_ceil_peak or pow2_ceil or") as caught:
         check_rule(asked, parse("int4"))
     assert str(caught.value).startswith(f"{asked}: ")
-    assert all(stored_bits(rule, parse("int4")) == (8, 0) for rule in E8M0)
+    assert all(scale_rule(rule).stored_bits(parse("int4")) == (8, 0) for rule in POWERS)
 
 
 @pytest.mark.parametrize(

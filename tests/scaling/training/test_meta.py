@@ -47,7 +47,7 @@ LEAVING = {
     "torch.tensor in scaling.training.stack.Stack.take",
     "torch.tensor in scaling.training.adamw.AdamW.__init__",
     "torch.tensor in scaling.quantization.rounding.FormatStack.__init__",
-    "torch.tensor in scaling.quantization.rounding.FormatStack.__init__.<locals>.column",
+    "torch.tensor in scaling.quantization.rounding.FormatStack.column",
 }
 
 
