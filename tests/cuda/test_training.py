@@ -133,7 +133,7 @@ def test_resumed_equals_never_interrupted(card_run, deterministic, monkeypatch, 
         train_stack(runs)
     folders = [RunFolder(run) for run in runs]
     assert [folder.state() for folder in folders] == ["partial", "partial"]
-    assert all(Checkpoint.load(folder.checkpoint_path).step == 5 for folder in folders)
+    assert {Checkpoint.load(folder.checkpoint_path).step for folder in folders} == {6}  # points are written behind it
     trained(*runs)
     for folder, whole in zip(folders, trained(*(elsewhere(run, "whole") for run in runs)), strict=True):
         assert_same(folder, whole)
