@@ -24,14 +24,8 @@ AFTER = ("ptq", "granularity_post", "scale_rule", "family")
 SWITCHES = ("act_order", "clip")
 OPTIONS = (
     *("format_post_a", "granularity_post_a", "scale_rule_post_a", "format_post_kv", "granularity_post_kv"),
-    *(
-        "granularity_post_keys",
-        "scale_rule_post_kv",
-        "format_post_emb",
-        "format_post_head",
-        "skip_post",
-        "calib_tokens",
-    ),
+    *("granularity_post_keys", "scale_rule_post_kv", "format_post_emb", "format_post_head", "skip_post"),
+    "calib_tokens",
 )
 DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
 MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")

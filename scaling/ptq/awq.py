@@ -37,7 +37,7 @@ def awq(
 ) -> torch.Tensor:
     """Dequantized `weight` (out, in), same dtype, scaled and clipped for least error on `inputs` (samples, in).
 
-    Never worse than `rtn` on mean |(w - q) x|^2 over the inputs.
+    Never worse than `rtn` on mean |(w - q) x|^2 over the inputs; that of `rtn` where all inputs are zero.
 
     Args:
         fmt, granularity, scale_rule: as for `rtn`, `-hadamard` formats apart.

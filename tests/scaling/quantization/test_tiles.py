@@ -117,3 +117,30 @@ def test_the_error_on_normal_values_is_that_of_groups_of_as_many():
     blocks, _ = over_matrices([(64, 256, 1)], QuantSpec.of("int4", "block128"))
     assert group == 128 and tiles == pytest.approx(blocks, rel=0.02)
     assert over_matrices(matrices, QuantSpec.of("nvfp4", "block16x16"))[1] == 256
+
+
+@pytest.mark.parametrize("rounding", ["nearest_even", "stochastic"])
+@pytest.mark.parametrize(
+    "names, granularity, rule",
+    [
+        (("int4-full", "int3", "bf16", "e2m1"), "block8x16", "auto"),
+        (("int2-full", "int8-full", "int4", "bf16"), "tensor", "mse"),
+        (("int4-rht", "e2m1-rht", "bf16", "int8-full-rht"), "block4x32", "pow2_even"),
+        (("nvfp4", "nvfp4", "bf16", "e2m1"), "block16x16", "e4m3_4over6"),
+        (("nvfp4", "e2m1", "bf16", "nvfp4"), "block16", "e4m3_single_4over6"),
+        (("mxfp4", "mxfp8", "bf16", "mxint8"), "block32", "pow2_ceil_peak"),
+        (("uint4", "uint2", "bf16", "uint8"), "block5x16", "mse"),
+    ],
+)
+def test_in_a_stack_as_alone(names, granularity, rule, rounding):
+    """Bit for bit, values and gradients, in float32 and bfloat16."""
+    specs = [QuantSpec.of(name, granularity, rule, rounding, "clipped") for name in names]
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(4, 60, 64, generator=torch.Generator().manual_seed(0)).pow(3).to(dtype).requires_grad_()
+        y = Quantizer(specs)(x, 3)
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        for m, spec in enumerate(specs):
+            alone = x[m : m + 1].detach().requires_grad_()
+            found = Quantizer([spec])(alone, 3)
+            assert torch.equal(found[0], y[m]), (dtype, names[m])
+            assert torch.equal(torch.autograd.grad(found.square().sum(), alone)[0][0], gradient[m]), (dtype, names[m])
