@@ -86,7 +86,9 @@ def test_every_kind_of_program_gives_the_same_alone(make_run, precision):
     weights = PROGRAMS[precision]
     common = [f"precision={precision}", "data.tokens=2560", "ptq=none", *MORE.get(precision, ())]
     runs = [make_run(*common, f"seed={i}", f"optimizer.lr={(i + 1) * 1e-3}") for i in range(2)]
-    if precision in ("quest", "gradients8", "w4a4kv4"):
+    if precision in MORE:
+        runs = [make_run(*common, f"precision.weights={name}") for name in weights]
+    if precision in ("quest", "gradients8"):
         runs += [make_run(*common, f"precision.weights={name}") for name in weights]
     together = trained(*runs)
     for run, folder in zip(runs, together, strict=True):
