@@ -8,9 +8,9 @@ from typing import Any
 
 from scaling.config.precision import KEYS, PARTS, Precision
 from scaling.config.run import Run
-from scaling.config.skip import BETWEEN, is_skipped, one_way
 from scaling.errors import InputError
 from scaling.quantization.formats import UNQUANTIZED
+from scaling.quantization.skip import BETWEEN, is_skipped, one_way
 from scaling.quantization.spec import QuantSpec
 
 TABLES = ("embedding", "head")
