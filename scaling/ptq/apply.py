@@ -15,6 +15,7 @@ from scaling.ptq.layers import Statistics, checked
 from scaling.ptq.rtn import rtn_layers
 from scaling.ptq.settings import Setting
 from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.skip import is_skipped
 
 VALUES = 2**24
 """Weights of all settings together that are worked on at once."""
@@ -40,7 +41,7 @@ def quantized(
     notes: list[Notes] = [{} for _ in settings]
     for members in _batches(settings):
         chosen = [settings[i] for i in members]
-        for names in _shapes(weights, len(chosen)):
+        for names in _shapes(weights, len(chosen), chosen[0].skip):
             for tensors, note, i in zip(*_quantize(weights, names, chosen, calibration), members, strict=True):
                 for name, w in zip(names, tensors, strict=True):
                     stack[name][i] = w
@@ -53,17 +54,18 @@ def _batches(settings: Sequence[Setting]) -> list[list[int]]:
 
     def program(i: int) -> str:
         s = settings[i]
-        options = (s.calibration_tokens, s.act_order, s.damping, s.clip, s.grid)
+        options = (s.calibration_tokens, s.act_order, s.damping, s.clip, s.grid, s.skip)
         return str((s.method, s.weights.program, options))
 
     return [list(group) for _, group in groupby(sorted(range(len(settings)), key=program), key=program)]
 
 
-def _shapes(weights: Weights, count: int) -> list[list[str]]:
-    """Names of the block matrices of one kind, in batches that `count` copies of keep within `VALUES`."""
+def _shapes(weights: Weights, count: int, skip: Sequence[str]) -> list[list[str]]:
+    """Names of the block matrices of one kind, without those to `skip`, in batches that `count` copies of keep within
+    `VALUES`."""
     kinds: dict[str, list[str]] = {}
     for name in weights:
-        if is_block_weight(name):
+        if is_block_weight(name) and not is_skipped(name, skip):
             checked(weights[name][0])
             kinds.setdefault(name.rpartition(".")[2], []).append(name)
     groups = []
