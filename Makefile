@@ -10,6 +10,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
+# Dozens of commands that the tests run would each compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-slurm test-faults lint unchanged sweep collect figures report bench gpu coverage clean
@@ -40,10 +42,10 @@ demo: setup ## train a small grid on real text, quantize every model, fit the la
 	$(RUN) -m analysis figures demo
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-test-slow: setup ## run the tests of process groups and of the installed package, about two minutes
-	$(RUN) -m pytest -m slow
+test-slow: setup ## run the longest tests: groups of processes, compilers, the installed package, many cases; about ten minutes
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow -n auto --maxprocesses 8 --dist worksteal
 
 test-slurm: setup ## run studies on a SLURM that is started for it, and disturb them, some minutes (Debian: slurm-wlm, munge)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm -rs tests/slurm

@@ -75,4 +75,4 @@ def test_users_folders_are_found_beside_the_shipped_ones(tmp_path):
 
     own, fault = ids("mine")
     assert [name.partition("-")[0] for name in own[:2]] == ["n6.7k", "n24k"], fault  # 2 (4 16^2 + 3 16 48) = 6,656
-    assert len(ids("demo")[0]) >= 9
+    assert len(ids("batch")[0]) >= 9

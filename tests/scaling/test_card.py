@@ -28,6 +28,7 @@ def test_they_run_without_a_card(which):
     assert "test_synchronizations.py::test_of_a_step_of_the_loop: synchronizations a step: (0.0, {})" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_card_they_are_skipped():
     path = "tests/cuda/test_synchronizations.py"
     done = on_a_card(path, "-rs", CUDA_VISIBLE_DEVICES="")

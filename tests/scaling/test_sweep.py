@@ -120,6 +120,7 @@ def paper():
     return load("paper", [])
 
 
+@pytest.mark.slow
 def test_the_papers_grid_has_465_runs(capfd, tmp_path, monkeypatch, paper):
     """Planned without a GPU, a network or a corpus: nothing prepares one, nothing is written."""
     monkeypatch.chdir(tmp_path)

@@ -38,7 +38,7 @@ def test_laws_are_listed(capsys):
         assert text in out
 
 
-def test_figures_fit_draw_and_say_where(capsys, study):
+def test_figures_fit_draw_and_say_where(capsys, study, undrawn):
     arguments = ("figures", "toy", "--results", study.parent, "--bootstrap", 50)
     status, out, err = run(capsys, *arguments)
     assert status == 0

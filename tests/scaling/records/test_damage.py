@@ -72,7 +72,7 @@ def test_damage_is_named_or_changes_nothing(study, tmp_path, capfd, name):
     out, path = tmp_path / "runs.csv", study[0].path / name
     whole, content = table(study, out)[0], path.read_bytes()
     assert len(pd.read_csv(out)) == 2 * 3 * (1 + len(settings_of(study[0].run)))
-    for changed in damaged(content, random.Random(name), flips=16):
+    for changed in damaged(content, random.Random(name), flips=6):
         path.write_bytes(changed)
         capfd.readouterr()
         found, fault = table(study, out)
