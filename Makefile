@@ -34,10 +34,11 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,slurm,hf]'
 	@touch $@
 
-demo: setup ## train a small grid on real text, quantize every model, fit the law, plot
+# What it makes lies apart from results/, which is committed, and is compared with it.
+demo: setup ## train a small grid on real text, quantize every model, fit the laws, plot, compare with results/demo
 	$(RUN) -m scaling.train --multirun sweeps=demo
-	$(RUN) -m scaling.sweep collect demo
-	$(RUN) -m analysis figures demo
+	$(RUN) -m scaling.sweep collect demo --results outputs/results
+	$(RUN) -m analysis figures demo --results outputs/results --against results
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8
