@@ -73,7 +73,7 @@ True
 >>> from analysis import law
 >>> power = law("gap = A * D**gamma_D * exp(-P_post/gamma_post)", units={"gamma_post": "bits"})
 >>> power.response, power.variables, [p.symbol for p in power.parameters]
-('gap', ('D', 'P_post'), ['A', 'gamma_D', 'gamma_post'])
+('gap', ('D', 'P_post'), ['gamma_D', 'gamma_post', 'A'])
 """,
 }
 """Of functions whose docstring has none."""
@@ -216,7 +216,7 @@ def _type(hint: Any) -> str:
 def _field_docs(cls: type) -> dict[str, str]:
     """Field -> the docstring under it, of a dataclass and its bases."""
     found: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
+    for base in reversed([c for c in cls.__mro__ if c.__module__.startswith(("scaling.", "analysis."))]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
         for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
@@ -330,8 +330,8 @@ def python() -> str:
         "# Python",
         "What `scaling` and `analysis` offer. Nothing heavy is imported before a name is used. Faults of input are an "
         "`InputError` of one line. In a notebook, fits, summaries, predictions, comparisons and runs show themselves "
-        "as tables. The examples run in a clone of the repository; the tests run them. [The notebook](../tutorial.ipynb) goes "
-        "through them in order.",
+        "as tables. The examples run in a clone of the repository; the tests run them. "
+        "[The notebook](../tutorial.ipynb) goes through them in order.",
     ]
     names = {"scaling": ["load_run", "parse_format", "fake_quantize", "rtn", "gptq", "awq"]}
     names["analysis"] = ["read_table", "fit", "read_fits", "predict", "compare", "law"]
