@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-slurm test-faults lint unchanged sweep collect figures report bench gpu coverage clean
+.PHONY: help setup demo test test-slow test-slurm test-faults lint docs unchanged sweep collect figures report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ test-faults: setup ## kill, damage and fill up the disk of a small study: nothin
 lint: setup ## check style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+docs: $(VENV)/.docs ## build the documentation as a site, every link checked: cache/site/index.html
+	$(RUN) -m mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(VENV)/bin/pip install --disable-pip-version-check --use-pep517 -q -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # An environment that is there is taken as it is: other worktrees may share it.
 unchanged: $(if $(wildcard $(STAMP)),,setup) ## prove a refactor: run commit BASE and the tree, and compare all numbers (BASE is run once)

@@ -55,6 +55,9 @@ class Comparison:
             for score in ranking.scores
         )
 
+    def __repr__(self) -> str:
+        return self.to_frame().to_string(index=False, float_format="{:.4g}".format)
+
     def _repr_html_(self) -> str:
         missing = [f"not compared: {', '.join(laws)}: {reason}" for reason, laws in by_reason(self.skipped).items()]
         return notebook.page(f"held out: {self.holdout}", self.to_frame(), missing, index=False)

@@ -73,6 +73,13 @@ class Fit(quality.Diagnosis):
         units = pd.Series({p.symbol: p.unit for p in self.law.ordered})
         return pd.DataFrame.from_dict(ends, orient="index").assign(unit=units).rename_axis("parameter")
 
+    def __repr__(self) -> str:
+        return f"{self.law.name}: {', '.join(map(self._stated, self.params))}; {self.rows} rows, {self.status}"
+
+    def _stated(self, symbol: str) -> str:
+        low, high = self.interval(symbol)
+        return f"{symbol} = {self.params[symbol]:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low == low else "")
+
     def _repr_html_(self) -> str:
         title = f"{self.law.name}: {self.law.equation}"
         quality = f"{self.rows} rows, R2 {self.r2:.4f}, status {self.status}"

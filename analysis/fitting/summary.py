@@ -47,6 +47,8 @@ class Summary:
         lines.append(f"largest residuals\n{worst.to_string(float_format='{:.4g}'.format)}")
         return "\n\n".join(lines)
 
+    __repr__ = __str__
+
     def plot(self, path: Path | str | None = None):
         """The residuals against prediction, N and D, and their quantiles against those of normal values: a matplotlib
         figure, written to `path` if there is one.

@@ -50,6 +50,9 @@ class Prediction:
         known = {name: dataclasses.asdict(term) for name, term in terms.items() if term is not None}
         return pd.DataFrame.from_dict(known, orient="index")[["value", "low", "high", "law"]]
 
+    def __repr__(self) -> str:
+        return self.to_frame().to_string(float_format="{:.4g}".format)
+
     def _repr_html_(self) -> str:
         return notebook.page("nats a token", self.to_frame(), self.warnings)
 

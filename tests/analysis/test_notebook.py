@@ -24,6 +24,7 @@ def test_a_fit_is_a_frame_and_a_page(gap):
     assert list(frame.index) == list(gap.params) and frame["value"].to_dict() == gap.params
     assert (frame.loc["gamma_D", "low"], frame.loc["gamma_D", "high"]) == gap.interval("gamma_D")
     assert frame.loc["gamma_post", "unit"] == "bits" and frame["value"].dtype.kind == "f"
+    assert repr(gap).startswith("kumar_ptq: gamma_D = ") and len(repr(gap)) < 300
     page = gap._repr_html_()
     assert "gamma_D" in page and gap.law.equation.replace("&", "&amp;").split()[0] in page
     assert all(cell in gap.summary()._repr_html_() for cell in ("gamma_D", "correlations", "left out"))
