@@ -28,6 +28,7 @@ ROOMS = {
         "errors",
         "files",
         "streams",
+        "notebook",
         "laws",
         "filters",
         "reading",

@@ -13,8 +13,9 @@ from scaling.console.cli import UnfinishedError
 from scaling.errors import InputError
 from scaling.ptq.settings import settings_of
 from scaling.records.checkpoint import Checkpoint
+from scaling.records.loaded_run import load_run
 from scaling.records.merge import as_written, with_rows_of
-from scaling.records.run_folder import RunFolder, load_run
+from scaling.records.run_folder import RunFolder
 from scaling.records.table import collect
 from scaling.study.jobs import read_stack, write_stack
 from scaling.study.status import standing
