@@ -78,6 +78,7 @@ def test_a_folder_that_is_no_finished_run_is_one_line(tmp_path):
         scaling.load_run(Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_users_folders_are_found_beside_the_shipped_ones(tmp_path):
     """From any folder: shipped studies and models, and one's own below ./sweeps and ./configs."""
     (tmp_path / "sweeps").mkdir()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from scaling.config.run import Run, build_run
+from scaling.config.run import Run
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
+from scaling.study.jobs import read_stack
 from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY, TINY
 from tests.scaling.training.test_loop import assert_same
@@ -103,7 +104,7 @@ class Study:
     def runs(self) -> list[Run]:
         """Of all stacks that were sent."""
         files = sorted((self.folder / "outputs/mine/stacks").glob("*.json"))
-        found = [build_run(values) for path in files for values in json.loads(path.read_text())]
+        found = [run for path in files for run in read_stack(path)]
         return list({run.run_id: run for run in found}.values())
 
     def folders(self) -> list[RunFolder]:
