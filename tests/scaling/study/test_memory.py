@@ -94,7 +94,6 @@ def peak_of_steps(runs):
     "members, overrides",
     [
         (3, ("precision=w4a4kv4",)),
-        (1, ("model=100k", "precision=quartet")),
         (1, ("model=100k", "model.tied_head=false", "runtime.loss_tokens=256")),
         (
             2,
@@ -108,6 +107,7 @@ def peak_of_steps(runs):
         ),
         *slow(
             (1, ()),
+            (1, ("model=100k", "precision=quartet")),
             (2, ("runtime.dtype=bfloat16", "precision=w4a4kv4")),
             (1, ("model=100k", "precision=quest", "runtime.dtype=bfloat16")),
             (1, ("model=100k", "precision=mxfp4", "precision.rounding=stochastic")),
@@ -130,7 +130,7 @@ def test_a_step_takes_what_was_predicted(runs_of, members, overrides):
 TRAINING = {"loss", "forward pass", "backward pass", "update"}
 
 
-@pytest.mark.parametrize("ptq", ["none", "gptq", *slow("rtn", "awq")])
+@pytest.mark.parametrize("ptq", ["gptq", *slow("none", "rtn", "awq")])
 def test_measuring_takes_what_was_predicted(runs_of, ptq):
     (run,) = runs_of(1, "model=201k", f"ptq={ptq}", "ptq.formats=[int3,int4,int5,int6,int8]")
     corpus = prepare(run.data, machine.Path(run.runtime.cache), lambda line: None)
@@ -177,7 +177,7 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
     assert predicted == pytest.approx(measured, rel=0.01)
 
 
-QUICK = ["bf16", "w4a4kv4", "quartet"]
+QUICK = ["w4a4kv4"]
 PRESETS = {path.stem for path in (REPOSITORY / "configs" / "precision").glob("*.yaml")}
 
 
