@@ -45,6 +45,9 @@ class PTQConfig(Settings):
     """awq: whether weights may be clipped after scaling."""
     grid: Annotated[Count, AtMost(1000)]
     """awq: exponents tried for the scales."""
+    sequential: bool = False
+    """gptq, awq: calibrate each layer on what leaves the layers before it that are quantized already, instead of on
+    what the unquantized model has there; every setting then needs calibration passes of its own."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -105,7 +105,7 @@ def measure_quantized(
         for (m, setting), values, note in zip(chosen, losses, notes, strict=True):
             tokens_seen = models[m].tokens_seen
             measurements[m].windows[evaluation_name(tokens_seen, setting.key)] = values
-            measurements[m].rows.append(_row(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
+            measurements[m].rows.append(row_of(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
     return measurements
 
 
@@ -130,7 +130,7 @@ def _quantized(
     return {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0]}, notes
 
 
-def _row(
+def row_of(
     tokens_seen: int,
     setting: Setting,
     values: np.ndarray,
@@ -139,6 +139,8 @@ def _row(
     notes: Notes,
     calibration: Callable[[], Calibration],
 ) -> Row:
+    """What is recorded of one quantization of a model, whose windows have the losses `values` (n,), and `base` (n,)
+    without it."""
     loss, loss_se = clustered_mean(values, windows.documents)
     gap, gap_se = clustered_mean(values - base, windows.documents)
     row = {

@@ -24,6 +24,8 @@ class Setting:
     damping: float | None
     clip: bool | None
     grid: int | None
+    sequential: bool | None = None
+    """Whether calibration sees what leaves the layers that were quantized before."""
 
     @property
     def key(self) -> str:
@@ -36,6 +38,7 @@ class Setting:
             "damping": self.damping,
             "clip": self.clip,
             "grid": self.grid,
+            "sequential": self.sequential or None,  # keys of earlier versions say nothing of it
         }
         parts = [self.method, self.weights.format.name, self.weights.granularity, self.weights.scale_rule]
         return "/".join([*parts, *(f"{name}={value}" for name, value in more.items() if value is not None)])
@@ -67,6 +70,7 @@ class Setting:
             "granularity_post_kv": kv and kv.granularity,
             "act_order": self.act_order,
             "clip": self.clip,
+            "sequential": self.sequential,
         }
 
 
@@ -97,4 +101,5 @@ def _setting(run: Run, method: str, weights: QuantSpec, activations: QuantSpec |
         damping=config.damping if by_gptq else None,
         clip=config.clip if by_awq else None,
         grid=config.grid if by_awq else None,
+        sequential=config.sequential if by_gptq or by_awq else None,
     )
