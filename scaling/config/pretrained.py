@@ -44,7 +44,8 @@ class SeriesConfig(Settings):
     repository: str | None
     """On the hub, as `owner/name`; null: local, see `path`."""
     path: tuple[str, ...] = ()
-    """Folders of checkpoints in the layout of transformers, .gguf files, or patterns of these."""
+    """Folders of checkpoints in the layout of transformers, .gguf files, or patterns of these; `package:NAME/FILE` is a
+    file of an installed Python package."""
     files: Literal["revisions", "folders"] = "revisions"
     """How a repository holds its checkpoints: each is a revision (branch), or a folder of the main one."""
     revision: str = "main"

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scaling.errors import InputError
 INSTALL = "install it with: pip install 'precision-scaling[pretrained]'"
 SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 """Patterns of what is no weights: configs, tokenizers, lists of shards."""
+PACKAGE = "package:"
 SAFE, PICKLED = "*.safetensors", "*.bin"
 
 
@@ -44,7 +46,7 @@ def locate(checkpoint: Checkpoint, series: SeriesConfig) -> Files:
         InputError: no such file or revision, no network, weights as pickles only, code that would have to be run.
     """
     if checkpoint.repository is None:
-        path = Path(str(checkpoint.folder))
+        path = Path(local_path(str(checkpoint.folder)))
         return _of_gguf(path) if path.suffix == ".gguf" else _of_folder(path, checkpoint.source, series, None)
     folder = Path(_fetched(checkpoint, SMALL))
     commit = folder.name
@@ -54,6 +56,21 @@ def locate(checkpoint: Checkpoint, series: SeriesConfig) -> Files:
     patterns = (SAFE, PICKLED) if series.pickle else (SAFE,)
     _fetched(checkpoint, (*SMALL, *patterns))
     return _of_folder(inner, checkpoint.source, series, commit)
+
+
+def local_path(text: str) -> str:
+    """A path or a pattern as the system knows it: `package:NAME/FILE` is a file of an installed Python package.
+
+    Raises:
+        InputError: no such package.
+    """
+    if not text.startswith(PACKAGE):
+        return str(Path(text).expanduser())
+    name, _, inside = text.removeprefix(PACKAGE).partition("/")
+    found = find_spec(name) if name.isidentifier() else None
+    if found is None or found.origin is None:
+        raise InputError(f"pretrained.path={text}: no such package in this environment; install it with pip")
+    return str(Path(found.origin).parent / inside)
 
 
 def local_sha(path: Path) -> str:

@@ -1,5 +1,8 @@
 """A checkpoint's files made into a model, if they fit into memory."""
 
+import contextlib
+import io
+import logging
 from typing import Any
 
 import torch
@@ -19,23 +22,26 @@ def load(files: Files, run: MeasuredRun, series: SeriesConfig, device: torch.dev
     Raises:
         InputError: it does not fit, no class of transformers has its layout, or weights are missing in its files.
     """
+    for name in ("torchao", "torch.utils._pytree"):  # what transformers imports warns of itself
+        logging.getLogger(name).setLevel(logging.ERROR)
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils import logging as its_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    its_logging.set_verbosity_error()
+    its_logging.disable_progress_bar()
     check_room(files, run, device)
     source = run.checkpoint.source
     named_file = {"gguf_file": files.gguf.name} if files.gguf else {"use_safetensors": not series.pickle or None}
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            str(files.folder),
-            dtype=getattr(torch, run.runtime.dtype),
-            trust_remote_code=series.remote_code,
-            local_files_only=True,
-            output_loading_info=True,
-            **named_file,
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each tensor
+            model, found = AutoModelForCausalLM.from_pretrained(
+                str(files.folder),
+                dtype=getattr(torch, run.runtime.dtype),
+                trust_remote_code=series.remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+                **named_file,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as fault:
         raise InputError(f"{source}: cannot be loaded ({type(fault).__name__}: {first_line(fault)})") from None
     missing = set(found["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())

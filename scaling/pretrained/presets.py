@@ -13,7 +13,7 @@ from scaling.config.pretrained import Checkpoint, MeasuredRun, MeasureJob, Serie
 from scaling.config.run import resolved_runtime
 from scaling.config.schedule import ScheduleConfig
 from scaling.errors import InputError
-from scaling.pretrained.files import local_sha
+from scaling.pretrained.files import PACKAGE, local_path, local_sha
 
 ALL = "all"
 TRAINING = "training.json"
@@ -139,15 +139,16 @@ def _checkpoint(series: SeriesConfig, **of_one) -> Checkpoint:
 def _local(series: SeriesConfig) -> Iterator[Checkpoint]:
     if not series.path:
         raise InputError("pretrained.path=[]: name folders of checkpoints, as in 'pretrained.path=runs/step*'")
-    paths: list[Path] = []
+    paths: list[tuple[str, Path]] = []  # as the table names it, and where it lies
     for pattern in series.path:
-        found = [Path(path) for path in glob.glob(str(Path(pattern).expanduser()))]
+        found = [Path(path) for path in glob.glob(local_path(pattern))]
         if not found:
             raise InputError(f"pretrained.path={pattern}: no such folder or file")
-        paths += sorted(found, key=_by_number)
+        whole = pattern.startswith(PACKAGE)
+        paths += [(pattern if whole else str(path), path) for path in sorted(found, key=_by_number)]
     if series.tokens and len(series.tokens) != len(paths):
         raise InputError(f"pretrained.tokens: {len(series.tokens)} numbers for {len(paths)} checkpoints; give one each")
-    for i, path in enumerate(paths):
+    for i, (name, path) in enumerate(paths):
         said = _said_by_training(path)
         number = re.findall(r"\d+", path.name)
         tokens = series.tokens[i] if series.tokens else said.get("tokens")
@@ -157,7 +158,7 @@ def _local(series: SeriesConfig) -> Iterator[Checkpoint]:
         if "schedule" in more:
             more["schedule"] = build(ScheduleConfig, more["schedule"], f"{path / TRAINING}: schedule")
         yield _checkpoint(
-            series, **{"revision": path.name, "folder": str(path), "sha": local_sha(path), "tokens": tokens, **more}
+            series, **{"revision": path.name, "folder": name, "sha": local_sha(path), "tokens": tokens, **more}
         )
 
 
