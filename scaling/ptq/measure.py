@@ -15,9 +15,10 @@ from scaling.data.corpus import Corpus, Windows
 from scaling.model.quantizers import StackPrecision
 from scaling.model.stack_size import best_size
 from scaling.model.transformer import Weights
-from scaling.ptq.apply import Notes, quantized
+from scaling.ptq.apply import Notes
 from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.evaluate import evaluate
+from scaling.ptq.sequential import quantized_each
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.columns import declared
 from scaling.records.run_folder import RunFolder
@@ -98,7 +99,7 @@ def measure_quantized(
     at_once = _held_at_once(models[0].weights)
     for start in range(0, len(asked), at_once):
         chosen = asked[start : start + at_once]
-        stack, notes = _quantized(models, chosen, calibrations)
+        stack, notes = _quantized(models, chosen, calibrations, corpus)
         runs = [models[m].run for m, _ in chosen]
         precisions = [setting.precision(run.precision) for run, (_, setting) in zip(runs, chosen, strict=True)]
         losses = _stack_losses(runs, stack, precisions, windows)
@@ -118,11 +119,13 @@ def _quantized(
     models: Sequence[Trained],
     asked: Sequence[tuple[int, Setting]],
     calibrations: Sequence[Callable[[], Calibration]],
+    corpus: Corpus,
 ) -> tuple[Weights, list[Notes]]:
     """Model m quantized to a setting, for each pair of these, in order."""
     stacks, notes = [], []
     for m, group in groupby(asked, key=lambda pair: pair[0]):
-        stack, its_notes = quantized(models[m].weights, [setting for _, setting in group], calibrations[m])
+        model, settings = models[m], [setting for _, setting in group]
+        stack, its_notes = quantized_each(model.run, model.weights, settings, calibrations[m], corpus)
         stacks.append(stack)
         notes += its_notes
     if len(stacks) == 1:
