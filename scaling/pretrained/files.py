@@ -103,8 +103,17 @@ def drop(checkpoint: Checkpoint, files: Files) -> None:
             scan_cache_dir().delete_revisions(files.commit).execute()
 
 
-def _fetched(checkpoint: Checkpoint, patterns: tuple[str, ...]) -> str:
-    """The folder of the hub's cache with the files of these patterns."""
+def is_fetched(checkpoint: Checkpoint) -> bool:
+    """Whether the weights of a checkpoint of the hub are in its cache already, as far as can be told without it."""
+    try:
+        folder = Path(_fetched(checkpoint, SMALL, here=True))
+    except InputError:
+        return False
+    return any((folder / checkpoint.folder if checkpoint.folder else folder).glob(SAFE))
+
+
+def _fetched(checkpoint: Checkpoint, patterns: tuple[str, ...], *, here: bool = False) -> str:
+    """The folder of the hub's cache with the files of these patterns; with `here` nothing is fetched."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils import disable_progress_bars
@@ -115,7 +124,10 @@ def _fetched(checkpoint: Checkpoint, patterns: tuple[str, ...]) -> str:
     inside = f"{checkpoint.folder}/" if checkpoint.folder else ""
     try:
         return snapshot_download(
-            checkpoint.repository, revision=revision, allow_patterns=[inside + pattern for pattern in patterns]
+            checkpoint.repository,
+            revision=revision,
+            allow_patterns=[inside + pattern for pattern in patterns],
+            local_files_only=here,
         )
     except Exception as fault:  # its client raises its own, those of the HTTP library, and OSError
         why = f"{type(fault).__name__}: {first_line(fault)}"

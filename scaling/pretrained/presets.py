@@ -1,6 +1,7 @@
 """Which checkpoints are asked for: those of a series of the hub by their steps, local ones by their paths."""
 
 import dataclasses
+import difflib
 import glob
 import json
 import re
@@ -15,7 +16,7 @@ from scaling.config.schedule import ScheduleConfig
 from scaling.errors import InputError
 from scaling.pretrained.files import PACKAGE, local_path, local_sha
 
-ALL = "all"
+ALL, MAIN = "all", "main"
 TRAINING = "training.json"
 """Beside a checkpoint that this program has exported: what its training says (`scaling.export`)."""
 
@@ -87,34 +88,71 @@ def revision_name(series: SeriesConfig, step: int) -> str:
     if series.final is not None and known and step == known[-1]:
         return series.final
     # Rounded up, as those who name them do.
-    billions = "" if series.tokens_per_step is None else str(-(-step * series.tokens_per_step // 10**9))
+    billions = -(-step * (series.tokens_per_step or 0) // 10**9)
     return series.revision.format(step=step, billions=billions)
+
+
+def tokens_named(series: SeriesConfig, name: str) -> int | None:
+    """D of a revision, as far as its name and the series say. None: nobody knows, or nothing was trained yet."""
+    pattern = re.sub(r"\\{(\w+)[^}]*\\}", r"(?P<\1>\\d+)", re.escape(series.revision))
+    match = re.fullmatch(pattern, name)
+    found = match.groupdict() if match else {}
+    numbers = re.findall(r"\d+", name)
+    if series.tokens_per_step is not None:
+        step = found.get("step") or (numbers[-1] if numbers and not match else None)
+        return (step and int(step) * series.tokens_per_step) or None
+    return int(found["billions"]) * 10**9 if "billions" in found else None
 
 
 def _published(series: SeriesConfig, asked: tuple[str, ...]) -> Iterator[Checkpoint]:
     steps = steps_of(series)
     by_name = {revision_name(series, step): step for step in steps}
     if not asked:
-        asked = (str(steps[-1]),) if steps else (series.final or series.revision,)
+        if not steps and series.files == "folders":
+            raise InputError(f"revisions=[]: the checkpoints of {series.name} are folders; name them")
+        asked = (str(steps[-1]),) if steps else (series.final or MAIN,)
     elif asked == (ALL,):
         if not steps:
-            raise InputError(f"revisions=all: the steps of {series.name} are not known; name its revisions")
+            raise InputError(f"revisions=all: the steps of {series.name} are not known here; name its revisions")
         asked = tuple(map(str, steps))
     if series.tokens and len(series.tokens) != len(asked):
         raise InputError(f"pretrained.tokens: {len(series.tokens)} numbers for {len(asked)} revisions; give one each")
     for i, name in enumerate(asked):
-        step = int(name) if name.isdigit() and steps else by_name.get(name)
-        if steps and step not in steps:
-            close = str(min(steps, key=lambda s: abs(s - step))) if step is not None else None
-            hint = f"the nearest is {close}" if close else nearest(name, [*by_name, *map(str, steps)])
-            raise InputError(f"revisions[{i}]={name}: no such revision of {series.name}; {hint}")
-        tokens = series.tokens[i] if series.tokens else None
-        if tokens is None and step is not None and series.tokens_per_step is not None:
+        step = by_name.get(name, int(name) if name.isdigit() else None)
+        _check_step(series, i, name, step, steps, by_name)
+        is_rule = step is not None and "{step" in series.revision
+        revision = revision_name(series, step) if is_rule else name
+        if series.tokens:
+            tokens = series.tokens[i]
+        elif step is not None and series.tokens_per_step is not None:
             tokens = step * series.tokens_per_step or None
-        revision = name if step is None else revision_name(series, step)
-        yield _checkpoint(
-            series, revision=revision, folder=revision if series.files == "folders" else None, tokens=tokens, sha=None
-        )
+        else:
+            tokens = tokens_named(series, revision)
+        folder = revision if series.files == "folders" else None
+        yield _checkpoint(series, revision=revision, folder=folder, tokens=tokens, sha=None)
+
+
+def _check_step(
+    series: SeriesConfig, i: int, name: str, step: int | None, steps: list[int], by_name: dict[str, int]
+) -> None:
+    """Raise InputError where a series whose steps are known has no such one. Other stages go by their whole names."""
+    if not steps or step in steps:
+        return
+    stem = series.revision.partition("{")[0]
+    if step is None and not name.startswith(stem) and name != MAIN and any(c.isdigit() for c in name):
+        return  # of another stage, such as stage2-...
+    if step is not None:
+        nearest_step = min(steps, key=lambda known: abs(known - step))
+        hint = f"the nearest is {nearest_step}, {revision_name(series, nearest_step)}"
+    else:
+        hint = nearest(name, by_name) if len(by_name) < 9 else _near(name, by_name)
+    raise InputError(f"revisions[{i}]={name}: no such revision of {series.name}; {hint}")
+
+
+def _near(name: str, known: dict[str, int]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    first, *_, last = known
+    return f"did you mean {close[0]}?" if close else f"they are {first} ... {last}, or their numbers"
 
 
 def _checkpoint(series: SeriesConfig, **of_one) -> Checkpoint:
