@@ -24,7 +24,7 @@ from scaling.pretrained.files import Files, drop, locate
 from scaling.pretrained.inference import Said, window_losses
 from scaling.pretrained.linears import layout_of
 from scaling.pretrained.loading import load
-from scaling.pretrained.quantize import InPlace
+from scaling.pretrained.quantize import InPlace, check_fit
 from scaling.pretrained.scratch import Scratch
 from scaling.pretrained.texts import Text, text_of
 from scaling.ptq.calibration import windows_of
@@ -165,6 +165,10 @@ class Measuring:
                 f"the widest matrix; use at least {self.layout.widest}, better ten times as many"
             )
         settings = settings_of(run)
+        for setting in settings:
+            check_fit(self.layout, setting)
+        if run.ptq.calibrates:
+            windows_of(run, text.corpus)
         if any(setting.kv is not None for setting in settings):
             check_cache(self.layout, torch.from_numpy(text.windows.tokens[:1, :-1]).to(self.device))
 
@@ -172,8 +176,6 @@ class Measuring:
         run, name = self.run, evaluation_name(self.run.tokens_seen)
         settings = lacking(folder)
         quantizable = InPlace(self.layout, scratch, lambda: self._statistician(text, scratch))
-        for setting in settings:
-            quantizable.check(setting)
         folder.open(text.corpus.data_sha, text.windows.sha)
         stored = folder.windows()
         if name not in stored:

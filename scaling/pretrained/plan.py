@@ -52,7 +52,7 @@ def lines(runs: Sequence[MeasuredRun], series: SeriesConfig) -> Iterator[str]:
         todo += 1
         here = seconds_of(run, settings, size, flops)
         yield (
-            f"{folder.state():8} {run.checkpoint.source}: D={amount(run.D) if run.D else 'not known'}, "
+            f"{'rows' if folder.state() == 'done' else folder.state():8} {run.checkpoint.source}: D={amount(run.D) if run.D else 'not known'}, "
             f"{len(settings)} quantizations, about {duration(here)}, download {amount(size.download)}B"
         )
         seconds, download = seconds + here, download + size.download

@@ -15,6 +15,17 @@ from scaling.ptq.layers import Statistics, checked
 from scaling.ptq.settings import Setting
 
 
+def check_fit(layout: Layout, setting: Setting) -> None:
+    """Raise InputError where a setting cannot be had of a model: blocks or rotations that do not fit its matrices, or no
+    blocks one after the other."""
+    for _, _, width, _ in layout.matrices:
+        for key, spec in {"formats": setting.weights, "activations": setting.activations}.items():
+            if spec is not None and spec.format.quantizes:
+                named(f"ptq.{key}", spec.padding, width)
+    if setting.sequential and not layout.blocks:
+        raise InputError("ptq.sequential=true: no list of blocks was found in this model; use false")
+
+
 class InPlace:
     """A model whose matrices can be those of any setting, or its own."""
 
@@ -39,15 +50,6 @@ class InPlace:
         """The model's own matrices."""
         for linear in self.layout.linears:
             linear.put(self.originals[linear.name])
-
-    def check(self, setting: Setting) -> None:
-        """Raise InputError where blocks or rotations do not fit a matrix."""
-        for linear in self.layout.linears:
-            width = linear.weight.shape[1]
-            specs = {"formats": setting.weights, "activations": setting.activations}
-            for key, spec in specs.items():
-                if spec is not None and spec.format.quantizes:
-                    named(f"ptq.{key}", spec.padding, width)
 
     @torch.no_grad()
     def apply(self, setting: Setting, said: Said = ignored) -> Notes:
@@ -79,8 +81,6 @@ class InPlace:
     def _apply_sequentially(self, setting: Setting, said: Said) -> Notes:
         """Block after block, each calibrated behind those that are quantized already."""
         blocks = self.layout.blocks
-        if not blocks:
-            raise InputError("ptq.sequential=true: no list of blocks was found in this model; use false")
         self.restore()
         statistician = self._statistician()
         notes: Notes = {}

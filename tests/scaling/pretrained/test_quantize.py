@@ -8,7 +8,7 @@ from scaling.errors import InputError
 from scaling.pretrained.calibration import Statistician, groups_of
 from scaling.pretrained.linears import layout_of
 from scaling.pretrained.presets import runs_of
-from scaling.pretrained.quantize import InPlace
+from scaling.pretrained.quantize import InPlace, check_fit
 from scaling.pretrained.scratch import Scratch
 from scaling.ptq.awq import awq
 from scaling.ptq.gptq import gptq
@@ -108,9 +108,9 @@ def test_sequential_calibration_sees_the_blocks_that_are_quantized_already(in_pl
 
 
 def test_blocks_that_do_not_divide_a_width_are_refused(in_place):
-    _, (setting,), quantizable = in_place("llama", "ptq.formats=[int4]", "ptq.granularities=[block24]")
+    layout, (setting,), _ = in_place("llama", "ptq.formats=[int4]", "ptq.granularities=[block24]")
     with pytest.raises(InputError, match="block24"):
-        quantizable.check(setting)
+        check_fit(layout, setting)
 
 
 def test_a_weight_that_is_not_finite_is_named(in_place, tmp_path):
