@@ -42,7 +42,7 @@ def _rewritten(argument: str) -> list[str]:
 
 def _job(config: DictConfig) -> None:
     from scaling.config.from_dict import build
-    from scaling.config.pretrained import MeasureJob
+    from scaling.config.pretrained.measured_run import MeasureJob
     from scaling.console.terminal import note
     from scaling.model.allocator import keep_memory
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from scaling.config.pretrained import MeasuredRun
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.pretrained.inference import Said, ignored, model_logits
 from scaling.pretrained.linears import Layout, Linear
 from scaling.pretrained.scratch import Scratch

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from scaling.config.pretrained import Checkpoint, SeriesConfig
+from scaling.config.pretrained.measured_run import Checkpoint
+from scaling.config.pretrained.series import SeriesConfig
 from scaling.data.corpus import file_sha
 from scaling.data.documents import first_line
 from scaling.errors import InputError

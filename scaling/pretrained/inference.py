@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scaling.config.precision import Precision
-from scaling.config.pretrained import MeasuredRun
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.data.corpus import Windows
 from scaling.model.quantizers import StackPrecision
 from scaling.pretrained.attention import quantized_cache

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from scaling.config.pretrained import MeasuredRun, SeriesConfig
+from scaling.config.pretrained.measured_run import MeasuredRun
+from scaling.config.pretrained.series import SeriesConfig
 from scaling.console.terminal import amount
 from scaling.data.documents import first_line
 from scaling.errors import InputError

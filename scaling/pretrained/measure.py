@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from scaling.config.from_dict import plain
-from scaling.config.pretrained import MeasuredRun, SeriesConfig
+from scaling.config.pretrained.measured_run import MeasuredRun
+from scaling.config.pretrained.series import SeriesConfig
 from scaling.config.runtime import resolve_device
 from scaling.console.terminal import Progress, note
 from scaling.console.wandb_runs import Trackers

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from scaling.config.pretrained import MeasuredRun, SeriesConfig
+from scaling.config.pretrained.measured_run import MeasuredRun
+from scaling.config.pretrained.series import SeriesConfig
 from scaling.config.runtime import resolve_device
 from scaling.console.terminal import amount, duration
 from scaling.errors import InputError
@@ -50,10 +51,11 @@ def lines(runs: Sequence[MeasuredRun], series: SeriesConfig) -> Iterator[str]:
             yield f"refused  {fault}"
             continue
         todo += 1
-        here = seconds_of(run, settings, size, flops)
+        here, state = seconds_of(run, settings, size, flops), folder.state()
+        tokens = amount(run.D) if run.D else "not known"
         yield (
-            f"{'rows' if folder.state() == 'done' else folder.state():8} {run.checkpoint.source}: D={amount(run.D) if run.D else 'not known'}, "
-            f"{len(settings)} quantizations, about {duration(here)}, download {amount(size.download)}B"
+            f"{'rows' if state == 'done' else state:8} {run.checkpoint.source}: D={tokens}, {len(settings)} "
+            f"quantizations, about {duration(here)}, download {amount(size.download)}B"
         )
         seconds, download = seconds + here, download + size.download
         held = held + size.download if series.keep else max(held, size.download)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from scaling.config.data import HfTokenizer, SyntheticCorpus
 from scaling.config.from_dict import build, nearest
-from scaling.config.pretrained import Checkpoint, MeasuredRun, MeasureJob, SeriesConfig
+from scaling.config.pretrained.measured_run import Checkpoint, MeasuredRun, MeasureJob
+from scaling.config.pretrained.series import SeriesConfig
 from scaling.config.run import resolved_runtime
 from scaling.config.schedule import ScheduleConfig
 from scaling.errors import InputError

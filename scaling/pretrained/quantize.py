@@ -16,8 +16,8 @@ from scaling.ptq.settings import Setting
 
 
 def check_fit(layout: Layout, setting: Setting) -> None:
-    """Raise InputError where a setting cannot be had of a model: blocks or rotations that do not fit its matrices, or no
-    blocks one after the other."""
+    """Raise InputError where a setting cannot be had of a model: blocks or rotations that do not fit its matrices, or
+    no blocks one after the other."""
     for _, _, width, _ in layout.matrices:
         for key, spec in {"formats": setting.weights, "activations": setting.activations}.items():
             if spec is not None and spec.format.quantizes:

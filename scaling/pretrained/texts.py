@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config.data import BytesTokenizer, HfTokenizer, SyntheticCorpus
-from scaling.config.pretrained import MeasuredRun
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.console.terminal import note
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.documents import first_line

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scaling.config.pretrained import MeasuredRun
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.schedule import share_of_peak
 from scaling.quantization.normal_error import over_matrices
 from scaling.quantization.spec import QuantSpec

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from scaling.config.from_dict import plain
-from scaling.config.pretrained import MeasuredRun, build_stored
+from scaling.config.pretrained.measured_run import MeasuredRun, build_stored
 from scaling.config.run import Run
 from scaling.console.terminal import note
 from scaling.errors import InputError

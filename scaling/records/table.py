@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from scaling.config.model import is_block_weight, parts_of
-from scaling.config.pretrained import MeasuredRun
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.config.schedule import share_of_peak
 from scaling.console.cli import UnfinishedError

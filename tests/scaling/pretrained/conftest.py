@@ -5,7 +5,7 @@ import torch
 
 from scaling.config.compose import composed_as
 from scaling.config.from_dict import build
-from scaling.config.pretrained import MeasureJob
+from scaling.config.pretrained.measured_run import MeasureJob
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 16}
 GQA = {**SIZES, "intermediate_size": 64, "num_key_value_heads": 2}

@@ -4,7 +4,7 @@ import pytest
 
 from scaling.config.compose import composed_as
 from scaling.config.from_dict import build, plain
-from scaling.config.pretrained import MeasureJob, build_stored
+from scaling.config.pretrained.measured_run import MeasureJob, build_stored
 from scaling.errors import InputError
 from scaling.pretrained.presets import runs_of, steps_of
 from tests.conftest import REPOSITORY
