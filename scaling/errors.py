@@ -1,6 +1,7 @@
 """The one exception that users see as a line instead of a traceback."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -21,3 +22,9 @@ def named(field: str, check: Callable, *arguments: Any) -> Any:
         return check(*arguments)
     except InputError as fault:
         raise InputError(f"{field}={fault}") from None
+
+
+def nearest_names(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The end of a message that refuses a name: the known ones that are spelled most like it, if there are any."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=most, cutoff=0.5)
+    return f"; nearest: {', '.join(close)}" if close else ""

@@ -77,6 +77,7 @@ def _queued_again() -> Iterator[None]:
 def job(config: DictConfig) -> bool:
     """What Hydra or a job of SLURM runs: here, or in a worker of a launcher. Returns whether all runs are done."""
     streams.secure()
+    interrupt.end_with_parent()
     from scaling.study.gpus import take
 
     take()

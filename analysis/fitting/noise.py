@@ -20,7 +20,7 @@ CELL = (
     *("N", "D", "P_w", "P_a", "P_kv", "corpus", "schedule", "lr_peak", "lr_end", "warmup_tokens", "decay_tokens"),
     *("batch_tokens", "weight_decay", "granularity_w", "granularity_a", "granularity_kv", "format_w", "format_a"),
     *("format_kv", "format_q", "format_emb", "format_head", "backward", "scale_rule_w", "scale_rule_a", "scheme"),
-    *("scale_rule_kv", "estimator", "rounding", "rounding_backward"),
+    *("scale_rule_kv", "granularity_keys", "skip", "estimator", "rounding", "rounding_backward"),
 )
 """Rows alike in all of these are replicates."""
 

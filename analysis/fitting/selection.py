@@ -22,7 +22,11 @@ from analysis.reading import doubts
 # What a gap law holds fixed: method, granularity, scale rule, family of formats, and the options of the method.
 AFTER = ("ptq", "granularity_post", "scale_rule", "family")
 SWITCHES = ("act_order", "clip")
-OPTIONS = ("format_post_a", "granularity_post_a", "format_post_kv", "granularity_post_kv", "calib_tokens")
+OPTIONS = (
+    *("format_post_a", "granularity_post_a", "scale_rule_post_a", "format_post_kv", "granularity_post_kv"),
+    *("granularity_post_keys", "scale_rule_post_kv", "format_post_emb", "format_post_head", "skip_post"),
+    "calib_tokens",
+)
 DURING = ("format_w", "format_a", "format_kv", "scale_rule_w", "estimator", "rounding")
 MAY_BE_ZERO = ("sigma2_w", "sigma2_a", "M_w")
 PLAINEST = "rtn channel "  # of equally frequent ways to quantize, the one that all studies have in common
@@ -209,8 +213,9 @@ def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> 
     words = [pd.Series("", index=rows.index)]
     if formats and f"format_{letter}" in rows:
         words.append(family(rows[f"format_{letter}"]))
-    grain, rest = f"granularity_{letter}", (f"scale_rule_{letter}", "estimator", "rounding")
-    columns = [c for c in (grain, *rest) if c in rows and (c == grain or rows[c].nunique() > 1)]
+    grain, rest = f"granularity_{letter}", (f"scale_rule_{letter}", "estimator", "rounding", "skip")
+    rest = (*rest, "granularity_keys") if letter == "kv" else rest
+    columns = [c for c in (grain, *rest) if c in rows and (c == grain or rows[c].nunique(dropna=False) > 1)]
     words += [rows[c].fillna("").astype(str) for c in columns]
     return _joined(words).where(table.numbers(rows, part, positive=True) < FULL_BITS)
 

@@ -67,7 +67,8 @@ class Content:
 
 def _bytes(path: Path) -> bytes:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        raise InputError(f"{path}: an address; expected a file, download it first")
+        address = str(path).replace(":/", "://", 1)  # a Path holds one slash of two
+        raise InputError(f"{address}: an address; expected a file, download it first")
     try:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except FileNotFoundError:

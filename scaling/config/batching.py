@@ -18,12 +18,12 @@ two processes with half a batch each train the run that one process trains in tw
 """
 
 from scaling.config.data import DataConfig
-from scaling.config.precision import Precision
+from scaling.config.precision import KEYS, Precision
 from scaling.config.runtime import RuntimeConfig
 from scaling.errors import InputError
 
 ALONG_TOKENS = ("dw_gradients", "dw_activations")
-TOKENWISE = ("activations", "kv", "queries", "dx_gradients", *ALONG_TOKENS)
+TOKENWISE = ("activations", "kv", KEYS, "queries", "dx_gradients", *ALONG_TOKENS)
 """The parts that are computed from tokens; the others are weights."""
 
 

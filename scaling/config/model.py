@@ -55,6 +55,11 @@ class ModelConfig(Settings):
             shapes["head"] = (vocab_size, d)
         return shapes
 
+    @property
+    def block_names(self) -> list[str]:
+        """Names of the matrices of the blocks, from the first layer to the last."""
+        return [name for name in self.shapes(1) if is_block_weight(name)]
+
     def count(self, vocab_size: int) -> dict[str, int]:
         """Parameters by group: attention, feed_forward, embedding, head; N (without embedding and head), N_total."""
         groups = {"attention": 0, "feed_forward": 0, "embedding": 0, "head": 0}

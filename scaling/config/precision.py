@@ -9,13 +9,18 @@ named as in the Quartet scheme (arXiv 2505.14669):
 
 An operand's scales run along the axis that its own matmul sums over. By default, as in the paper, no gradient is
 quantized and the backward matmuls see the tensors that the forward pass saw.
+
+Keys have the format of `kv`, and may have a granularity of their own: KIVI (arXiv 2402.02750) found that scales of keys
+should run along the tokens of a channel, and those of values along the channels of a token.
 """
 
 import dataclasses
+import re
 from functools import cached_property
 from typing import Any
 
-from scaling.errors import named
+from scaling.config.skip import is_skipped
+from scaling.errors import InputError, named, nearest_names
 from scaling.quantization.formats import UNQUANTIZED, Format, parse
 from scaling.quantization.spec import Estimator, QuantSpec, Rounding
 
@@ -28,6 +33,10 @@ GROUPS = {
 }
 """Parts that share a granularity and a scale rule."""
 PARTS = {part: group for group, parts in GROUPS.items() for part in parts}
+KEYS = "keys"
+"""A part with the format and scale rule of `kv`."""
+BY_CHANNEL = re.compile(r"channel(?:_(block[1-9]\d*))?")
+"""Granularities of keys whose scales run along the tokens."""
 DEFAULTS = {part: FORWARD if part in ("dx_weights", "dw_activations") else UNQUANTIZED for part in PARTS}
 
 
@@ -56,8 +65,8 @@ class Precision:
     dw_activations: str
     """Backward, dw = dy^T x: format of x, scaled along the tokens; `forward`: as the forward pass saw it."""
     granularity_weights: str
-    """One scale for each: `channel` (output channel), `tensor`, or `block<k>` (k inputs of one output channel). Also
-    for embedding and head, whose channels are tokens."""
+    """One scale for each: `channel` (output channel), `tensor`, `block<k>` (k inputs of one output channel), or
+    `block<r>x<k>` (of r output channels). Also for embedding and head, whose channels are tokens."""
     granularity_activations: str
     """One scale for each: `tensor` (of one batch), `token`, or `block<k>`."""
     granularity_kv: str
@@ -65,7 +74,7 @@ class Precision:
     granularity_backward: str
     """One scale for each: `tensor`, `channel` (a row along the axis that is summed over), or `block<k>` of it."""
     scale_rule_weights: str
-    """How scales are chosen (`scaling.quantization.scales`); auto: the format's own, absmax for most. Also
+    """How scales are chosen (`scaling.quantization.scale_rules`); auto: the format's own, absmax for most. Also
     embedding and head."""
     scale_rule_activations: str
     scale_rule_kv: str
@@ -77,37 +86,63 @@ class Precision:
     rounding: Rounding
     """Of the forward parts: `nearest_even`, or `stochastic`."""
     rounding_backward: Rounding
+    granularity_keys: str | None = None
+    """Of the keys alone: as granularity_kv, or `channel` (a channel of a head, over the tokens of a sequence) or
+    `channel_block<k>` (k tokens of a channel); null: that of granularity_kv."""
+    skip: tuple[str, ...] = ()
+    """Names of block matrices, or patterns such as `layers.0.*` and `*.down`, whose matmuls are not quantized."""
 
     def __post_init__(self):
         _ = self._specs  # resolving checks
 
     @cached_property
     def _specs(self) -> dict[str, QuantSpec]:
-        return {part: self.spec_in(getattr(self, part), part) for part in PARTS}
+        specs = {part: self.spec_in(getattr(self, part), part) for part in PARTS}
+        return specs | {KEYS: keys_at(specs["kv"], self.granularity_keys)}
 
     def spec(self, part: str) -> QuantSpec:
         """How a part is quantized: not at all where the backward pass takes what the forward pass had."""
         return self._specs[part]
 
-    def spec_in(self, name: str, part: str, granularity: str | None = None, place: str = "") -> QuantSpec:
-        """How a part would be quantized in another format, and at another granularity where one is given. `place`
-        stands in messages in front of the field's name.
+    def spec_in(
+        self, name: str, part: str, granularity: str | None = None, rule: str | None = None, place: str = ""
+    ) -> QuantSpec:
+        """How a part would be quantized in another format, and at another granularity and by another scale rule where
+        these are given. `place` stands in messages in front of the field's name.
 
         Raises:
             InputError: no such format, granularity or rule, or a rule that is not for the format.
         """
         group = PARTS[part]
-        grain, rule = f"granularity_{group}", f"scale_rule_{group}"
+        grain, chosen = f"granularity_{group}", f"scale_rule_{group}"
         others = (FORWARD,) if DEFAULTS[part] == FORWARD else ()
         return QuantSpec.of(
             parse(UNQUANTIZED) if name in others else named(place + part, parse, name, *others),
             granularity or getattr(self, grain),
-            getattr(self, rule),
+            rule or getattr(self, chosen),
             self.rounding_backward if group == "backward" else self.rounding,
             self.estimator,
             rows=("channel",) if group in ("weights", "backward") else ("token",),
-            keys=(place + part, place + grain, place + rule),
+            tiles=group == "weights",
+            keys=(place + part, place + grain, place + chosen),
         )
+
+    @property
+    def keys_by_channel(self) -> bool:
+        """Whether scales of keys run along the tokens."""
+        return runs_along_tokens(self.granularity_keys)
+
+    @property
+    def own_granularity_keys(self) -> str | None:
+        """That of the keys as it came into effect; None where it is that of kv."""
+        spec = self._specs[KEYS]
+        if not self.keys_by_channel:
+            return None if spec == self._specs["kv"] else spec.granularity
+        return spec.granularity if spec.block is None else f"channel_{spec.granularity}"
+
+    def at(self, name: str) -> "Precision":
+        """That of the matmul with the block matrix of that name."""
+        return self.unquantized() if is_skipped(name, self.skip) else self
 
     def takes_forward(self, part: str) -> bool:
         """Whether a part is that of the forward pass, as it was quantized there."""
@@ -129,10 +164,14 @@ class Precision:
             return {}
         quantized = {part: spec for part, spec in self._specs.items() if spec.format.quantizes}
         for part, spec in quantized.items():
-            if spec.format.block is None:
+            if part == KEYS:
+                continue
+            if spec.granularity != spec.format.granularity("channel") or spec.format.block is None:
                 settings[f"granularity_{PARTS[part]}"] = spec.granularity
             if spec.scale_rule != spec.format.scale_rule:
                 settings[f"scale_rule_{PARTS[part]}"] = spec.scale_rule
+        if KEYS in quantized and self.own_granularity_keys:
+            settings["granularity_keys"] = self.own_granularity_keys
         backward = quantized.keys() & set(GROUPS["backward"])
         if quantized.keys() - backward:
             settings |= {"estimator": self.estimator, "rounding": self.rounding}
@@ -152,8 +191,34 @@ class Precision:
         """What runs have to share to be trained as one stack: everything but the element formats of one family."""
         settings: dict[str, Any] = {"estimator": self.estimator, "rounding": self.rounding}
         settings["rounding_backward"] = self.rounding_backward if self.quantized_backward() else None
-        settings |= {part: spec.program for part, spec in self._specs.items()}
+        settings |= {part: self._specs[part].program for part in PARTS}
+        if self.own_granularity_keys:
+            settings[KEYS] = self._specs[KEYS].program, self.keys_by_channel
+        if self.skip:
+            settings["skip"] = list(self.skip)
         # Operands of the backward pass that are or are not those of the forward pass make different programs.
         settings["backward"] = [self.takes_forward(part) for part in ("dx_weights", "dw_activations")]
         settings["custom_backward"] = bool(self.quantized_backward())
         return settings
+
+
+def runs_along_tokens(granularity_keys: str | None) -> bool:
+    """Whether scales of keys run along the tokens at such a granularity."""
+    return granularity_keys is not None and bool(BY_CHANNEL.fullmatch(granularity_keys))
+
+
+def keys_at(kv: QuantSpec, granularity: str | None) -> QuantSpec:
+    """How keys are quantized where `kv` says the rest, at a granularity of their own (None: that of kv).
+
+    Raises:
+        InputError: no such granularity.
+    """
+    if granularity is None:
+        return kv
+    if not re.fullmatch(r"tensor|token|block[1-9]\d*", granularity) and not runs_along_tokens(granularity):
+        raise InputError(
+            f"granularity_keys={granularity}: no such granularity; use tensor, token, block<k>, channel, or "
+            f"channel_block<k> such as channel_block32{nearest_names(granularity, ('channel', 'token', 'block32'), 1)}"
+        )
+    along = granularity.removeprefix("channel_")
+    return QuantSpec.of(kv.format, along, kv.scale_rule, kv.rounding, kv.estimator, tiles=False)

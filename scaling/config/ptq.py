@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from scaling.config.from_dict import Settings
 from scaling.config.limits import Above, AtMost, Count
-from scaling.config.precision import Precision
+from scaling.config.precision import Precision, keys_at, runs_along_tokens
 from scaling.errors import InputError
 from scaling.quantization.formats import UNQUANTIZED
 from scaling.quantization.spec import QuantSpec
@@ -25,9 +25,10 @@ class PTQConfig(Settings):
     formats: tuple[str, ...]
     """Formats of the weights."""
     granularities: tuple[str, ...]
-    """One scale a `channel`, `tensor` or `block<k>`; formats with blocks of their own keep those."""
+    """One scale a `channel`, `tensor`, `block<k>` or `block<r>x<k>`; formats with blocks of their own keep those, or
+    take blocks of two dimensions that are as wide."""
     scale_rules: tuple[str, ...]
-    """How scales are chosen (`scaling.quantization.scales`); auto: the format's own."""
+    """How scales are chosen (`scaling.quantization.scale_rules`); auto: the format's own."""
     activations: tuple[str, ...]
     """Formats of the inputs of the block matmuls; trained: what the model was trained with."""
     kv: tuple[str, ...]
@@ -48,19 +49,40 @@ class PTQConfig(Settings):
     sequential: bool = False
     """gptq, awq: calibrate each layer on what leaves the layers before it that are quantized already, instead of on
     what the unquantized model has there; every setting then needs calibration passes of its own."""
+    scale_rule_activations: str | None = None
+    """How scales of `activations` are chosen that are not the trained ones; null: as in training."""
+    scale_rule_kv: str | None = None
+    granularity_keys: str | None = None
+    """Of the keys alone, for `kv` that are not the trained ones, as in training (`channel` and `channel_block<k>` run
+    along the tokens); null: granularity_kv if that is given, else as in training."""
+    embedding: tuple[str, ...] = (TRAINED,)
+    """Formats of the token embedding where it is looked up, rounded to nearest with one scale a token by the format's
+    own rule; trained: what the model was trained with."""
+    head: tuple[str, ...] = (TRAINED,)
+    """Formats of the matrix that gives the logits, likewise."""
+    skip: tuple[str, ...] = ()
+    """Names of block matrices, or patterns such as `layers.0.*` and `*.down`, that stay as they were trained, as do
+    their inputs."""
 
     def __post_init__(self):
         super().__post_init__()
         for key, spec in self.weights():
             if "awq" in self.methods and spec.format.hadamard:
                 raise InputError(f"{key}={spec.format.name}: not for awq, whose channels a rotation mixes")
-        for part, granularity in (("activations", self.granularity_activations), ("kv", self.granularity_kv)):
+        for part in ("activations", "kv"):
+            granularity, rule = getattr(self, f"granularity_{part}"), getattr(self, f"scale_rule_{part}")
             for i, name in enumerate(getattr(self, part)):
-                keys = (f"{part}[{i}]", f"granularity_{part}", "")
-                QuantSpec.of(
-                    UNQUANTIZED if name == TRAINED else name, granularity or "token", rows=("token",), keys=keys
+                keys = (f"{part}[{i}]", f"granularity_{part}", f"scale_rule_{part}")
+                fmt = UNQUANTIZED if name == TRAINED else name
+                spec = QuantSpec.of(
+                    fmt, granularity or "token", rule or "auto", rows=("token",), tiles=False, keys=keys
                 )
-        for field in ("granularities", "scale_rules", "activations", "kv"):
+                if part == "kv":
+                    keys_at(spec, self.granularity_keys)
+        for part in ("embedding", "head"):
+            for _ in self.table(part):
+                pass
+        for field in ("granularities", "scale_rules", "activations", "kv", "embedding", "head"):
             if self.methods and self.formats and not getattr(self, field):
                 raise InputError(f"{field}=[]: name at least one; methods or formats may be empty")
 
@@ -81,10 +103,28 @@ class PTQConfig(Settings):
         Raises:
             InputError: the scale rule of training is not for a format.
         """
-        granularity = self.granularity_activations if part == "activations" else self.granularity_kv
+        granularity, rule = getattr(self, f"granularity_{part}"), getattr(self, f"scale_rule_{part}")
         for i, name in enumerate(getattr(self, part)):
-            spec = None if name == TRAINED else trained.spec_in(name, part, granularity, "precision.")
+            spec = None if name == TRAINED else trained.spec_in(name, part, granularity, rule, "precision.")
             yield f"{part}[{i}]", spec
+
+    def keys(self, kv: QuantSpec | None, trained: Precision) -> tuple[QuantSpec, bool] | None:
+        """How keys of a model are to be quantized whose values are quantized by `kv`, and whether scales run along the
+        tokens; None: as they were in training."""
+        if kv is None:
+            return None
+        granularity = self.granularity_keys or (None if self.granularity_kv else trained.granularity_keys)
+        return keys_at(kv, granularity), runs_along_tokens(granularity)
+
+    def table(self, part: str) -> Iterator[tuple[str, QuantSpec | None]]:
+        """How `embedding` or `head` is to be quantized; None: as it was in training.
+
+        Raises:
+            InputError: no such format.
+        """
+        for i, name in enumerate(getattr(self, part)):
+            key = f"{part}[{i}]"
+            yield key, None if name == TRAINED else QuantSpec.of(name, keys=(key, "", ""))
 
     @property
     def calibrates(self) -> bool:

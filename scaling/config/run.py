@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from scaling.config.batching import Batched, check_division, coupled_part
-from scaling.config.data import DataConfig
+from scaling.config.data import DataConfig, vocab_size
 from scaling.config.from_dict import Settings, build, plain
 from scaling.config.limits import Count, FolderName, Seed
 from scaling.config.model import ModelConfig
 from scaling.config.optimizer import OptimizerConfig
-from scaling.config.precision import PARTS, Precision
+from scaling.config.precision import GROUPS, KEYS, PARTS, Precision
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.schedule import ScheduleConfig
+from scaling.config.skip import one_way
 from scaling.config.tracking import TrackingConfig
 from scaling.errors import InputError, named
-from scaling.quantization.formats import HADAMARD, UNQUANTIZED
+from scaling.quantization.formats import FULL, ROTATIONS, UNQUANTIZED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Run(Batched, Settings):
             self._check_average()
         check_division(self.data, self.tokens_at_once)
         self._check_widths()
+        for key, patterns in (("precision.skip", self.precision.skip), ("ptq.skip", self.ptq.skip)):
+            one_way(patterns, self.model.block_names, key)
         widest = max(self.model.d_model, self.model.width_ff)
         if self.ptq.calibrates and self.ptq.calibration_tokens < widest:
             raise InputError(
@@ -112,14 +115,25 @@ class Run(Batched, Settings):
             "queries": heads,
         }
         widths |= {"dx_gradients": outputs, "dx_weights": outputs, "dw_gradients": tokens, "dw_activations": tokens}
+        heights = {"weights": {d, f}, "embedding": {vocab_size(self.data)}, "head": {vocab_size(self.data)}}
         asked = [(f"precision.{part}", part, self.precision.spec(part)) for part in PARTS]
+        along = [("precision.granularity_keys", self.precision.keys_by_channel, self.precision.spec(KEYS))]
         if self.ptq.methods:
             after = {"weights": self.ptq.weights()}
             after |= {part: self.ptq.inputs(part, self.precision) for part in ("activations", "kv")}
+            after |= {part: self.ptq.table(part) for part in ("embedding", "head")}
             asked += [(f"ptq.{key}", part, spec) for part, specs in after.items() for key, spec in specs]
+            keys = [self.ptq.keys(kv, self.precision) for _, kv in self.ptq.inputs("kv", self.precision)]
+            along += [("ptq.granularity_keys", by_channel, spec) for spec, by_channel in filter(None, keys)]
         for key, part, spec in asked:
-            for width in sorted(widths[part]) if spec is not None and spec.format.quantizes else ():
-                named(key, spec.padding, width)
+            if spec is not None and spec.format.quantizes:
+                for width in sorted(widths[part]):
+                    named(key, spec.padding, width)
+                for height in sorted(heights.get(part, ())):
+                    named(key, spec.row_padding, height)
+        for key, by_channel, spec in along:
+            if spec.format.quantizes:
+                named(key, spec.padding, self.data.sequence_length if by_channel else self.model.head_dim)
 
     @property
     def steps(self) -> int:
@@ -140,6 +154,15 @@ class Run(Batched, Settings):
     def batch_size(self) -> int:
         """B, sequences a step."""
         return self.data.batch_tokens // self.data.sequence_length
+
+    @property
+    def skip(self) -> tuple[str, ...]:
+        """Block matrices that training leaves out of its quantization, in the one way to say it; none where matmuls are
+        not quantized."""
+        matmuls = ("weights", "activations", *GROUPS["backward"])
+        if not any(self.precision.format(part).quantizes for part in matmuls):
+            return ()
+        return one_way(self.precision.skip, self.model.block_names, "precision.skip")
 
     @property
     def lr_peak(self) -> float:
@@ -177,6 +200,8 @@ class Run(Batched, Settings):
         )
         named = {f: plain(getattr(self, f)) for f in fields}
         entries = {**named, "precision": self.precision.identity(), "dtype": self.runtime.dtype}
+        if self.skip:
+            entries["precision"]["skip"] = list(self.skip)
         if self.tokens_at_once < self.data.batch_tokens and coupled_part(self.precision):
             entries["micro_batch_tokens"] = self.tokens_at_once
         return entries
@@ -242,8 +267,11 @@ def resolved_runtime(runtime: RuntimeConfig) -> RuntimeConfig:
 
 
 def _short_name(name: str) -> str:
-    """bf16 -> 16, int4 -> 4, e2m1-hadamard -> e2m1h: for names."""
-    return "16" if name == UNQUANTIZED else name.removeprefix("int").replace(HADAMARD, "h")
+    """bf16 -> 16, int4 -> 4, e2m1-hadamard -> e2m1h, int4-full-rht -> 4fr: for names."""
+    short = "16" if name == UNQUANTIZED else name.removeprefix("int")
+    for end in (FULL, *ROTATIONS):
+        short = short.replace(end, end[1])
+    return short
 
 
 def short(count: int) -> str:

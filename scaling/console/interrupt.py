@@ -6,6 +6,8 @@ passes it on (srun, torchrun). All mean: save, and end.
 """
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -104,6 +106,28 @@ def raising() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_parent(every: float = 2.0) -> None:
+    """In a worker of joblib, which outlives a sweep that is killed, and would wait for its next job for ever: once its
+    parent is gone, it is asked to stop every so many seconds. What it trains is saved. Elsewhere nothing."""
+    if multiprocessing.current_process().name == "MainProcess" or _watches:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every)
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(every)
+
+    _watches.append(threading.Thread(target=watch, daemon=True))
+    _watches[0].start()
+
+
+_watches: list[threading.Thread] = []
+"""The thread of this process that watches its parent: one at most."""
 
 
 def ignore() -> None:

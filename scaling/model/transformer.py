@@ -99,7 +99,7 @@ def hidden(
     for i in range(config.n_layers):
         layer = {k: weights[f"layers.{i}.{k}"] for k in ("qkv", "out", "gate_up", "down")}
         inner = None if tap is None else lambda name, x, i=i: tap(f"layers.{i}.{name}", x)
-        h_MSd = program.block(layer, h_MSd, (b, t), rotation, config, precision, inner)
+        h_MSd = program.block(layer, h_MSd, (b, t), rotation, config, precision.in_layer(i, tuple(layer)), inner)
     return h_MSd
 
 
@@ -117,9 +117,10 @@ def block(
     extra = _norm if config.extra_norm else _identity
 
     def linear(name: str, x: torch.Tensor, parts: int = 1) -> torch.Tensor:
+        own = precision.of_matmul(name)
         if tap is not None:
-            tap(name, precision.activations.values(x))
-        return project(x, layer[name], parts, precision)
+            tap(name, own.activations.values(x))
+        return project(x, layer[name], parts, own)
 
     qkv = linear("qkv", _norm(h_MSd), 3)
     mixed = _attention(qkv, batch, rotation, config, precision)
@@ -193,10 +194,14 @@ def _attention(
     q, keys, v = qkv_MS3d.view(m, b, t, 3, h, k).permute(3, 0, 1, 4, 2, 5)  # each (M, B, H, T, k)
 
     def cached(x: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
-        return quantizer(x.reshape(m, b * h * t, k)).view(m * b * h, t, k)
+        return quantizer(x.reshape(m, -1, x.shape[-1])).view(m * b * h, *x.shape[-2:])
 
     q = cached(_rotate(q, rotation), precision.queries)
-    keys = cached(_rotate(keys, rotation), precision.kv)
+    keys = _rotate(keys, rotation)
+    if precision.keys_by_channel:
+        keys = cached(keys.transpose(-1, -2), precision.keys).transpose(1, 2).contiguous()
+    else:
+        keys = cached(keys, precision.keys)
     v = cached(v, precision.kv)
     if q.device.type == "cpu":
         # Written out: on a CPU the backward of scaled_dot_product_attention alone takes 40% of a training step.

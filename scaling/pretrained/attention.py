@@ -8,14 +8,16 @@ block and, quantizing nothing, changes no logits.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
-from scaling.errors import InputError
+from scaling.errors import InputError, named
 from scaling.model.quantizers import StackPrecision
 from scaling.pretrained.linears import Layout, text_config
+from scaling.ptq.settings import Inputs
+from scaling.quantization.fake_quantize import Quantizer
 
 NAME = "scaling_kv_cache"
 SAME = 1e-4
@@ -28,20 +30,29 @@ class _Cache:
     precision: StackPrecision | None = None
     calls = 0
     heads: int | None = None
+    width: int | None = None
 
 
 def _attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest, **more):
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     _Cache.calls += 1
-    _Cache.heads = key.shape[1]
+    _Cache.heads, _Cache.width = key.shape[1], key.shape[-1]
     if _Cache.precision is not None:
-        key, value = (_quantized(x, _Cache.precision) for x in (key, value))
+        key, value = _quantized(key, value, _Cache.precision)
     return sdpa_attention_forward(module, query, key, value, *rest, **more)
 
 
-def _quantized(x_BHTk: torch.Tensor, precision: StackPrecision) -> torch.Tensor:
-    return precision.kv(x_BHTk.reshape(1, -1, x_BHTk.shape[-1])).view(x_BHTk.shape)
+def _quantized(
+    key_BHTk: torch.Tensor, value_BHTk: torch.Tensor, precision: StackPrecision
+) -> tuple[torch.Tensor, torch.Tensor]:
+    def cached(x: torch.Tensor, quantizer: Quantizer) -> torch.Tensor:
+        return quantizer(x.reshape(1, -1, x.shape[-1])).view(x.shape)
+
+    value = cached(value_BHTk, precision.kv)
+    if precision.keys_by_channel:
+        return cached(key_BHTk.transpose(-1, -2), precision.keys).transpose(-1, -2), value
+    return cached(key_BHTk, precision.keys), value
 
 
 @contextlib.contextmanager
@@ -63,8 +74,9 @@ def quantized_cache(model: nn.Module, precision: StackPrecision | None) -> Itera
 
 
 @torch.no_grad()
-def check_cache(layout: Layout, tokens_BT: torch.Tensor) -> None:
-    """Raise InputError unless the keys and values of every block can be quantized as its cache would hold them."""
+def check_cache(layout: Layout, tokens_BT: torch.Tensor, asked: Sequence[Inputs]) -> None:
+    """Raise InputError unless the keys and values of every block can be quantized as its cache would hold them, in the
+    ways that are asked for."""
     model, config = layout.model, text_config(layout.model)
     name = type(model).__name__
     if getattr(config, "kv_lora_rank", None):
@@ -89,3 +101,6 @@ def check_cache(layout: Layout, tokens_BT: torch.Tensor) -> None:
     apart = float((logits - plain).abs().max() / plain.abs().max())
     if not apart < SAME:
         raise InputError(f"ptq.kv: {name}: logits change by {apart:.1g} of their largest although nothing is quantized")
+    for kv in asked:
+        named("ptq.kv", kv.spec.padding, _Cache.width)
+        named("ptq.granularity_keys", kv.keys.padding, tokens_BT.shape[1] if kv.keys_by_channel else _Cache.width)

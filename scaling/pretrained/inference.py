@@ -14,6 +14,7 @@ from scaling.data.corpus import Windows
 from scaling.model.quantizers import StackPrecision
 from scaling.pretrained.attention import quantized_cache
 from scaling.pretrained.linears import Layout, Linear
+from scaling.quantization.fake_quantize import Quantizer
 
 Said = Callable[[int], None]
 """Takes tokens as they are done."""
@@ -60,13 +61,18 @@ def _losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def computing_in(layout: Layout, precision: Precision) -> Iterator[None]:
-    """While it lasts, what enters the matrices of the blocks and what the cache would hold is quantized."""
+    """While it lasts, what enters the matrices of the blocks, what the cache would hold, and the tables of tokens are
+    quantized."""
     quantizers = StackPrecision.of([precision], layout.device)
     with contextlib.ExitStack() as stack:
         if quantizers.activations.formats.any_quantized:
             for linear in layout.linears:
-                stack.enter_context(_hooked(linear, quantizers))
-        if quantizers.kv.formats.any_quantized:
+                if precision.at(linear.name) is precision:  # not skipped
+                    stack.enter_context(_hooked(linear, quantizers))
+        for table, quantizer in ((layout.embedding, quantizers.embedding), (layout.head, quantizers.head)):
+            if quantizer.formats.any_quantized:
+                stack.enter_context(_quantized_table(table, quantizer))
+        if quantizers.kv.formats.any_quantized or quantizers.keys.formats.any_quantized:
             stack.enter_context(quantized_cache(layout.model, quantizers))
         yield
 
@@ -82,3 +88,18 @@ def _hooked(linear: Linear, quantizers: StackPrecision) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def _quantized_table(module: nn.Module, quantizer: Quantizer) -> Iterator[None]:
+    """Only within the module's own forward pass: embedding and head may share their matrix."""
+    own, rounded = module.weight.data, quantizer.values(module.weight.data[None])[0]
+
+    def put(weight: torch.Tensor) -> None:
+        module.weight.data = weight
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(put, own)
+        stack.callback(module.register_forward_pre_hook(lambda *_: put(rounded)).remove)
+        stack.callback(module.register_forward_hook(lambda *_: put(own)).remove)
+        yield

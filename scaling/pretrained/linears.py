@@ -33,12 +33,6 @@ class Linear:
         weight = self.module.weight.detach()
         return weight.T if self.transposed else weight
 
-    @property
-    def kind(self) -> str:
-        """Its name within a block: equal for the same matrix of all blocks."""
-        parts = [part for part in self.name.split(".") if not part.isdigit()]
-        return ".".join(parts[-2:])
-
     def put(self, weight_oi: torch.Tensor) -> None:
         """Take these values in place of its own."""
         self.weight.copy_(weight_oi)
@@ -73,12 +67,15 @@ class Layout:
 
     @property
     def matrices(self) -> list[list[Any]]:
-        """[kind, rows, columns, how many] of the matrices."""
-        counts: dict[tuple[str, int, int], int] = {}
-        for linear in self.linears:
-            key = (linear.kind, *linear.weight.shape)
-            counts[key] = counts.get(key, 0) + 1
-        return [[*key, count] for key, count in counts.items()]
+        """[name, rows, columns] of each matrix."""
+        return [[linear.name, *linear.weight.shape] for linear in self.linears]
+
+    @property
+    def tables(self) -> dict[str, list[int] | None]:
+        """[rows, columns] of the embedding of tokens, and of the head; None where that is the embedding's own."""
+        tied = self.head is not None and self.embedding is not None and self.head.weight is self.embedding.weight
+        found = {"embedding": self.embedding, "head": None if tied else self.head}
+        return {part: None if table is None else list(table.weight.shape) for part, table in found.items()}
 
     @cached_property
     def widest(self) -> int:

@@ -170,8 +170,8 @@ class Measuring:
             check_fit(self.layout, setting)
         if run.ptq.calibrates:
             windows_of(run, text.corpus)
-        if any(setting.kv is not None for setting in settings):
-            check_cache(self.layout, torch.from_numpy(text.windows.tokens[:1, :-1]).to(self.device))
+        if kv := [setting.kv for setting in settings if setting.kv is not None]:
+            check_cache(self.layout, torch.from_numpy(text.windows.tokens[:1, :-1]).to(self.device), kv)
 
     def _measure(self, folder: RunFolder, files: Files, text: Text, scratch: Scratch, began: float) -> None:
         run, name = self.run, evaluation_name(self.run.tokens_seen)
@@ -229,7 +229,7 @@ class Measuring:
             "parameters": layout.parameters,
             "N": layout.parameters["N"],
             "D": run.D,
-            "share_post": layout.share,
+            "tables": layout.tables,
             "shape": layout.shape,
             "matrices": layout.matrices,
             "evaluations": [evaluation],

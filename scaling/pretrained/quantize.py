@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from scaling.config.skip import is_skipped
 from scaling.errors import InputError, named
 from scaling.pretrained.calibration import Group, Statistician, groups_of
 from scaling.pretrained.inference import Said, ignored
@@ -18,10 +19,20 @@ from scaling.ptq.settings import Setting
 def check_fit(layout: Layout, setting: Setting) -> None:
     """Raise InputError where a setting cannot be had of a model: blocks or rotations that do not fit its matrices, or
     no blocks one after the other."""
-    for _, _, width, _ in layout.matrices:
-        for key, spec in {"formats": setting.weights, "activations": setting.activations}.items():
-            if spec is not None and spec.format.quantizes:
+    for i, pattern in enumerate(setting.skip):
+        if not any(is_skipped(linear.name, [pattern]) for linear in layout.linears):
+            first, last = layout.linears[0].name, layout.linears[-1].name
+            raise InputError(f"ptq.skip[{i}]={pattern}: matches none of {first} to {last}")
+    specs = {"formats": setting.weights, "activations": setting.activations and setting.activations.spec}
+    for linear in layout.linears:
+        rows, width = linear.weight.shape
+        for key, spec in specs.items():
+            if spec is not None and spec.format.quantizes and not is_skipped(linear.name, setting.skip):
                 named(f"ptq.{key}", spec.padding, width)
+                named(f"ptq.{key}", spec.row_padding, rows)
+    for part, table in (("embedding", layout.embedding), ("head", layout.head)):
+        if (spec := getattr(setting, part)) is not None and spec.format.quantizes:
+            named(f"ptq.{part}", spec.padding, table.weight.shape[1])
     if setting.sequential and not layout.blocks:
         raise InputError("ptq.sequential=true: no list of blocks was found in this model; use false")
 
@@ -68,7 +79,10 @@ class InPlace:
         """Put the quantized matrices of a group in place."""
         together = setting.method == "awq"  # one exponent for all that have the same inputs
         notes: Notes = {}
-        for linears in [group.linears] if together else [(linear,) for linear in group.linears]:
+        left = [linear for linear in group.linears if not is_skipped(linear.name, setting.skip)]
+        for linear in set(group.linears) - set(left):
+            linear.put(self.originals[linear.name])
+        for linears in [left] if together and left else [[linear] for linear in left]:
             rows = [len(self.originals[linear.name]) for linear in linears]
             parts = len(rows) if len(set(rows)) == 1 else 1
             w_oi = torch.cat([self.originals[linear.name] for linear in linears]).to(self.layout.device).float()

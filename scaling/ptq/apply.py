@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from scaling.config.model import is_block_weight, parts_of
+from scaling.config.skip import is_skipped
 from scaling.model.transformer import Weights
 from scaling.ptq.awq import awq_layers
 from scaling.ptq.calibration import Calibration
@@ -40,7 +41,7 @@ def quantized(
     notes: list[Notes] = [{} for _ in settings]
     for members in _batches(settings):
         chosen = [settings[i] for i in members]
-        for names in _shapes(weights, len(chosen)):
+        for names in _shapes(weights, len(chosen), chosen[0].skip):
             for tensors, note, i in zip(*_quantize(weights, names, chosen, calibration), members, strict=True):
                 for name, w in zip(names, tensors, strict=True):
                     stack[name][i] = w
@@ -53,17 +54,18 @@ def _batches(settings: Sequence[Setting]) -> list[list[int]]:
 
     def program(i: int) -> str:
         s = settings[i]
-        options = (s.calibration_tokens, s.act_order, s.damping, s.clip, s.grid)
+        options = (s.calibration_tokens, s.act_order, s.damping, s.clip, s.grid, s.skip)
         return str((s.method, s.weights.program, options))
 
     return [list(group) for _, group in groupby(sorted(range(len(settings)), key=program), key=program)]
 
 
-def _shapes(weights: Weights, count: int) -> list[list[str]]:
-    """Names of the block matrices of one kind, in batches that `count` copies of keep within `VALUES`."""
+def _shapes(weights: Weights, count: int, skip: Sequence[str]) -> list[list[str]]:
+    """Names of the block matrices of one kind, without those to `skip`, in batches that `count` copies of keep within
+    `VALUES`."""
     kinds: dict[str, list[str]] = {}
     for name in weights:
-        if is_block_weight(name):
+        if is_block_weight(name) and not is_skipped(name, skip):
             checked(weights[name][0])
             kinds.setdefault(name.rpartition(".")[2], []).append(name)
     groups = []

@@ -4,7 +4,7 @@ Channels of a layer's input that are large on average matter most. Before roundi
 s = (mean abs(x))^alpha, and the inputs down by as much, which a kernel folds into the norm in front; here the weights
 are scaled down again after rounding, so that the result is a plain weight. alpha comes from a grid in [0, 1); the
 least error of the layer's outputs wins. Then, as a switch, weights are clipped to a share of the largest of their
-group, again by least error, with one share a row (a matrix, where that has only one scale).
+group, again by least error, with one share a row (or for the rows that share scales).
 
 alpha = 0 without clipping is round to nearest, so the result is never worse. The authors measure errors behind the
 whole attention or feed-forward block and clip group by group; here both are those of the layer itself, so that the
@@ -12,10 +12,12 @@ Hessian is all that is needed.
 """
 
 import torch
+import torch.nn.functional as F
 
 from scaling.errors import InputError
-from scaling.ptq.layers import Statistics, checked, checked_inputs, row_errors, statistics
+from scaling.ptq.layers import Statistics, checked, checked_inputs, in_float32, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
+from scaling.quantization.dtypes import saturated
 from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.spec import QuantSpec
 
@@ -35,7 +37,7 @@ def awq(
 ) -> torch.Tensor:
     """Dequantized `weight` (out, in), same dtype, scaled and clipped for least error on `inputs` (samples, in).
 
-    Never worse than `rtn` on mean |(w - q) x|^2 over the inputs.
+    Never worse than `rtn` on mean |(w - q) x|^2 over the inputs; that of `rtn` where all inputs are zero.
 
     Args:
         fmt, granularity, scale_rule: as for `rtn`, `-hadamard` formats apart.
@@ -53,32 +55,34 @@ def awq(
     quantizer = Quantizer([spec], weight.device)
     w = checked(weight)
     calibration = statistics(checked_inputs(inputs, w)[None])
-    return awq_layers(w[None], calibration, quantizer, 1, clip=clip, grid=grid)[0, 0].to(w.dtype)
+    if not w.numel() or not quantizer.formats.any_quantized:
+        return w
+    w, unit = in_float32(w)
+    return saturated(awq_layers(w[None], calibration, quantizer, 1, clip=clip, grid=grid)[0, 0] * unit, w.dtype)
 
 
 def awq_layers(
     w_Loi: torch.Tensor, calibration: Statistics, quantizer: Quantizer, parts: int, *, clip: bool, grid: int
 ) -> torch.Tensor:
-    """Each of the quantizer's K formats for each of L layers of one shape: (K, L, out, in) float32."""
-    # Errors only choose among candidates here, for which float32 will do.
-    hessian = calibration.hessian_Lii.float()
+    """Each of the quantizer's K formats for each of L layers of one shape: (K, L, out, in) in the dtype of w."""
+    hessian, dtype = calibration.hessian_Lii, w_Loi.dtype
     w = w_Loi.float()
-    plain = rtn_layers(w, quantizer, parts)
-    plain_error = row_errors(plain - w, hessian).sum(-1)
+    plain = rtn_layers(w_Loi, quantizer, parts)
+    plain_error = row_errors(plain, w_Loi, hessian).sum(-1)
     best, error = plain, plain_error
     factors = torch.ones(plain.shape[:2] + w.shape[-1:], device=w.device)
     for k in range(1, grid):
         s = _factors(calibration.magnitude_Li, k / grid)
-        q = rtn_layers(w * s[:, None], quantizer, parts) / s[:, None]
-        candidate_error = row_errors(q - w, hessian).sum(-1)
+        q = saturated(rtn_layers(w * s[:, None], quantizer, parts) / s[:, None], dtype)
+        candidate_error = row_errors(q, w_Loi, hessian).sum(-1)
         better = candidate_error < error
         error = torch.where(better, candidate_error, error)
         best = torch.where(better[..., None, None], q, best)
         factors = torch.where(better[..., None], s, factors)
     if clip:
-        best = _clipped(w, factors, best, hessian, quantizer, parts)
+        best = _clipped(w_Loi, factors, best, hessian, quantizer, parts)
         # Scales that are rounded to a format depend on all rows: rows that were best apart need not be so together.
-        worse = row_errors(best - w, hessian).sum(-1) > plain_error
+        worse = row_errors(best, w_Loi, hessian).sum(-1) > plain_error
         best = torch.where(worse[..., None, None], plain, best)
     return best
 
@@ -99,16 +103,17 @@ def _clipped(
 ) -> torch.Tensor:
     """The best clipping of each row, starting from none, which gave `q`."""
     count, layers, rows, columns = q_KLoi.shape
-    scaled = (w_Loi * factors_KLi[:, :, None]).view(count, layers * rows, columns)
+    scaled = (w_Loi.float() * factors_KLi[:, :, None]).view(count, layers * rows, columns)
     grouped, whole = quantizer.groups(scaled, layers * parts)
     largest = grouped.abs().amax(dim=(1, 2) if whole else -1, keepdim=True)
-    best, error = q_KLoi, _together(row_errors(q_KLoi - w_Loi, hessian), quantizer, parts)
+    best, error = q_KLoi, _together(row_errors(q_KLoi, w_Loi, hessian), quantizer, parts)
     for share in SHARES[1:]:
         bound = largest * share
         inside = torch.maximum(torch.minimum(grouped, bound), -bound)
-        inside = quantizer.ungroup(inside, scaled.shape)
+        inside = quantizer.ungroup(inside, scaled.shape, layers * parts)
         q = quantizer.values(inside, layers * parts).view_as(q_KLoi) / factors_KLi[:, :, None]
-        candidate_error = _together(row_errors(q - w_Loi, hessian), quantizer, parts)
+        q = saturated(q, w_Loi.dtype)
+        candidate_error = _together(row_errors(q, w_Loi, hessian), quantizer, parts)
         better = candidate_error < error
         error = torch.where(better, candidate_error, error)
         best = torch.where(better[..., None], q, best)
@@ -116,8 +121,11 @@ def _clipped(
 
 
 def _together(error_KLo: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:
-    """Errors of rows; of all rows of a matrix, at each of them, where these share one scale."""
-    if quantizer.spec.granularity != "tensor":
-        return error_KLo
+    """Errors of rows; where some of them share scales, the sum over these at each of them."""
     by_matrix = error_KLo.unflatten(2, (parts, -1))
-    return by_matrix.sum(-1, keepdim=True).expand_as(by_matrix).flatten(2)
+    rows = by_matrix.shape[-1]
+    tall = rows if quantizer.spec.granularity == "tensor" else quantizer.spec.block_rows
+    if tall == 1:
+        return error_KLo
+    bands = F.pad(by_matrix, (0, -rows % tall)).unflatten(3, (-1, tall)).sum(-1, keepdim=True).expand(*[-1] * 4, tall)
+    return bands.flatten(3)[..., :rows].flatten(2)

@@ -20,10 +20,11 @@ from typing import NamedTuple
 import torch
 
 from scaling.errors import InputError
-from scaling.ptq.layers import checked, checked_inputs, row_errors, statistics
+from scaling.ptq.layers import checked, checked_inputs, in_float32, row_errors, statistics
 from scaling.ptq.rtn import rtn_layers
+from scaling.quantization.dtypes import saturated
 from scaling.quantization.fake_quantize import Quantizer
-from scaling.quantization.hadamard import rotate
+from scaling.quantization.hadamard import rotate, rotate_back
 from scaling.quantization.scales import Scale
 from scaling.quantization.spec import QuantSpec
 
@@ -33,7 +34,7 @@ MOST_DAMPING = 1e3
 
 
 class Outcome(NamedTuple):
-    """Dequantized weights (K, L, out, in), and what had to be done to get them."""
+    """Dequantized weights (K, L, out, in) in the dtype of the weights, and what had to be done to get them."""
 
     weights: torch.Tensor
     damping: list[float]
@@ -70,12 +71,13 @@ def gptq(
     hessian, _ = statistics(checked_inputs(inputs, w)[None])
     if not isinstance(damping, int | float) or not damping > 0:
         raise InputError(f"damping={damping}: must be above 0")
+    if not w.numel() or not quantizer.formats.any_quantized:
+        return w
     if not hessian.any():
         raise InputError("inputs: all zero; there is nothing to calibrate on")
-    if not quantizer.formats.any_quantized:
-        return w
+    w, unit = in_float32(w)
     quantized = gptq_layers(w[None], hessian, quantizer, 1, act_order=act_order, damping=damping)
-    return quantized.weights[0, 0].to(w.dtype)
+    return saturated(quantized.weights[0, 0] * unit, w.dtype)
 
 
 def gptq_layers(
@@ -91,15 +93,17 @@ def gptq_layers(
     plain = rtn_layers(w_Loi, quantizer, parts)
     w, hessian = w_Loi.float(), hessian_Lii
     if quantizer.hadamard:
-        w, hessian = rotate(w), rotate(rotate(hessian).transpose(1, 2))
+        w = rotate(w, signs=quantizer.signs)
+        hessian = rotate(rotate(hessian, signs=quantizer.signs).transpose(1, 2), signs=quantizer.signs)
     factor, dampings = _factors(hessian, damping, act_order)
     order = _order(hessian, act_order)
     q = _walk(w, factor, order, quantizer, parts, act_order)
     if quantizer.hadamard:
-        q = rotate(q.flatten(0, 1)).view_as(q)
-    error, plain_error = (row_errors(v - w_Loi, hessian_Lii).sum(-1) for v in (q, plain))
+        q = rotate_back(q.flatten(0, 1), signs=quantizer.signs).view_as(q)
+    q = saturated(q, w_Loi.dtype)
+    error, plain_error = (row_errors(v, w_Loi, hessian_Lii).sum(-1) for v in (q, plain))
     worse = ~(error < plain_error)  # also where no factor was found
-    return Outcome(torch.where(worse[..., None, None], plain.float(), q), dampings, worse)
+    return Outcome(torch.where(worse[..., None, None], plain, q), dampings, worse)
 
 
 def _order(hessian_Lii: torch.Tensor, act_order: bool) -> torch.Tensor:
@@ -176,31 +180,34 @@ class _Scales:
         count = len(quantizer.formats.formats)
         stacked = w_Loi.reshape(1, layers * rows, columns).expand(count, -1, -1)
         self.quantizer, self.order, self.shape = quantizer, order_Li, (count, layers, rows)
-        grouped, whole = quantizer.groups(stacked, layers * parts)
+        self.parts = layers * parts
+        grouped, whole = quantizer.groups(stacked, self.parts)
         if quantizer.block is None:
             # One scale a row or a matrix, for all columns.
             scale = quantizer.scaler.bounded(quantizer.scaler(grouped, whole))
-            self.fixed = Scale(*(self._rows(v, layers * rows) for v in scale))
+            self.fixed = self._rows(scale)
         elif order_Li is not None:
-            scale = quantizer.scaler.bounded(quantizer.scaler(grouped, parts=layers * parts))
+            scale = quantizer.scaler.bounded(quantizer.scaler(grouped, parts=self.parts))
             blocks = -(-columns // quantizer.block)
-            self.blocks = Scale(*(self._by_block(v, layers, rows, blocks) for v in scale))
+            self.blocks = Scale(*(self._by_block(v, blocks) for v in scale))
         else:
-            self.unit = quantizer.scaler.unit(grouped, layers * parts)
-        self.parts = layers * parts
+            self.unit = quantizer.scaler.unit(grouped, self.parts)
 
-    @staticmethod
-    def _rows(value: torch.Tensor, rows: int) -> torch.Tensor:
-        """One entry a row; bounds that are the same for all rows stay as they are."""
-        if value.shape[1] in (1, rows):
-            return value
-        return value.repeat_interleave(rows // value.shape[1], dim=1)
+    def _rows(self, scale: Scale) -> Scale:
+        """One entry a row, (K, L * out, 1); bounds that are the same for all rows stay as they are."""
+        return Scale(*(v if v.shape[1] == 1 else self._by_row(v, 1).flatten(1, 2) for v in scale))
 
-    @staticmethod
-    def _by_block(value: torch.Tensor, layers: int, rows: int, blocks: int) -> torch.Tensor:
-        if value.shape[1] == 1:
-            return value
-        return value.view(len(value), layers, rows, blocks)
+    def _by_row(self, value: torch.Tensor, blocks: int) -> torch.Tensor:
+        """Of so many blocks across each row or band of rows: (K, parts, rows of a part, blocks)."""
+        count, layers, rows = self.shape
+        each = layers * rows // self.parts
+        bands = value.reshape(count, self.parts, -1, blocks)
+        tall = self.quantizer.spec.block_rows if self.quantizer.block else each // bands.shape[2]
+        return bands.repeat_interleave(tall, dim=2)[:, :, :each]
+
+    def _by_block(self, value: torch.Tensor, blocks: int) -> torch.Tensor:
+        count, layers, rows = self.shape
+        return value if value.shape[1] == 1 else self._by_row(value, blocks).reshape(count, layers, rows, blocks)
 
     def __call__(self, j: int, rest: torch.Tensor) -> Scale:
         """Of column j of the walk; `rest` (K, L, out, n) are the weights from there on, as they stand."""
@@ -213,6 +220,8 @@ class _Scales:
             return Scale(*(v if v.dim() == 3 else v.gather(3, at).view(count, -1, 1) for v in self.blocks))
         if j % block == 0:
             values = rest[..., :block].float().reshape(count, layers * rows, -1)
+            if self.quantizer.spec.block_rows > 1:
+                values, _ = self.quantizer.groups(values, self.parts)
             scale = self.quantizer.scaler(values, parts=self.parts, unit=self.unit)
-            self.current = self.quantizer.scaler.bounded(scale)
+            self.current = self._rows(self.quantizer.scaler.bounded(scale))
         return self.current

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from scaling.errors import InputError
+from scaling.quantization.dtypes import FLOAT32_MAX, unit_of
 
 
 class Statistics(NamedTuple):
@@ -30,14 +31,19 @@ def working_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def row_errors(error_KLoi: torch.Tensor, hessian_Lii: torch.Tensor) -> torch.Tensor:
-    """The layer objective of each output channel, (K, L, o): the mean over inputs x of the squared error of w x."""
-    e = error_KLoi.to(hessian_Lii.dtype)
+def row_errors(q_KLoi: torch.Tensor, w_Loi: torch.Tensor, hessian_Lii: torch.Tensor) -> torch.Tensor:
+    """The layer objective of each output channel, (K, L, o): the mean over inputs x of the squared error of q x as w x,
+    in the Hessian's dtype. What is returned in the weight's dtype has to be given in it."""
+    e = q_KLoi.to(hessian_Lii.dtype) - w_Loi.to(hessian_Lii.dtype)
     return ((e @ hessian_Lii) * e).sum(-1)
 
 
+MOST_INPUT = 1e100
+"""Squares of inputs, times squares of weights, have to stay within float64."""
+
+
 def checked(weight: torch.Tensor) -> torch.Tensor:
-    """`weight`, if it is a finite matrix of floating-point numbers.
+    """`weight`, if it is a finite matrix of floating-point numbers. It may be empty.
 
     Raises:
         InputError: it is not.
@@ -49,6 +55,12 @@ def checked(weight: torch.Tensor) -> torch.Tensor:
             f"weight: {count} of {weight.numel()} values are not finite; quantize a model that trained well"
         )
     return weight.detach()
+
+
+def in_float32(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A weight in units of a power of two, 1 unless values lie beyond float32, and that unit."""
+    unit = unit_of(weight[None], FLOAT32_MAX)[0]
+    return weight / unit, unit
 
 
 def checked_inputs(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -65,4 +77,8 @@ def checked_inputs(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         )
     if count := int((~torch.isfinite(inputs)).sum()):
         raise InputError(f"inputs: {count} of {inputs.numel()} values are not finite")
+    if inputs.numel() and (largest := inputs.abs().max().item()) > MOST_INPUT:
+        raise InputError(
+            f"inputs: hold {largest:.3g}; nothing can be chosen by squares of values beyond {MOST_INPUT:g}"
+        )
     return inputs.detach()

@@ -10,14 +10,15 @@ from scaling.quantization.spec import QuantSpec
 def rtn(weight: torch.Tensor, fmt: str, granularity: str = "channel", *, scale_rule: str = "auto") -> torch.Tensor:
     """Dequantized `weight` (out, in), same dtype, in the named format.
 
-    `granularity` is `tensor`, `channel` (one scale an output channel) or `block<k>`; `scale_rule` is one of
-    `scaling.quantization.scales`.
+    `granularity` is `tensor`, `channel` (one scale an output channel), `block<k>` or `block<r>x<k>` (k inputs of r
+    output channels); `scale_rule` is one of `scaling.quantization.scale_rules`.
 
     Raises:
         InputError: unknown format, granularity or rule; a block that does not divide `in`; a weight that is not finite.
     """
     quantizer = Quantizer([QuantSpec.of(fmt, granularity, scale_rule)], weight.device)
-    return quantizer.values(checked(weight)[None])[0]
+    w = checked(weight)
+    return quantizer.values(w[None])[0] if w.numel() else w
 
 
 def rtn_layers(w_Loi: torch.Tensor, quantizer: Quantizer, parts: int) -> torch.Tensor:

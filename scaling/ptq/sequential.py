@@ -13,11 +13,11 @@ import torch
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.run import Run
 from scaling.data.corpus import Corpus
-from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import Weights
 from scaling.ptq.apply import Notes, merge_notes, quantized
 from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.settings import Setting
+from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.formats import UNQUANTIZED
 
 
@@ -50,8 +50,11 @@ def quantized_each(
 def quantized_sequentially(run: Run, weights: Weights, setting: Setting, corpus: Corpus) -> tuple[Weights, Notes]:
     """One model (1, out, in) in one setting, layer after layer."""
     # What the forward pass of training has for weights, as plain numbers: those that are quantized are plain as well.
-    trained = StackPrecision.of([run.precision], next(iter(weights.values())).device).weights
-    now = {name: trained.values(w, parts_of(name)) if is_block_weight(name) else w for name, w in weights.items()}
+    now = dict(weights)
+    for name, w in weights.items():
+        if is_block_weight(name):
+            trained = Quantizer([run.precision.at(name).spec("weights")], w.device)
+            now[name] = trained.values(w, parts_of(name))
     plain = dataclasses.replace(run.precision, weights=UNQUANTIZED)
     notes: Notes = {}
     for i in range(run.model.n_layers):

@@ -9,33 +9,36 @@ An integer is a float that has only its subnormal binade. So one triple says alm
 A value x (already scaled) is rounded to a multiple of 2^(max(floor(log2 |x|), min_exponent) - mantissa_bits) and
 clamped to +-max_value. `int4` and `e2m1` are two rows of one table, and members of one stack can differ in them.
 
-Largest values. Integers are symmetric as in the paper (arXiv 2411.04330, Appendix D): 2^(b-1) - 1, so -2^(b-1) is never
-used. Floats with up to four exponent bits use every code for a finite number (OCP Microscaling v1.0: e2m1 has 6, e3m2
-28, e2m3 7.5), except that OCP FP8 e4m3 gives its last mantissa code to NaN (448 instead of 480). From five exponent
-bits up the top exponent is kept for infinity and NaN as in IEEE 754 (e5m2 57344).
+Largest values. Integers are symmetric as in the paper (arXiv 2411.04330, Appendix D): 2^(b-1) - 1, so -2^(b-1) is not
+used unless `-full` behind the name asks for it. Floats with up to four exponent bits use every code for a finite number
+(OCP Microscaling v1.0: e2m1 has 6, e3m2 28, e2m3 7.5), except that OCP FP8 e4m3 gives its last mantissa code to NaN
+(448 instead of 480). From five exponent bits up the top exponent is kept for infinity and NaN as in IEEE 754 (e5m2
+57344).
 
 What a triple cannot say is a list of levels (`nf4`, `binary`) or an integer with a zero point (`uint4`).
 
-How a group of values is scaled is a rule of its own (`scaling.quantization.scales`), and how large a group is a
+How a group of values is scaled is a rule of its own (`scaling.quantization.scale_rules`), and how large a group is a
 granularity. Some formats are defined together with both: a microscaling format is an element with blocks of 32 and
 power-of-two scales, `nvfp4` one with blocks of 16 and e4m3 scales. `-hadamard` behind any format rotates the values
-before they are rounded.
+before they are rounded, `-rht` does so with random signs (the randomized Hadamard transform).
 """
 
 import dataclasses
-import difflib
 import re
 from functools import cache
 
 import torch
 
-from scaling.errors import InputError
+from scaling.errors import InputError, nearest_names
 
 UNQUANTIZED = "bf16"
-HADAMARD = "-hadamard"
+FULL = "-full"
+ROTATIONS = {"-hadamard": False, "-rht": True}
+"""What stands behind the name of a format that rotates -> whether signs are random."""
 GRAMMAR = (
-    "bf16 (unquantized), int2 to int16, uint2 to uint8 (with a zero point), e<x>m<y> with 3 to 16 bits such as e2m1 or "
-    "e4m3, mxfp4, mxfp6, mxfp8, mxint8, nvfp4, nf4, ternary, binary; -hadamard behind any of them rotates first"
+    "bf16 (unquantized), int2 to int16 (int4-full: down to -8), uint2 to uint8 (with a zero point), e<x>m<y> with 3 to "
+    "16 bits such as e2m1 or e4m3, mxfp4, mxfp6, mxfp8, mxint8, nvfp4, nf4, ternary, binary; -hadamard behind any of "
+    "them rotates first, -rht with random signs"
 )
 
 
@@ -52,12 +55,16 @@ class Format:
     """All values, ascending, where the triple cannot say them; it then holds only their largest magnitude."""
     zero_point: bool = False
     """The values are the integers from 0 to `max_value`, less a zero point that each group has of its own."""
+    full_range: bool = False
+    """Whether an integer goes down to -2^(b-1), one beyond `max_value`."""
     block: int | None = None
     """Values that share a scale, where the format itself says so; it then overrules the granularity."""
     scale_rule: str = "absmax"
-    """The format's own rule; see `scaling.quantization.scales`."""
+    """The format's own rule; see `scaling.quantization.scale_rules`."""
     hadamard: bool = False
     """Whether values are rotated before they are rounded (and back afterwards); see `scaling.quantization.hadamard`."""
+    random_signs: bool = False
+    """Whether the rotation is a randomized one."""
 
     @property
     def quantizes(self) -> bool:
@@ -73,9 +80,22 @@ class Format:
             and self.max_value < 2.0 ** (self.min_exponent + 1)
         )
 
+    @property
+    def min_value(self) -> float:
+        """The least value, without a zero point."""
+        return -self.max_value - (1 if self.full_range else 0)
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude."""
+        return max(self.max_value, -self.min_value)
+
     def granularity(self, asked: str) -> str:
-        """The granularity in effect: what was asked for, unless the format brings blocks of its own."""
-        return asked if self.block is None else f"block{self.block}"
+        """The granularity in effect: what was asked for, unless the format brings blocks of its own, which may be as
+        wide as those of two dimensions that were asked for."""
+        if self.block is None or re.fullmatch(rf"block\d+x{self.block}", asked):
+            return asked
+        return f"block{self.block}"
 
     def codebook(self) -> torch.Tensor:
         """All representable values, ascending, each once (zero has one entry), as a 1-d float32 tensor.
@@ -98,7 +118,8 @@ class Format:
             magnitudes += [(1 + k / steps) * 2.0**exponent for k in range(steps)]
             exponent += 1
         positive = [v for v in magnitudes if 0 < v <= self.max_value]
-        return torch.tensor([-v for v in reversed(positive)] + [0.0, *positive], dtype=torch.float32)
+        least = [self.min_value] if self.full_range else []
+        return torch.tensor([*least, *(-v for v in reversed(positive)), 0.0, *positive], dtype=torch.float32)
 
 
 @cache
@@ -109,45 +130,48 @@ def parse(name: str, *others: str) -> Format:
         InputError: names the nearest known formats and says what the grammar accepts.
     """
     text = str(name).strip().lower()
-    base = text.removesuffix(HADAMARD)
+    rotation = next((end for end in ROTATIONS if text.endswith(end)), "")
+    base = text.removesuffix(rotation)
     if base in _NAMED:
         format_ = _NAMED[base]
-    elif match := re.fullmatch(r"int(\d+)", base):
-        format_ = _integer(int(match[1]))
+    elif match := re.fullmatch(rf"int(\d+)({FULL})?", base):
+        format_ = _integer(int(match[1]), full_range=bool(match[2]))
     elif match := re.fullmatch(r"uint(\d+)", base):
         format_ = _with_zero_point(int(match[1]))
     elif match := re.fullmatch(r"e(\d+)m(\d+)", base):
         format_ = _float(int(match[1]), int(match[2]))
     else:
         raise _refusal(str(name), "no such number format", f"; use {', '.join((*others, GRAMMAR))}")
-    if base == text:
+    if not rotation:
         return format_
     if not format_.quantizes:
         raise InputError(f"{name}: bf16 is not quantized, so there is nothing to rotate for; use {GRAMMAR}")
-    return dataclasses.replace(format_, name=text, hadamard=True)
+    more = {"hadamard": True, "random_signs": ROTATIONS[rotation]}
+    return dataclasses.replace(format_, name=format_.name + rotation, **more)
 
 
 def _refusal(name: str, why: str, accepted: str = "") -> InputError:
-    close = difflib.get_close_matches(name.lower(), known_names(), n=3, cutoff=0.5)
-    hint = f"; nearest: {', '.join(close)}" if close else ""
-    return InputError(f"{name}: {why}{hint}{accepted}")
+    return InputError(f"{name}: {why}{nearest_names(name, known_names())}{accepted}")
 
 
 def known_names() -> list[str]:
-    """Every name that `parse` takes, `-hadamard` variants apart."""
+    """Every name that `parse` takes, those of rotated formats apart."""
     floats = [f"e{x}m{y}" for x in range(1, 9) for y in range(0, 15) if 3 <= 1 + x + y <= 16]
-    return [*[f"int{b}" for b in range(2, 17)], *[f"uint{b}" for b in range(2, 9)], *floats, *_NAMED]
+    integers = [f"int{b}{end}" for end in ("", FULL) for b in range(2, 17)]
+    return [*integers, *[f"uint{b}" for b in range(2, 9)], *floats, *_NAMED]
 
 
-def _integer(bits: int) -> Format:
+def _integer(bits: int, *, full_range: bool = False) -> Format:
+    name = f"int{bits}{FULL if full_range else ''}"
     if not 2 <= bits <= 16:
-        raise _refusal(f"int{bits}", f"{bits} bits are out of range; integers have 2 to 16 bits")
+        raise _refusal(name, f"{bits} bits are out of range; integers have 2 to 16 bits")
     return Format(
-        name=f"int{bits}",
+        name=name,
         bits=bits,
         mantissa_bits=bits - 2,
         min_exponent=bits - 2,
         max_value=2.0 ** (bits - 1) - 1,
+        full_range=full_range,
     )
 
 

@@ -28,8 +28,12 @@ def over_matrices(matrices: Iterable[tuple[int, int, int]], spec: QuantSpec) -> 
     in_rows = QuantSpec.of(spec.format, "channel", spec.scale_rule)
     for rows, columns, parts in matrices:
         group = spec.block or (rows * columns // parts if spec.granularity == "tensor" else columns)
-        # Blocks that a format brings along lie in rows as wide as the matrix, whose last block may be short.
-        error = sigma2(in_rows, columns if spec.format.block else group)
+        if spec.block_rows > 1:
+            group *= spec.block_rows
+            error = sigma2(spec, columns)
+        else:
+            # Blocks that a format brings along lie in rows as wide as the matrix, whose last block may be short.
+            error = sigma2(in_rows, columns if spec.format.block else group)
         errors, groups, weights = (
             total + rows * columns * value for total, value in ((errors, error), (groups, group), (weights, 1))
         )
@@ -45,6 +49,7 @@ def sigma2(spec: QuantSpec, width: int) -> float:
     n = min(width, LARGEST)
     # Rows of an even number of blocks, so that formats with blocks of their own and rotations find what they need.
     generator = torch.Generator().manual_seed(n)
-    x = torch.randn(max(4, VALUES // n), n, generator=generator)
+    rows = max(4, VALUES // n)
+    x = torch.randn(-(-rows // spec.block_rows) * spec.block_rows, n, generator=generator)
     error = Quantizer([spec]).values(x[None])[0] - x
     return float(error.double().square().mean() / x.double().square().mean())

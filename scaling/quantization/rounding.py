@@ -16,13 +16,15 @@ generator and no state: a resumed run, and a model in other company, round as be
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from scaling.quantization.formats import Format, parse
 
 EXPONENT_BITS = 0x7F800000
+SMALLEST = 2.0**-126
+"""The smallest normal float32."""
 
 
 def family(fmt: Format) -> str:
@@ -35,36 +37,37 @@ class FormatStack:
     """The formats of one part (weights, say) for the M models of a stack, as tensors of shape (M, 1, 1)."""
 
     def __init__(self, formats: Sequence[Format], device: torch.device | str = "cpu"):
-        self.formats = list(formats)
+        self.formats, self.device = list(formats), device
         # Known when the stack is made, these skip work that would not change a bit of the result.
         self.any_quantized = any(f.quantizes for f in self.formats)
         self.passing = [m for m, f in enumerate(self.formats) if not f.quantizes] if self.any_quantized else []
         self.passes = torch.tensor([not f.quantizes for f in self.formats], device=device).view(-1, 1, 1)
         # An unquantized member is computed like a quantized one and then replaced by its input.
         stand_in = next((f for f in self.formats if f.quantizes), parse("int16"))
-        computed = [f if f.quantizes else stand_in for f in self.formats]
+        self.computed = computed = [f if f.quantizes else stand_in for f in self.formats]
         families = {family(f) for f in computed}
         assert len(families) == 1, families
         self.family = families.pop()
         self.all_integer = all(f.is_integer for f in computed)
-
-        def column(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-
-        self.max_value = column([f.max_value for f in computed])
-        self.min_power = column([2.0**f.min_exponent for f in computed])
-        self.fraction = column([2.0**-f.mantissa_bits for f in computed])
-        # Power of two of the largest value: what the floor rule of microscaling aligns.
-        self.top_power = column([2.0 ** _floor_log2(f.max_value) for f in computed])
+        self.max_value = self.column([f.max_value for f in computed])
+        self.min_value = self.column([f.min_value for f in computed])
+        self.symmetric = not any(f.full_range for f in computed)
+        self.largest = [f.largest for f in computed]
+        self.min_power = self.column([2.0**f.min_exponent for f in computed])
+        self.fraction = self.column([2.0**-f.mantissa_bits for f in computed])
+        # Whether a spacing may be a subnormal float32, which some devices take for zero.
+        self.fine = any(2.0 ** (f.min_exponent - f.mantissa_bits) < SMALLEST for f in computed)
+        # Exponents of the largest values: what the floor rule of microscaling aligns.
+        self.tops = [math.frexp(f.max_value)[1] - 1 for f in computed]
         if self.family == "levels":
             count = max(len(f.levels) for f in computed)
             padded = [[*f.levels, *[float("inf")] * (count - len(f.levels))] for f in computed]
             self.levels = torch.tensor(padded, dtype=torch.float32, device=device)
             self.halves = (self.levels[:, 1:] + self.levels[:, :-1]) / 2
 
-    @property
-    def device(self) -> torch.device:
-        return self.max_value.device
+    def column(self, values: Iterable[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """A value for each model, (M, 1, 1)."""
+        return torch.tensor([*values], dtype=dtype, device=self.device).view(-1, 1, 1)
 
     def with_passing(self, q_MRC: torch.Tensor, x_MRC: torch.Tensor) -> torch.Tensor:
         """q with the values of x for the members that are not quantized; may work in place."""
@@ -86,8 +89,8 @@ class FormatStack:
             flat = y_MGn.reshape(len(y_MGn), -1)
             index = torch.searchsorted(self.halves, flat, right=True)
             return torch.gather(self.levels, 1, index).view_as(y_MGn).add_(y_MGn * 0)  # keeps NaN
-        step = self._step(y_MGn)
-        return y_MGn.div_(step).round_().mul_(step)
+        spacings, factors = self._in_spacings(y_MGn)
+        return _times(spacings.round_(), factors)
 
     def stochastic_(self, y_MGn: torch.Tensor, noise_MGn: torch.Tensor) -> torch.Tensor:
         """One of the two neighbours, the upper with the probability that makes the mean equal to the value. `noise` is
@@ -101,18 +104,25 @@ class FormatStack:
         if self.all_integer:
             floor = y_MGn.floor()
             return floor.add_(noise_MGn < y_MGn - floor)
-        step = self._step(y_MGn)
-        floor = y_MGn.div_(step).floor()
-        return floor.add_(noise_MGn < y_MGn - floor).mul_(step)
+        spacings, factors = self._in_spacings(y_MGn)
+        floor = spacings.floor()
+        return _times(floor.add_(noise_MGn < spacings - floor), factors)
 
-    def _step(self, y: torch.Tensor) -> torch.Tensor:
-        """Distance of the representable values around each y."""
+    def _in_spacings(self, y: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Each y in units of the distance of the representable values around it, worked out in place, and the factors
+        that lead back."""
         power = y.view(torch.int32).bitwise_and(EXPONENT_BITS).view(torch.float32)
-        return torch.maximum(power, self.min_power, out=power).mul_(self.fraction)
+        torch.maximum(power, self.min_power, out=power)
+        if self.fine:
+            return y.div_(power).div_(self.fraction), (self.fraction, power)
+        return y.div_(power.mul_(self.fraction)), (power,)
 
 
-def _floor_log2(value: float) -> int:
-    return math.frexp(value)[1] - 1
+def _times(values: torch.Tensor, factors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """The product, in place of the values."""
+    for factor in factors:
+        values.mul_(factor)
+    return values
 
 
 def noise_of(x_MGn: torch.Tensor) -> torch.Tensor:

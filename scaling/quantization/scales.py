@@ -1,40 +1,36 @@
-"""How the scale of a group of values is chosen: a rule apart from the element format.
+"""How the scale of a group of values is chosen, by the rules that `scaling.quantization.scale_rules` names: a matter
+apart from the element format.
 
-| rule | scale s of a group, for an element format whose largest value is Q |
-|---|---|
-| `absmax` | max abs(x) / Q, so that nothing is clipped (arXiv 2411.04330, Appendix D) |
-| `pow2_floor` | 2^(floor(log2 max abs(x)) - floor(log2 Q)), that of OCP Microscaling v1.0; clips values above s Q |
-| `pow2_ceil`, `pow2_nearest` | the power of two that is next above, or nearest (in log) to, the absmax scale |
-| e<x>m<y> | the absmax scale rounded to that format, in units that map the tensor's largest onto it (NVFP4: `e4m3`) |
-| `mse` | least squared error over absmax scales shrunk by 2^(-k / 16), k = 0 to 48 |
-| `gaussian` | root mean square of x, times what is best for normally distributed values (QuEST, arXiv 2502.05003) |
-| `percentile<p>` | the p-th percentile of abs(x), divided by Q |
-| `absmean` | mean abs(x) / sqrt(Q) (BitNet b1.58, arXiv 2402.17764, for Q = 1; BitNet a4.8, 2411.04965, for others) |
-
-Scales are normal float32 numbers, 2^-126 or more, so a group of zeros has one as well. A group that holds a NaN or an
-infinity has the scale NaN, and all of it becomes NaN (all of the tensor, where scales are rounded to a format). Sums
-run over rows first and then over their sums: like that a model has the same scale alone and in a stack.
-
-With a zero point (`uint4`) the range is that from the least to the largest value, zero included; the rules are `absmax`
-(all of the range) and `mse`.
+Scales are finite float32 numbers, so a group of zeros has one as well: normal ones, 2^-126 or more, and those that are
+powers of two all that OCP's E8M0 has, 2^-127 to 2^127 (2^-126 to 2^127 where the device takes subnormal numbers for
+zero). A group that holds a NaN or an infinity has the scale NaN, and all of it becomes NaN (all of the tensor, where it
+has a second scale). Sums run over rows first and then over their sums: like that a model has the same scale alone and
+in a stack, and whatever the strides of its values.
 """
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from scaling.errors import InputError
-from scaling.quantization.formats import Format, parse
-from scaling.quantization.rounding import EXPONENT_BITS, FormatStack
+from scaling.quantization.dtypes import FLOAT32_MAX, largest_before
+from scaling.quantization.formats import Format
+from scaling.quantization.rounding import EXPONENT_BITS, SMALLEST, FormatStack
+from scaling.quantization.scale_rules import POWERS, scale_rule
 
-SMALLEST = 2.0**-126
+LEAST_INFINITE = 2.0**128 - 2.0**103
+"""What float32 rounds to infinity."""
+LEAST_POWER, MOST_POWER = -127, 127
+"""Exponents of E8M0."""
+FRACTION_BITS, BIAS = 23, 127
+"""Of float32."""
+LEAST_BITS = 0x00400000
+"""2^-127, as float32 has it."""
 SHRINK = [2.0 ** (-k / 16) for k in range(49)]
-RULES = "absmax, pow2_floor, pow2_ceil, pow2_nearest, mse, gaussian, absmean, percentile<p> such as percentile99.9, or \
-a format of scales such as e4m3; auto takes the format's own"
+SIX_OVER_FOUR = 1.5
 
 
 class Scale(NamedTuple):
@@ -58,49 +54,24 @@ class Scale(NamedTuple):
         return formats.nearest_(self.clamp_(x / self.step)).mul_(self.step)
 
 
-def check_rule(rule: str, fmt: Format) -> str:
-    """The rule in effect for a format: `auto` is the format's own.
-
-    Raises:
-        InputError: no such rule, or not one for this format.
-    """
-    rule = fmt.scale_rule if rule == "auto" else str(rule)
-    known = rule in ("absmax", "pow2_floor", "pow2_ceil", "pow2_nearest", "mse", "gaussian", "absmean")
-    if not known and _percentile(rule) is None:
-        scale_format = _scale_format(rule)
-        if scale_format is None:
-            raise InputError(f"{rule}: no such scale rule; use {RULES}")
-    if fmt.zero_point and rule not in ("absmax", "mse"):
-        raise InputError(f"{rule}: not for {fmt.name}, which has a zero point; use absmax or mse")
-    return rule
-
-
-def counts_zeros(rule: str) -> bool:
-    """Whether zeros that are added to a group change its scale."""
-    return rule in ("gaussian", "absmean") or _percentile(rule) is not None
-
-
-def stored_bits(rule: str, fmt: Format) -> tuple[int, int]:
-    """Bits that a scale takes: for each group (with its zero point), and once a tensor."""
-    scale_format = _scale_format(rule)
-    if scale_format is not None:
-        return scale_format.bits, 32
-    exponent_only = rule.startswith("pow2")
-    return (8 if exponent_only else 16) + (fmt.bits if fmt.zero_point else 0), 0
-
-
 class Scaler:
     """One rule, which `check_rule` has passed, for the formats of a stack."""
 
     def __init__(self, rule: str, formats: FormatStack):
-        self.rule, self.formats = rule, formats
-        self.share = _percentile(rule)
-        self.from_all = rule == "mse" or counts_zeros(rule)
-        scale_format = _scale_format(rule)
+        self.rule, self.formats = scale_rule(rule), formats
+        scale_format = self.rule.format
         self.scale_format = None if scale_format is None else FormatStack([scale_format], formats.device)
+        if rule == "absmax":
+            # Up to the second the largest value is a finite float32.
+            most = [_largest_step(f.max_value) for f in formats.computed]
+            self.range = formats.column([SMALLEST] * len(most)), formats.column(most)
+        if rule in POWERS:
+            # The exponent of the largest value, and half a unit of the format's last place in the bits of a float32.
+            self.top_exponent = formats.column(formats.tops, torch.int32)
+            halves = [2 ** (FRACTION_BITS - 1 - f.mantissa_bits) for f in formats.computed]
+            self.half_unit = formats.column(halves, torch.int32)
         if rule == "gaussian":
-            factors = [gaussian_factor(f) if f.quantizes else 1.0 for f in formats.formats]
-            self.factors = torch.tensor(factors, device=formats.device).view(-1, 1, 1)
+            self.factors = formats.column([gaussian_factor(f) if f.quantizes else 1.0 for f in formats.formats])
 
     def __call__(
         self, x_MGn: torch.Tensor, whole: bool = False, parts: int = 1, unit: torch.Tensor | None = None
@@ -110,73 +81,130 @@ class Scaler:
         Args:
             x_MGn: float32 values, a group a row; or with `whole` (M, R, C), one group a model.
             parts: tensors of equal size that x holds one after the other.
-            unit: the second scale of each tensor, where scales are rounded to a format and x is not all of the tensor
-                (`unit`); by default it comes from x.
+            unit: the second scale of each tensor, where it has one and x is not all of the tensor (`unit`); by default
+                it comes from x.
         """
-        peak, largest = _amax(x_MGn, whole), self.formats.max_value
-        if self.from_all:
+        if self.rule.from_all:
+            # Sums depend on the order of values in memory.
+            x_MGn = x_MGn.contiguous()
+        if self.rule.format is not None:
+            return self._in_format(x_MGn, whole, parts, unit)
+        if self.rule.from_all:
             # Sums and squares would leave the range of float32 long before the values do.
-            unit = _normal(_floor_power(peak))
+            unit = _normal(_floor_power(_amax(x_MGn, whole)))
             scale = self._from_all(x_MGn / unit, whole)
-            return scale._replace(step=_normal(scale.step * unit))
+            return scale._replace(step=_normal(_finite(scale.step * unit)))
         if self.formats.family == "zero_point":
             return self._with_zero_point(x_MGn, whole)
-        if self.rule == "absmax":
-            return Scale(_normal(peak / largest), None, None)
-        if self.rule == "pow2_floor":
-            return self._bounded(_floor_power(peak) / self.formats.top_power)
-        if self.scale_format is None:
-            return self._bounded(_power_of_two(peak / largest, self.rule))
-        return self._bounded(self._rounded(peak / largest, parts, unit))
+        if self.rule.name == "absmax":
+            step = self._covering(x_MGn, whole)
+            return Scale(step.clamp(*self.range).add_(step - step), None, None)
+        return self._within(self._power(x_MGn, whole))
 
-    def _from_all(self, x_MGn: torch.Tensor, whole: bool) -> Scale:
-        """Rules to which every value counts, not only the largest."""
-        if self.rule == "mse":
-            zero_point = self.formats.family == "zero_point"
-            return self._with_zero_point(x_MGn, whole) if zero_point else self._least_error(x_MGn, whole)
-        if self.rule == "gaussian":
-            return self._bounded(_mean(x_MGn.square(), whole).sqrt_() * self.factors)
-        if self.rule == "absmean":
-            return self._bounded(_mean(x_MGn.abs(), whole) / self.formats.max_value.sqrt())
-        return self._bounded(_quantile(x_MGn.abs(), self.share, whole) / self.formats.max_value)
+    def may_exceed(self, dtype: torch.dtype) -> bool:
+        """Whether results may lie beyond the largest value of their dtype although the values did not. Under absmax the
+        scale is an ulp smaller where they would."""
+        if self.rule.name == "pow2_floor":
+            tops = zip(self.formats.largest, self.formats.tops, strict=True)
+            return any(q * 2.0 ** (MOST_POWER - top) > largest_before(dtype) for q, top in tops)
+        return self.rule.name != "absmax" or self.formats.family == "zero_point" or not self.formats.symmetric
 
     def bounded(self, scale: Scale) -> Scale:
         """The scale with its bounds, for other values than those it was chosen for."""
-        return self._bounded(scale.step) if scale.high is None else scale
+        return self._within(scale.step) if scale.high is None else scale
 
     def unit(self, x_MGn: torch.Tensor, parts: int = 1) -> torch.Tensor | None:
-        """The second scale of each of `parts` tensors, (M, parts, 1, 1), that lets the largest scale of its groups meet
-        the largest value of the format that scales are rounded to. None where the rule has no such format."""
-        if self.scale_format is None:
-            return None
-        return self._unit((_amax(x_MGn, whole=False) / self.formats.max_value).view(len(x_MGn), parts, -1, 1))
+        """The second scale of each of `parts` tensors, (M, parts, 1, 1), None where they have none."""
+        return self._unit(self._covering(x_MGn, whole=False).view(len(x_MGn), parts, -1, 1))
 
-    def _unit(self, steps_MPG1: torch.Tensor) -> torch.Tensor:
-        return _normal(steps_MPG1.amax(dim=2, keepdim=True) / self.scale_format.max_value)
+    def _unit(self, steps_MPG1: torch.Tensor) -> torch.Tensor | None:
+        """Lets the largest scale of a tensor's groups meet the largest value of the format that scales are rounded to,
+        or, where scales may become 6 / 4 times as large, a power of two that leaves room for that (256 in e4m3)."""
+        if not self.rule.second:
+            return None
+        largest = self.rule.format.max_value
+        if self.rule.four_over_six:
+            largest = 2.0 ** math.floor(math.log2(largest / SIX_OVER_FOUR))
+        return _normal(steps_MPG1.amax(dim=2, keepdim=True) / largest)
+
+    def _covering(self, x: torch.Tensor, whole: bool) -> torch.Tensor:
+        """The least scale under which no value lies beyond the format's."""
+        if self.formats.symmetric:
+            return _amax(x, whole) / self.formats.max_value
+        axes = (1, 2) if whole else -1
+        above, below = x.amax(dim=axes, keepdim=True), x.amin(dim=axes, keepdim=True)
+        return torch.maximum(above / self.formats.max_value, below / self.formats.min_value)
+
+    def _power(self, x: torch.Tensor, whole: bool) -> torch.Tensor:
+        """The rule's power of two, one that E8M0 has. In integers: E8M0 has a subnormal float32."""
+        rule = self.rule.name
+        if rule in ("pow2_ceil", "pow2_nearest"):
+            peak = self._covering(x, whole)
+            exponent = (peak.view(torch.int32) >> FRACTION_BITS) - BIAS
+            power = _power_of(exponent)
+            exponent = exponent + (peak > (power if rule == "pow2_ceil" else power * 2**0.5))
+        else:
+            peak = _amax(x, whole)
+            bits = peak.view(torch.int32)
+            if rule == "pow2_even":
+                bits = bits + self.half_unit
+            exponent = (bits >> FRACTION_BITS) - BIAS - self.top_exponent
+            if rule == "pow2_ceil_peak":
+                exponent = exponent + (bits & (2**FRACTION_BITS - 1) > 0)
+        power = _power_of(exponent.clamp(LEAST_POWER, MOST_POWER))
+        # Where a device takes subnormal numbers for zero the least power is none.
+        return torch.where(power > 0, power, SMALLEST) + (peak - peak)
+
+    def _in_format(self, x: torch.Tensor, whole: bool, parts: int, unit: torch.Tensor | None) -> Scale:
+        """Scales that are rounded to a format."""
+        step = self._covering(x, whole)
+        unit = self._unit(step.view(len(step), parts, -1, 1)) if unit is None else unit
+        scale = self._bounded(self._rounded(step, parts, unit))
+        if not self.rule.four_over_six:
+            return scale
+        wider = self._bounded(self._rounded(step * SIX_OVER_FOUR, parts, unit))
+        power = _normal(_floor_power(_amax(x, whole)))
+        return self._best(x, whole, (scale, wider), power)
 
     def _rounded(self, step: torch.Tensor, parts: int, unit: torch.Tensor | None) -> torch.Tensor:
         """Steps of the groups rounded to a format, never to zero."""
+        fmt = self.rule.format
         by_part = step.view(len(step), parts, -1, 1)
-        unit = self._unit(by_part) if unit is None else unit
-        fmt = self.scale_format.formats[0]
-        relative = (by_part / unit).clamp_max(fmt.max_value).view(1, 1, -1)
+        relative = (by_part if unit is None else by_part / unit).clamp_max(fmt.max_value).view(1, 1, -1)
         rounded = self.scale_format.nearest_(relative).clamp_min_(2.0 ** (fmt.min_exponent - fmt.mantissa_bits))
-        return (rounded.view_as(by_part) * unit).view_as(step)
+        rounded = rounded.view_as(by_part)
+        return (rounded if unit is None else _finite(rounded * unit)).view_as(step)
+
+    def _from_all(self, x_MGn: torch.Tensor, whole: bool) -> Scale:
+        """Rules to which every value counts, not only the largest."""
+        if self.rule.name == "mse":
+            zero_point = self.formats.family == "zero_point"
+            return self._with_zero_point(x_MGn, whole) if zero_point else self._least_error(x_MGn, whole)
+        if self.rule.name == "gaussian":
+            return self._bounded(_mean(x_MGn.square(), whole).sqrt_() * self.factors)
+        if self.rule.name == "absmean":
+            return self._bounded(_mean(x_MGn.abs(), whole) / self.formats.max_value.sqrt())
+        return self._bounded(_quantile(x_MGn.abs(), self.rule.share, whole) / self.formats.max_value)
 
     def _bounded(self, step: torch.Tensor) -> Scale:
-        return Scale(_normal(step), -self.formats.max_value, self.formats.max_value)
+        return self._within(_normal(step))
+
+    def _within(self, step: torch.Tensor) -> Scale:
+        return Scale(step, self.formats.min_value, self.formats.max_value)
 
     def _least_error(self, x: torch.Tensor, whole: bool) -> Scale:
-        start = _normal(_amax(x, whole) / self.formats.max_value)
-        return self._search(x, whole, lambda shrink: self._bounded(start * shrink))
+        start = _normal(self._covering(x, whole))
+        return self._best(x, whole, (self._bounded(start * shrink) for shrink in SHRINK))
 
-    def _search(self, x: torch.Tensor, whole: bool, candidate: Callable[[float], Scale]) -> Scale:
-        """Of the scales `candidate(shrink)` the one with the least squared error for each group; the largest of
-        equals."""
+    def _best(
+        self, x: torch.Tensor, whole: bool, candidates: Iterable[Scale], power: torch.Tensor | None = None
+    ) -> Scale:
+        """Of the candidates the one with the least squared error for each group, the first of equals; errors are taken
+        in units of `power`, a power of two for each, where their squares would not be finite."""
         best, error = None, None
-        for shrink in SHRINK:
-            scale = candidate(shrink)
-            candidate_error = _mean(scale.nearest(x, self.formats).sub_(x).square_(), whole)
+        for scale in candidates:
+            apart = scale.nearest(x, self.formats).sub_(x)
+            candidate_error = _mean((apart if power is None else apart.div_(power)).square_(), whole)
             if best is None:
                 best, error = scale, candidate_error
                 continue
@@ -195,7 +223,7 @@ class Scaler:
             least = (low * shrink / step).round_()
             return Scale(step, least, least + self.formats.max_value)
 
-        return candidate(1.0) if self.rule == "absmax" else self._search(x, whole, candidate)
+        return candidate(1.0) if self.rule.name == "absmax" else self._best(x, whole, map(candidate, SHRINK))
 
 
 def _normal(step: torch.Tensor) -> torch.Tensor:
@@ -225,25 +253,22 @@ def _floor_power(x: torch.Tensor) -> torch.Tensor:
     return power + (x - x)
 
 
-def _power_of_two(step: torch.Tensor, rule: str) -> torch.Tensor:
-    floor = _floor_power(step)
-    limit = floor if rule == "pow2_ceil" else floor * 2**0.5
-    return torch.where(step > limit, floor * 2, floor) + (step - step)
+def _power_of(exponent: torch.Tensor) -> torch.Tensor:
+    """2^exponent of int32 from -127 to 127; 128 is infinite."""
+    bits = torch.where(exponent > LEAST_POWER, (exponent + BIAS) << FRACTION_BITS, LEAST_BITS)
+    return bits.view(torch.float32)
+
+
+def _finite(step: torch.Tensor) -> torch.Tensor:
+    """A product of finite numbers or NaN, at most the largest number."""
+    return step.clamp_max(FLOAT32_MAX)
 
 
 @cache
-def _percentile(rule: str) -> float | None:
-    match = re.fullmatch(r"percentile(\d+(?:\.\d+)?)", rule)
-    share = float(match[1]) / 100 if match else None
-    return share if share is not None and 0 < share <= 1 else None
-
-
-@cache
-def _scale_format(rule: str) -> Format | None:
-    try:
-        return parse(rule) if re.fullmatch(r"e\d+m\d+", rule) else None
-    except InputError:
-        return None
+def _largest_step(largest: float) -> float:
+    """The largest float32 whose product with a format's `largest` value is, in float32, finite."""
+    step = np.float32(FLOAT32_MAX / largest)
+    return float(step if float(step) * largest < LEAST_INFINITE else np.nextafter(step, np.float32(0)))
 
 
 @cache
@@ -255,7 +280,7 @@ def gaussian_factor(fmt: Format) -> float:
     stack = FormatStack([fmt])
 
     def error(log2_factor: float) -> float:
-        scale = Scale(torch.full((1, 1, 1), 2.0**log2_factor), -stack.max_value, stack.max_value)
+        scale = Scale(torch.full((1, 1, 1), 2.0**log2_factor), stack.min_value, stack.max_value)
         return scale.nearest(x, stack).sub_(x).double().square_().mean().item()
 
     start = float(torch.log2(4.5 / stack.max_value))

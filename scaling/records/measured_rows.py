@@ -6,6 +6,7 @@ from typing import Any
 
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.schedule import share_of_peak
+from scaling.config.skip import BETWEEN, is_skipped
 from scaling.quantization.normal_error import over_matrices
 from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import COLUMNS, declared
@@ -35,28 +36,47 @@ def rows_of_measured(run: MeasuredRun, result: Row, quantizations: Sequence[Row]
             yield {**own, "bytes": _bytes(result, plain)}
             continue
         spec = QuantSpec.of(row["format_post"], row["granularity_post"], row["scale_rule"])
-        sigma2, group = over_matrices(_each(result), spec)
-        post = {"sigma2_post": sigma2, "group_post": group, "share_post": result["share_post"]}
-        yield {**own, **post, "bytes": _bytes(result, spec), "short_blocks": _short_blocks(result, spec)}
+        skip = (row.get("skip_post") or "").split(BETWEEN)
+        matrices = [(rows, columns, 1) for name, rows, columns in result["matrices"] if not is_skipped(name, skip)]
+        sigma2, group = over_matrices(matrices or _all(result), spec)
+        share = sum(rows * columns for rows, columns, _ in matrices) / result["parameters"]["N"]
+        post = {"sigma2_post": sigma2, "group_post": group, "share_post": share}
+        tables = {"embedding": row.get("format_post_emb"), "head": row.get("format_post_head")}
+        named = {part: QuantSpec.of(name) for part, name in tables.items() if name}
+        stored = {"bytes": _bytes(result, spec, matrices, named), "short_blocks": _short_blocks(result, spec, skip)}
+        yield {**own, **post, **stored}
 
 
-def _each(result: Row) -> list[tuple[int, int, int]]:
-    """(rows, columns, 1) of every matrix that is quantized. A fused one counts as it is stored, as one."""
-    return [(rows, columns, 1) for _, rows, columns, count in result["matrices"] for _ in range(count)]
+def _all(result: Row) -> list[tuple[int, int, int]]:
+    """(rows, columns, 1) of every matrix of the blocks. A fused one counts as it is stored, as one."""
+    return [(rows, columns, 1) for _, rows, columns in result["matrices"]]
 
 
-def _bytes(result: Row, spec: QuantSpec) -> int:
-    """What is quantized in its format with scales, the rest in 16 bits."""
-    parameters = result["parameters"]
-    plain = parameters["N_total"] - sum(rows * columns for rows, columns, _ in _each(result))
-    matrices = sum(count * matrix_bytes(spec, rows, columns, 1) for _, rows, columns, count in result["matrices"])
-    return round(plain * PLAIN_BYTES + matrices)
+def _bytes(
+    result: Row,
+    spec: QuantSpec,
+    matrices: Sequence[tuple[int, int, int]] = (),
+    tables: Mapping[str, QuantSpec] | None = None,
+) -> int:
+    """What is quantized in its format with scales, the rest in 16 bits; a table that embedding and head share in the
+    wider of their formats."""
+    stored = {part: (shape, (tables or {}).get(part)) for part, shape in result["tables"].items() if shape}
+    if result["tables"]["head"] is None and "embedding" in stored:
+        both = [(tables or {}).get(part) for part in ("embedding", "head")]
+        wider = None if None in both else max(both, key=lambda s: s.format.bits)
+        stored["embedding"] = (stored["embedding"][0], wider)
+    quantized = [(tuple(shape), own) for shape, own in stored.values() if own is not None]
+    quantized += [((rows, columns), spec) for rows, columns, _ in matrices]
+    plain = result["parameters"]["N_total"] - sum(rows * columns for (rows, columns), _ in quantized)
+    return round(plain * PLAIN_BYTES + sum(matrix_bytes(own, *shape, 1) for shape, own in quantized))
 
 
-def _short_blocks(result: Row, spec: QuantSpec) -> str | None:
+def _short_blocks(result: Row, spec: QuantSpec, skip: Sequence[str]) -> str | None:
+    """Kinds of matrices, by the end of their names, whose rows end in a block that is filled up."""
     if not spec.block:
         return None
-    return ",".join(kind for kind, _, columns, _ in result["matrices"] if columns % spec.block) or None
+    short = (name for name, _, columns in result["matrices"] if columns % spec.block and not is_skipped(name, skip))
+    return ",".join(dict.fromkeys(name.rpartition(".")[2] for name in short)) or None
 
 
 def _constant_columns(run: MeasuredRun, result: Row) -> dict[str, Any]:

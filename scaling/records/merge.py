@@ -14,7 +14,7 @@ import pandas as pd
 from scaling.config.limits import FORMULA
 from scaling.console.terminal import note
 from scaling.errors import InputError
-from scaling.records.columns import TYPES
+from scaling.records.columns import LATER, TYPES
 from scaling.records.files import replacing, write_text
 
 ORDER = ("N", "D", "run_id", "tokens_seen", "ptq", "granularity_post", "P_post", "format_post")
@@ -49,6 +49,8 @@ def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
         other = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as fault:
         raise InputError(f"{path}: not a table of runs ({' '.join(str(fault).split())})") from None
+    for column in set(LATER) - set(other):
+        other[column] = ""
     if set(other) != set(frame):
         apart = ", ".join(sorted(set(other) ^ set(frame))[:5])
         raise InputError(f"{path}: not a table with the columns of this version; in one of them only: {apart}")

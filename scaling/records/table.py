@@ -19,9 +19,11 @@ import numpy as np
 import pandas as pd
 
 from scaling.config.model import is_block_weight, parts_of
+from scaling.config.precision import KEYS, Precision
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.config.schedule import share_of_peak
+from scaling.config.skip import BETWEEN, is_skipped
 from scaling.console.cli import UnfinishedError
 from scaling.console.terminal import note
 from scaling.errors import InputError
@@ -208,30 +210,39 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
         trained = folder.run.precision.spec("weights")
         gap = _qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens)
         constant["lr_share"] = share_of_peak(folder.run.schedule, tokens, folder.run.data.batch_tokens, folder.run.D)
-        yield {**constant, **evaluation, **gap, **bits_per_byte(folder.result, evaluation), **_stored(folder, trained)}
+        own = {**gap, **bits_per_byte(folder.result, evaluation), **_stored(folder, trained, folder.run.skip)}
+        yield {**constant, **evaluation, **own}
         for row in folder.quantizations:
             if row["tokens_seen"] == tokens:
                 stored = QuantSpec.of(row["format_post"], row["granularity_post"], row["scale_rule"])
-                of_row = {**bits_per_byte(folder.result, row), **_stored(folder, stored), **_post(folder.run, stored)}
-                yield {**constant, **row, **of_row}
+                skip = (row.get("skip_post") or "").split(BETWEEN)
+                tables = {"embedding": row.get("format_post_emb"), "head": row.get("format_post_head")}
+                named = {part: QuantSpec.of(name) for part, name in tables.items() if name}
+                own = {**bits_per_byte(folder.result, row), **_stored(folder, stored, skip, named)}
+                yield {**constant, **row, **own, **_post(folder.run, stored, skip)}
 
 
-def _stored(folder: _Folder, spec: QuantSpec) -> dict[str, Any]:
+def _stored(
+    folder: _Folder, spec: QuantSpec, skip: Sequence[str], tables: Mapping[str, QuantSpec] | None = None
+) -> dict[str, Any]:
     return {
-        "bytes": model_bytes(folder.run, folder.result["vocab_size"], spec),
-        "short_blocks": short_blocks(folder.run, spec) or None,
+        "bytes": model_bytes(folder.run, folder.result["vocab_size"], spec, skip=skip, **tables or {}),
+        "short_blocks": short_blocks(folder.run, spec, skip) or None,
     }
 
 
-def _post(run: Run, spec: QuantSpec) -> dict[str, float]:
-    sigma2, group = over_matrices(_matrices(run), spec)
-    return {"sigma2_post": sigma2, "group_post": group, "share_post": 1.0}
+def _post(run: Run, spec: QuantSpec, skip: Sequence[str]) -> dict[str, float]:
+    sigma2, group = over_matrices(_matrices(run, skip), spec)
+    shapes = {name: math.prod(shape) for name, shape in run.model.shapes(1).items() if is_block_weight(name)}
+    covered = sum(size for name, size in shapes.items() if not is_skipped(name, skip))
+    return {"sigma2_post": sigma2, "group_post": group, "share_post": covered / run.N}
 
 
-def _matrices(run: Run) -> list[tuple[int, int, int]]:
-    """(rows, columns, matrices stored in it) of each block matrix."""
-    shapes = run.model.shapes(1).items()
-    return [(rows, columns, parts_of(name)) for name, (rows, columns) in shapes if is_block_weight(name)]
+def _matrices(run: Run, skip: Sequence[str] = ()) -> list[tuple[int, int, int]]:
+    """(rows, columns, matrices stored in it) of each block matrix that is not skipped; of all, where all are."""
+    shapes = {name: shape for name, shape in run.model.shapes(1).items() if is_block_weight(name)}
+    names = [name for name in shapes if not is_skipped(name, skip)] or shapes
+    return [(*shapes[name], parts_of(name)) for name in names]
 
 
 def _constant_columns(folder: _Folder) -> dict[str, Any]:
@@ -239,7 +250,9 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
     run, result = folder.run, folder.result
     parameters, precision = result["parameters"], run.precision
     rate, decay = run.lr_peak, run.optimizer.weight_decay
-    quantized = parameters["N"] if precision.format("weights").quantizes else 0
+    shapes = run.model.shapes(1)
+    skipped = sum(math.prod(shapes[name]) for name in run.model.block_names if is_skipped(name, run.skip))
+    quantized = parameters["N"] - skipped if precision.format("weights").quantizes else 0
     values = {
         "run_id": result["run_id"],
         "base_run_id": result["base_run_id"],
@@ -291,11 +304,14 @@ def _precision_columns(run: Run) -> dict[str, Any]:
     letters = {"w": "weights", "a": "activations", "kv": "kv", "q": "queries", "emb": "embedding", "head": "head"}
     specs = {letter: precision.spec(part) for letter, part in letters.items()}
     scaled = {letter: specs[letter] for letter in ("w", "a", "kv")}
-    sigma2_w, group_w = over_matrices(_matrices(run), specs["w"])
+    matrices = _matrices(run, run.skip)
+    sigma2_w, group_w = over_matrices(matrices, specs["w"])
     # What an activation or a cached vector shares its scale with: its row of a matmul input, or all rows of a batch.
-    inputs = [(run.data.batch_tokens, columns, 1) for _, columns, _ in _matrices(run)]
+    inputs = [(run.data.batch_tokens, columns, 1) for _, columns, _ in matrices]
     sigma2_a, group_a = over_matrices(inputs, specs["a"])
     cached = [(run.data.batch_tokens * run.model.n_heads, run.model.head_dim, 1)]
+    by_channel = [(run.batch_size * run.model.d_model, run.data.sequence_length, 1)]
+    sigma2_keys = over_matrices(by_channel if precision.keys_by_channel else cached, precision.spec(KEYS))[0]
     gradients = [precision.format(part) for part in ("dx_gradients", "dw_gradients")]
     backward = precision.quantized_backward()
     return {
@@ -304,18 +320,26 @@ def _precision_columns(run: Run) -> dict[str, Any]:
         **{f"format_{letter}": s.format.name for letter, s in specs.items()},
         "backward": " ".join(f"{part}={name}" for part, name in backward.items()) or None,
         **{f"granularity_{letter}": s.granularity for letter, s in scaled.items()},
+        "granularity_keys": precision.own_granularity_keys,
+        "skip": BETWEEN.join(run.skip) or None,
         **{f"scale_rule_{letter}": s.scale_rule for letter, s in scaled.items()},
         "sigma2_w": sigma2_w,
         "group_w": group_w,
         "sigma2_a": sigma2_a,
         "group_a": group_a,
-        "sigma2_kv": over_matrices(cached, specs["kv"])[0],
+        "sigma2_kv": (over_matrices(cached, specs["kv"])[0] + sigma2_keys) / 2,
         "granularity_backward": precision.granularity_backward if backward else None,
-        "scale_rule_backward": precision.scale_rule_backward if backward else None,
+        "scale_rule_backward": _rule_backward(precision) if backward else None,
         "estimator": precision.estimator,
         "rounding": precision.rounding,
         "rounding_backward": precision.rounding_backward if backward else None,
     }
+
+
+def _rule_backward(precision: Precision) -> str:
+    """The scale rule of the backward operands by its one name; auto stays, as it is another for each operand."""
+    asked = precision.scale_rule_backward.strip().lower()
+    return asked if asked == "auto" else precision.spec("dx_gradients").scale_rule
 
 
 def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, float]:

@@ -13,11 +13,12 @@ a parent that branches itself has a `parent` of its own.
       - {schedule: linear, branch.tokens: "1e6,4e6", parent: {schedule: constant, snapshots: "[1e6,4e6]"}}
 
 Hydra composes a config in 70 ms, which makes 465 points slow. Only a choice of groups needs it: points that share their
-groups share one composition, and their values are set on copies of it.
+groups share one composition, and their values are set on copies of it. Points share their parents, too.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
         InputError: a value cannot be used; nothing has been written then.
         HydraException, OmegaConfBaseException: likewise, from the composition.
     """
-    compositions: dict[tuple[str, ...], DictConfig] = {}
+    known = _Known()
     runs: dict[str, Run] = {}
     seen = set()
     for grid in grids or [{}]:
@@ -70,11 +71,11 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
         for values in product(*values_of.values()):
             point = dict(zip(values_of, values, strict=True))
             # Overrides of the command line often leave several grids the same.
-            texts = tuple(frozenset(v.text for v in p.values()) for p in (point, *ancestors))
+            texts = _texts(point, *ancestors)
             if texts in seen:
                 continue
             seen.add(texts)
-            run = _branched(point, ancestors, compositions)
+            run = _branched(point, ancestors, known)
             runs.setdefault(run.run_id, run)
     return list(runs.values())
 
@@ -108,13 +109,19 @@ def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value
             or override.is_force_add()
             or override.is_delete()
             or override.package
-            or loader.get_group_options(override.key_or_group)
+            or _is_group(loader, override.key_or_group)
         )
         parsed = parser.parse_overrides(texts)
         settings[key] = [Value(text, one.value(), composed) for text, one in zip(texts, parsed, strict=True)]
     if len(studies := settings.get("sweeps", [])) > 1:
         raise InputError(f"sweeps={','.join(str(study.value) for study in studies)}: one study at a time")
     return settings
+
+
+@cache
+def _is_group(loader: ConfigLoader, key: str) -> bool:
+    """Hydra looks through all folders of configs to answer."""
+    return bool(loader.get_group_options(key))
 
 
 def _ancestors(settings: Params | None, loader: ConfigLoader, name: str = "parent") -> list[Point]:
@@ -129,21 +136,38 @@ def _ancestors(settings: Params | None, loader: ConfigLoader, name: str = "paren
     return [point, *_ancestors(settings.get("parent"), loader, f"{name}.parent")]
 
 
-def _branched(point: Point, ancestors: Sequence[Point], compositions: dict[tuple[str, ...], DictConfig]) -> Run:
+class _Known:
+    """What points of a study share."""
+
+    def __init__(self):
+        self.compositions: dict[tuple[str, ...], DictConfig] = {}
+        """Overrides that choose groups -> what Hydra composes of them."""
+        self.run_ids: dict[tuple[frozenset[str], ...], str] = {}
+        """Overrides of a parent, and of its ancestors -> its run id."""
+
+
+def _texts(*points: Point) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(value.text for value in point.values()) for point in points)
+
+
+def _branched(point: Point, ancestors: Sequence[Point], known: _Known) -> Run:
     """The run of a point, which branches from the run of its parent where there is one."""
-    config = _config(point, compositions)
+    config = _config(point, known)
     if ancestors:
         above = {key: value for key, value in point.items() if not key.startswith("branch.")} | ancestors[0]
-        config.branch.parent = _branched(above, ancestors[1:], compositions).run_id
+        texts = _texts(above, *ancestors[1:])
+        if texts not in known.run_ids:
+            known.run_ids[texts] = _branched(above, ancestors[1:], known).run_id
+        config.branch.parent = known.run_ids[texts]
     return _run(config)
 
 
-def _config(point: Point, compositions: dict[tuple[str, ...], DictConfig]) -> DictConfig:
-    """The composed config of a point; `compositions` keeps what Hydra has composed already."""
+def _config(point: Point, known: _Known) -> DictConfig:
+    """The composed config of a point."""
     choices = tuple(value.text for value in point.values() if value.composed)
-    if choices not in compositions:
-        compositions[choices] = compose("train", list(choices))
-    config = copy.deepcopy(compositions[choices])
+    if choices not in known.compositions:
+        known.compositions[choices] = compose("train", list(choices))
+    config = copy.deepcopy(known.compositions[choices])
     for key, value in point.items():
         if not value.composed:
             OmegaConf.update(config, key, value.value)

@@ -89,7 +89,7 @@ def _most_quantized(precisions: Sequence[Precision]) -> Precision:
         formats = [fmt for fmt in (precision.format(part) for precision in precisions) if fmt.quantizes]
         if formats:
             fmt = min(formats, key=lambda fmt: fmt.is_integer)
-            traits = (family(fmt), fmt.is_integer, fmt.block, fmt.scale_rule, fmt.hadamard)
+            traits = (family(fmt), fmt.is_integer, fmt.full_range, fmt.block, fmt.scale_rule, fmt.hadamard)
             quantized[part] = _likes.setdefault(traits, fmt.name)
     return dataclasses.replace(precisions[0], **quantized)
 

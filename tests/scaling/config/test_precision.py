@@ -61,6 +61,11 @@ def test_identity_of_plain_settings_is_what_it_was():
         ({"weights": "ternary"}, {"scale_rule_weights": "absmean"}),
         ({"weights": "mxfp4"}, {"granularity_weights": "tensor"}),
         ({"dx_gradients": "int8"}, {"estimator": "clipped", "rounding": "stochastic"}),
+        ({}, {"granularity_keys": "channel"}),
+        ({"queries": "int4"}, {"granularity_keys": "channel"}),
+        ({"kv": "int4"}, {"granularity_keys": "tensor"}),
+        ({"kv": "mxfp4"}, {"granularity_keys": "token"}),
+        ({"weights": "mxfp4"}, {"granularity_weights": "block16x16"}),
     ],
 )
 def test_settings_without_effect_are_left_out(base, change):
@@ -85,6 +90,14 @@ def test_settings_without_effect_are_left_out(base, change):
         ({"dw_gradients": "int4"}, {"rounding_backward": "stochastic"}),
         ({"dw_gradients": "int4"}, {"granularity_backward": "block16"}),
         ({"dw_gradients": "int4"}, {"scale_rule_backward": "mse"}),
+        ({"kv": "int4"}, {"granularity_keys": "channel"}),
+        ({"kv": "int4"}, {"granularity_keys": "token"}),
+        ({"kv": "mxfp4"}, {"granularity_keys": "channel"}),
+        ({"weights": "int4"}, {"granularity_weights": "block16x16"}),
+        ({"weights": "nvfp4"}, {"granularity_weights": "block16x16"}),
+        ({"weights": "int4"}, {"weights": "int4-full"}),
+        ({"weights": "int4-hadamard"}, {"weights": "int4-rht"}),
+        ({"weights": "nvfp4"}, {"scale_rule_weights": "e4m3_4over6"}),
         *[({}, {part: "int4"}) for part in PARTS],
     ],
 )
@@ -119,6 +132,12 @@ BAD = [
     ("granularity_kv", "channel", "token"),
     *[(f"scale_rule_{group}", "absmx", "absmax") for group in GROUPS],
     ("scale_rule_kv", "percentile0", "percentile99.9"),
+    ("scale_rule_kv", "e4m3_sngle", "nearest: e4m3_single"),
+    ("granularity_keys", "chanel", "nearest: channel"),
+    ("granularity_keys", "channel_tensor", "channel_block32"),
+    ("granularity_keys", "channel_block0", "channel_block32"),
+    ("granularity_weights", "block16x", "nearest: block16"),
+    *[(f"granularity_{group}", "block16x16", "use tensor") for group in GROUPS if group != "weights"],
 ]
 
 
@@ -175,6 +194,14 @@ def test_rules_are_checked_for_each_format_of_a_group():
         ({"dx_gradients": "int4"}, {"rounding_backward": "stochastic"}, False),
         ({"weights": "int4"}, {"dx_weights": "int4"}, False),
         ({"weights": "int4"}, {"dw_activations": "bf16"}, False),
+        ({"weights": "int4"}, {"weights": "int8-full"}, True),
+        ({"weights": "int4-rht"}, {"weights": "e2m1-rht"}, True),
+        ({"weights": "int4-hadamard"}, {"weights": "int4-rht"}, False),
+        ({"weights": "int4", "skip": ("*.down",)}, {"weights": "int8"}, True),
+        ({"weights": "int4"}, {"skip": ("*.down",)}, False),
+        ({"kv": "int4", "granularity_keys": "channel"}, {"kv": "bf16"}, True),
+        ({"kv": "int4"}, {"granularity_keys": "channel"}, False),
+        ({"kv": "mxfp4"}, {"granularity_keys": "channel"}, False),
     ],
 )
 def test_which_members_share_a_program(base, change, same):

@@ -1,12 +1,17 @@
 """Signals: when they wait, when they do not, and whose handlers are in force afterwards."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
 from scaling.console import interrupt
 from scaling.console.interrupt import OF_SCHEDULERS, Interrupt, Interrupted
+from tests.conftest import REPOSITORY
 
 ALL = (signal.SIGINT, *OF_SCHEDULERS)
 
@@ -83,3 +88,26 @@ def test_other_threads_leave_handlers_alone():
     thread.start()
     thread.join()
     assert found == [({}, signal.getsignal(signal.SIGTERM))]
+
+
+def test_a_worker_does_not_outlive_its_parent():
+    code = """
+import multiprocessing, time
+from scaling.console.interrupt import end_with_parent
+
+def work():
+    end_with_parent(every=0.02)
+    print(multiprocessing.current_process().pid, flush=True)
+    time.sleep(60)
+
+multiprocessing.get_context("fork").Process(target=work).start()
+end_with_parent(every=0.02)  # the parent is no worker: it stays
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as parent:
+        worker = int(parent.stdout.readline())
+        time.sleep(0.1)
+        assert parent.poll() is None
+        os.kill(worker, 0)
+        parent.kill()
+        parent.communicate(timeout=10)  # the worker holds the other end of the pipe as well

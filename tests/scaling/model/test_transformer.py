@@ -1,4 +1,5 @@
 import math
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
@@ -34,12 +35,13 @@ def batch(m, b=3, t=20, seed=0):
     return tokens[..., :-1], tokens[..., 1:]
 
 
-def reference_losses(weights, inputs, targets, config, fmt="bf16"):
-    """One model, one sequence at a time, written from the description: plain 2-d matmuls, head by head, no batching."""
+def reference_losses(weights, inputs, targets, config, fmt="bf16", skip=(), keys=torch.clone, values=torch.clone):
+    """One model, one sequence at a time, written from the description: plain 2-d matmuls, head by head, no batching.
+    `keys` and `values` are applied to those of one head, (T, k)."""
     d, h, k = config.d_model, config.n_heads, config.head_dim
 
-    def linear(x, w):
-        return x @ fake_quantize(w, fmt).T
+    def linear(x, name):
+        return x @ fake_quantize(weights[name], "bf16" if name in skip else fmt).T
 
     def norm(x):
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
@@ -54,18 +56,18 @@ def reference_losses(weights, inputs, targets, config, fmt="bf16"):
     for tokens, goal in zip(inputs, targets, strict=True):
         x, t = weights["embedding"][tokens], len(tokens)
         for i in range(config.n_layers):
-            q, key, v = linear(norm(x), weights[f"layers.{i}.qkv"]).split(d, -1)
+            q, key, v = linear(norm(x), f"layers.{i}.qkv").split(d, -1)
             heads = []
             for head in range(h):
                 at = slice(head * k, (head + 1) * k)
-                scores = rotate(q[:, at]) @ rotate(key[:, at]).T / math.sqrt(k)
+                scores = rotate(q[:, at]) @ keys(rotate(key[:, at])).T / math.sqrt(k)
                 scores = scores + torch.full((t, t), -torch.inf).triu(1)
-                heads.append(scores.softmax(-1) @ v[:, at])
+                heads.append(scores.softmax(-1) @ values(v[:, at]))
             mixed = torch.cat(heads, -1)
-            x = x + linear(norm(mixed) if config.extra_norm else mixed, weights[f"layers.{i}.out"])
-            gate, up = linear(norm(x), weights[f"layers.{i}.gate_up"]).split(config.width_ff, -1)
+            x = x + linear(norm(mixed) if config.extra_norm else mixed, f"layers.{i}.out")
+            gate, up = linear(norm(x), f"layers.{i}.gate_up").split(config.width_ff, -1)
             inner = F.silu(gate) * up
-            x = x + linear(norm(inner) if config.extra_norm else inner, weights[f"layers.{i}.down"])
+            x = x + linear(norm(inner) if config.extra_norm else inner, f"layers.{i}.down")
         logits = norm(x) @ weights.get("head", weights["embedding"]).T
         found.append(F.cross_entropy(logits, goal))
     return torch.stack(found)
@@ -82,6 +84,63 @@ def test_computes_what_the_description_says(changes, weights):
         alone = {name: w[m] for name, w in stack.items()}
         expected = reference_losses(alone, x[m], y[m], config, weights)
         torch.testing.assert_close(found[m], expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("skip", [("*.down",), ("layers.1.*",), ("layers.0.qkv", "layers.1.out", "layers.?.gate_up")])
+def test_matmuls_that_are_skipped_are_not_quantized(skip):
+    """In a stack with a model that has nothing quantized, with gradients of both."""
+    config, (x, y) = shape(), batch(2)
+    stack = {name: w.requires_grad_() for name, w in initialize(config, V, [0, 1]).items()}
+    named = [name for name in stack if any(fnmatchcase(name, pattern) for pattern in skip)]
+    of = StackPrecision.of([precision("int3", skip=skip), precision(skip=skip)], "cpu")
+    found = losses(stack, x, y, config, of)
+    for m, fmt in enumerate(["int3", "bf16"]):
+        alone = {name: w[m] for name, w in stack.items()}
+        torch.testing.assert_close(found[m], reference_losses(alone, x[m], y[m], config, fmt, named), atol=2e-5, rtol=0)
+    whole = StackPrecision.of([precision("int3"), precision()], "cpu")
+    everywhere = losses(stack, x, y, config, whole)
+    assert not torch.equal(found[0], everywhere[0]) and torch.equal(found[1], everywhere[1])
+    found.sum().backward()
+    assert all(w.grad.isfinite().all() and w.grad.any() for w in stack.values())
+
+
+def test_a_skipped_matmul_has_no_quantized_operand_at_all():
+    """Neither activations nor operands of its backward matmuls."""
+    config, (x, y) = shape(), batch(1)
+    stack = initialize(config, V, [0])
+    quantized = {"activations": "int2", "dx_gradients": "int2", "dx_weights": "int2", "dw_gradients": "int2"}
+
+    def gradient(**changes):
+        weights = {name: w.clone().requires_grad_() for name, w in stack.items()}
+        losses(weights, x, y, config, StackPrecision.of([precision(**changes)], "cpu")).sum().backward()
+        return {name: w.grad for name, w in weights.items()}
+
+    plain, all_skipped = gradient(), gradient(weights="int2", **quantized, skip=("layers.*",))
+    assert all(torch.equal(plain[name], all_skipped[name]) for name in plain)
+    assert not torch.equal(plain["layers.0.down"], gradient(weights="int2", **quantized)["layers.0.down"])
+
+
+@pytest.mark.parametrize(
+    "granularity, by_definition",
+    [
+        ("channel", lambda x: fake_quantize(x.T, "int3", "channel").T),
+        ("channel_block5", lambda x: fake_quantize(x.T, "int3", "block5").T),
+        ("block8", lambda x: fake_quantize(x, "int3", "block8")),
+        ("token", lambda x: fake_quantize(x, "int3", "token")),
+    ],
+)
+def test_keys_have_a_granularity_of_their_own(granularity, by_definition):
+    """KIVI, arXiv 2402.02750: scales of keys run along the tokens of a channel of one head of one sequence."""
+    config, (x, y) = shape(), batch(2)
+    stack = initialize(config, V, [0, 1])
+    changes = {"granularity_kv": "token", "granularity_keys": granularity}
+    of = StackPrecision.of([precision(kv="int3", **changes), precision(**changes)], "cpu")
+    found = losses(stack, x, y, config, of)
+    alone = {name: w[0] for name, w in stack.items()}
+    rounded = {"keys": by_definition, "values": lambda x: fake_quantize(x, "int3", "token")}
+    torch.testing.assert_close(found[0], reference_losses(alone, x[0], y[0], config, **rounded), atol=2e-5, rtol=0)
+    plain = losses(stack, x, y, config, StackPrecision.of([precision()] * 2, "cpu"))
+    assert torch.equal(found[1], plain[1]) and not torch.equal(found[0], plain[0])
 
 
 @pytest.mark.parametrize("part", ["activations", "kv", "queries", "embedding", "head"])

@@ -71,14 +71,19 @@ def test_a_token_in_front_is_context_alone(models, make_job, saved):
     assert found[0] == pytest.approx(float(cross_entropy(logits, torch.from_numpy(WINDOWS[0, 1:]))), abs=1e-5)
 
 
-def cache_of(fmt: str):
-    """A cache of transformers that holds what is rounded to a format, a scale for each token and head."""
+def cache_of(fmt: str, by_channel: bool = False):
+    """A cache of transformers that holds what is rounded to a format, a scale for each token and head; for each channel
+    of the keys, if so asked."""
     from transformers import DynamicCache
 
     class Rounded(DynamicCache):
         def update(self, key_states, value_states, *rest, **more):
-            rounded = (fake_quantize(x, fmt, "token") for x in (key_states, value_states))
-            return super().update(*rounded, *rest, **more)
+            values = fake_quantize(value_states, fmt, "token")
+            if by_channel:
+                keys = fake_quantize(key_states.transpose(-1, -2), fmt, "token").transpose(-1, -2)
+            else:
+                keys = fake_quantize(key_states, fmt, "token")
+            return super().update(keys, values, *rest, **more)
 
     return Rounded()
 
@@ -96,13 +101,36 @@ def test_keys_and_values_are_quantized_as_a_cache_would_hold_them(models, make_j
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_keys_with_scales_along_the_tokens(models, make_job, saved):
+    asked = ("ptq.kv=[int3]", "ptq.granularity_kv=token", "ptq.granularity_keys=channel")
+    found, setting = losses_of(models, "qwen3", make_job, saved, *asked)
+    assert "keys=channel" in setting.key
+    for loss, window in zip(found, torch.from_numpy(WINDOWS), strict=True):
+        logits = models("qwen3")(window[None, :-1], past_key_values=cache_of("int3", True), use_cache=True).logits[0]
+        assert loss == pytest.approx(float(cross_entropy(logits, window[1:])), abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+@pytest.mark.parametrize("part", ["embedding", "head"])
+def test_embedding_and_head_are_quantized_where_it_is_asked_for(models, make_job, saved, family, part):
+    """Also where they share a matrix: of qwen3 and gemma3 it is one."""
+    found, _ = losses_of(models, family, make_job, saved, f"ptq.{part}=[int3]")
+    model = tiny(family)
+    table = model.lm_head if part == "head" else model.model.embed_tokens
+    table.weight = torch.nn.Parameter(fake_quantize(table.weight, "int3", "channel"), requires_grad=False)
+    for loss, window in zip(found, torch.from_numpy(WINDOWS), strict=True):
+        assert loss == pytest.approx(float(model(window[None], labels=window[None]).loss), abs=1e-5)
+    plain, _ = losses_of(models, family, make_job, saved)
+    assert abs(found - plain).max() > 1e-3
+
+
 def test_a_cache_of_one_scale_a_batch_is_that_of_a_handwritten_attention(models, make_job, saved):
     """Llama's first block by hand: projections, rotary embedding, one scale for the keys of all windows of a batch."""
     model = models("llama")
     found = {}
 
     def see(module, query, key, value, *rest, **more):
-        found["key"], found["value"] = _quantized(key, cache.precision), _quantized(value, cache.precision)
+        found["key"], found["value"] = _quantized(key, value, cache.precision)
         raise StopIteration
 
     run = runs_of(make_job(f"pretrained.path={saved('llama')}", "ptq.kv=[int4]"))[0]
@@ -140,12 +168,12 @@ def test_inputs_of_every_matrix_are_quantized(models, make_job, saved):
 
 def test_caches_that_are_others_are_refused(models, monkeypatch):
     tokens = torch.from_numpy(WINDOWS[:1, :-1])
-    check_cache(layout_of(models("gemma3"), 0.9), tokens)
+    check_cache(layout_of(models("gemma3"), 0.9), tokens, [])
     model = tiny("llama")
     layout = layout_of(model, 0.9)
     model.config.kv_lora_rank = 4
     with pytest.raises(InputError, match="latents"):
-        check_cache(layout, tokens)
+        check_cache(layout, tokens, [])
     model.config.kv_lora_rank = None
     # As Falcon does: its attention goes past the interface.
     attention = model.model.layers[1].self_attn
@@ -153,7 +181,7 @@ def test_caches_that_are_others_are_refused(models, monkeypatch):
     attention.config._attn_implementation_internal = "sdpa"
     monkeypatch.setattr(type(model), "set_attn_implementation", only_first_block)
     with pytest.raises(InputError, match="1 times for 2 blocks"):
-        check_cache(layout, tokens)
+        check_cache(layout, tokens, [])
 
 
 def only_first_block(model, name):

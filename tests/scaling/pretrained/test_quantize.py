@@ -107,6 +107,19 @@ def test_sequential_calibration_sees_the_blocks_that_are_quantized_already(in_pl
     assert not torch.allclose(found[late], gptq(quantizable.originals[late], other[late], "int3"), atol=1e-4)
 
 
+def test_matrices_that_are_skipped_stay(in_place):
+    asked = ("ptq.methods=[rtn,awq]", "ptq.formats=[int3]", "ptq.skip=['*.layers.0.*','*.v_proj']")
+    layout, settings, quantizable = in_place("llama", *asked)
+    for setting in settings:
+        check_fit(layout, setting)
+        quantizable.apply(setting)
+        for linear in layout.linears:
+            is_left = ".layers.0." in linear.name or "v_proj" in linear.name
+            assert torch.equal(linear.weight, quantizable.originals[linear.name]) == is_left
+    with pytest.raises(InputError, match=r"ptq.skip\[0\]=\*.qkv: matches none of model.layers.0"):
+        check_fit(layout, in_place("llama", "ptq.skip=['*.qkv']")[1][0])
+
+
 def test_blocks_that_do_not_divide_a_width_are_refused(in_place):
     layout, (setting,), _ = in_place("llama", "ptq.formats=[int4]", "ptq.granularities=[block24]")
     with pytest.raises(InputError, match="block24"):

@@ -173,7 +173,7 @@ def test_every_known_name_is_parsed_and_named_alike():
         if fmt.quantizes:
             assert len(fmt.codebook()) <= 2**fmt.bits
             rotated = parse(f"{name}-hadamard")
-            assert rotated == dataclasses.replace(fmt, name=f"{name}-hadamard", hadamard=True)
+            assert rotated == dataclasses.replace(fmt, name=f"{fmt.name}-hadamard", hadamard=True)
     assert {"int2", "int16", "uint2", "uint8", "e1m1", "e8m7", "e2m0", "e5m10", "mxfp4", "nvfp4", "nf4"} <= set(names)
     assert all(3 <= parse(name).bits <= 16 for name in names if re.fullmatch(r"e\d+m\d+", name))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis import table
-from scaling.records.columns import COLUMNS, NAMES, TYPES, declared
+from scaling.records.columns import COLUMNS, LATER, NAMES, TYPES, declared
 
 REPOSITORY = Path(__file__).parents[3]
 TABLES = sorted(REPOSITORY.glob("results/*/runs.csv"))
@@ -33,7 +33,7 @@ def test_the_page_of_contracts_has_it():
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parent.name)
 def test_committed_tables_have_these_columns_in_this_order_and_of_these_types(path):
     with open(path, newline="", encoding="utf-8") as file:
-        assert tuple(next(csv.reader(file))) == NAMES
+        assert tuple(next(csv.reader(file))) in (NAMES, tuple(name for name in NAMES if name not in LATER))
     table.load(path)
 
 

@@ -70,6 +70,13 @@ PROGRAMS = {
     "nvfp4": ["nvfp4"],
     "gradients8": ["int4", "bf16"],
     "bitnet": ["ternary"],
+    "w4a4kv4": ["int4-full", "int8"],
+}
+MORE = {
+    "w4a4kv4": [
+        *("precision.granularity_weights=block4x16", "precision.granularity_keys=channel_block8"),
+        *("precision.granularity_kv=token", "precision.skip=[*.down]", "precision.kv=int3-full"),
+    ]
 }
 
 
@@ -77,8 +84,10 @@ PROGRAMS = {
 def test_every_kind_of_program_gives_the_same_alone(make_run, precision):
     """Rotations, stochastic rounding and backward operands of their own included; members differ in what they may."""
     weights = PROGRAMS[precision]
-    common = [f"precision={precision}", "data.tokens=2560", "ptq=none"]
+    common = [f"precision={precision}", "data.tokens=2560", "ptq=none", *MORE.get(precision, ())]
     runs = [make_run(*common, f"seed={i}", f"optimizer.lr={(i + 1) * 1e-3}") for i in range(2)]
+    if precision in MORE:
+        runs = [make_run(*common, f"precision.weights={name}") for name in weights]
     if precision in ("quest", "gradients8"):
         runs += [make_run(*common, f"precision.weights={name}") for name in weights]
     together = trained(*runs)

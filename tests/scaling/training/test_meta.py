@@ -24,6 +24,7 @@ from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import EAGER, losses
 from scaling.ptq.rtn import rtn
 from scaling.quantization.fake_quantize import fake_quantize
+from scaling.quantization.formats import parse
 from scaling.training.checkpoints import restored
 from scaling.training.distributed import ALONE
 from scaling.training.evaluation import Evaluator
@@ -37,6 +38,7 @@ from tests.conftest import REPOSITORY
 from tests.scaling.device_modes import Refused, Watch, dispatched
 
 META = torch.device("meta")
+KEYS, SKIP = "precision.granularity_keys=channel", "precision.skip=[layers.0.qkv]"
 PRESETS = sorted(path.stem for path in (REPOSITORY / "configs" / "precision").glob("*.yaml"))
 
 SENDING = {
@@ -47,7 +49,7 @@ LEAVING = {
     "torch.tensor in scaling.training.stack.Stack.take",
     "torch.tensor in scaling.training.adamw.AdamW.__init__",
     "torch.tensor in scaling.quantization.rounding.FormatStack.__init__",
-    "torch.tensor in scaling.quantization.rounding.FormatStack.__init__.<locals>.column",
+    "torch.tensor in scaling.quantization.rounding.FormatStack.column",
 }
 
 
@@ -92,6 +94,8 @@ def test_what_many_steps_need_is_sent_at_once(make_run):
         ("precision=w4a4kv4", "precision.rounding=stochastic"),
         ("precision=w4", "precision.weights=nf4", "precision.scale_rule_weights=mse"),
         ("precision=w4", "precision.weights=uint4", "precision.estimator=clipped"),
+        ("precision=w4a4kv4", "precision.weights=int4-full", "precision.granularity_weights=block4x16", KEYS, SKIP),
+        ("precision=nvfp4", "precision.weights=nvfp4-rht", "precision.scale_rule_weights=e4m3_4over6"),
     ],
 )
 def test_however_it_is_computed(make_run, overrides):
@@ -187,23 +191,25 @@ def test_a_step_of_the_loop(make_run, corpus_cache):
 
 
 @pytest.mark.parametrize(
-    ("fmt", "granularity", "rounding"),
-    itertools.product(
-        ("int4", "e2m1", "nf4", "uint4", "ternary", "binary", "int4-hadamard"),
-        ("tensor", "channel", "block16"),
-        ("nearest_even", "stochastic"),
-    ),
+    "fmt", ["int4", "e2m1", "nf4", "uint4", "ternary", "binary", "int4-hadamard", "int4-full", "nvfp4-rht"]
 )
-def test_quantizers_wait_for_nothing_but_their_formats(fmt, granularity, rounding):
-    x = torch.empty(4, 32, device=META)
-    fake_quantize(x, fmt, granularity, rounding=rounding)
-    with Watch(META, known=None) as watch:
-        assert fake_quantize(x, fmt, granularity, rounding=rounding).device == META
-        assert rtn(x, fmt, granularity).device == META
-    # Formats become tensors once for a stack; weights are looked through once for what is not finite.
-    formats = {name for name in watch.offences if name.startswith("torch.tensor in scaling.quantization.")}
-    assert set(watch.offences) - formats == {"Tensor.__int__ in scaling.ptq.layers.checked"}
-    assert all(name.split(" in ")[1].split(".")[2] in ("rounding", "scales") for name in formats)
+def test_quantizers_wait_for_nothing_but_their_formats(fmt):
+    x = torch.empty(6, 32, device=META)
+    rules = ["auto", "mse"]
+    if not parse(fmt).zero_point:
+        rules += ["pow2_floor", "pow2_even", "pow2_ceil_peak", "gaussian", "percentile90", "e4m3_single"]
+    rules += ["e4m3_4over6"] if parse(fmt).max_value == 6 else []
+    grains, roundings = ("tensor", "channel", "block16", "block4x16"), ("nearest_even", "stochastic")
+    for granularity, rule, rounding in itertools.product(grains, rules, roundings):
+        asked = {"granularity": granularity, "scale_rule": rule}
+        fake_quantize(x, fmt, **asked, rounding=rounding)
+        with Watch(META, known=None) as watch:
+            assert fake_quantize(x, fmt, **asked, rounding=rounding).device == META
+            assert rtn(x, fmt, **asked).device == META
+        # Formats become tensors once for a stack; weights are looked through once for what is not finite.
+        formats = {name for name in watch.offences if name.startswith("torch.tensor in scaling.quantization.")}
+        assert set(watch.offences) - formats == {"Tensor.__int__ in scaling.ptq.layers.checked"}
+        assert all(name.split(" in ")[1].split(".")[2] in ("rounding", "scales") for name in formats)
 
 
 def test_an_evaluation_waits_for_nothing(make_run):
