@@ -1,6 +1,5 @@
 """The hub's own client without a network: a copy of its cache is measured, all else is a line."""
 
-import json
 import shutil
 
 import pytest
