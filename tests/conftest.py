@@ -13,6 +13,14 @@ REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault("WANDB_SILENT", "true")
 torch.set_num_threads(1)
 
+
+def slow(*values):
+    """Cases of a parametrized test that `make test` leaves to `make test-slow`."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow) for value in values
+    ]
+
+
 TINY = (
     "model=2k",
     "data=synthetic",

@@ -19,9 +19,9 @@ import re
 from functools import cached_property
 from typing import Any
 
-from scaling.config.skip import is_skipped
 from scaling.errors import InputError, named, nearest_names
 from scaling.quantization.formats import UNQUANTIZED, Format, parse
+from scaling.quantization.skip import is_skipped
 from scaling.quantization.spec import Estimator, QuantSpec, Rounding
 
 FORWARD = "forward"

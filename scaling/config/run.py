@@ -20,10 +20,10 @@ from scaling.config.precision import GROUPS, KEYS, PARTS, Precision
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.schedule import ScheduleConfig
-from scaling.config.skip import one_way
 from scaling.config.tracking import TrackingConfig
 from scaling.errors import InputError, named
 from scaling.quantization.formats import FULL, ROTATIONS, UNQUANTIZED
+from scaling.quantization.skip import one_way
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from scaling.config.skip import is_skipped
 from scaling.errors import InputError, named
 from scaling.pretrained.calibration import Group, Statistician, groups_of
 from scaling.pretrained.inference import Said, ignored
@@ -14,6 +13,7 @@ from scaling.pretrained.scratch import Scratch
 from scaling.ptq.apply import Notes, merge_notes, quantize_layers
 from scaling.ptq.layers import Statistics, checked
 from scaling.ptq.settings import Setting
+from scaling.quantization.skip import is_skipped
 
 
 def check_fit(layout: Layout, setting: Setting) -> None:

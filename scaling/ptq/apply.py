@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from scaling.config.model import is_block_weight, parts_of
-from scaling.config.skip import is_skipped
 from scaling.model.transformer import Weights
 from scaling.ptq.awq import awq_layers
 from scaling.ptq.calibration import Calibration
@@ -16,6 +15,7 @@ from scaling.ptq.layers import Statistics, checked
 from scaling.ptq.rtn import rtn_layers
 from scaling.ptq.settings import Setting
 from scaling.quantization.fake_quantize import Quantizer
+from scaling.quantization.skip import is_skipped
 
 VALUES = 2**24
 """Weights of all settings together that are worked on at once."""

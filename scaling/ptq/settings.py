@@ -9,9 +9,9 @@ from typing import Any
 from scaling.config.precision import KEYS, PARTS, Precision
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
-from scaling.config.skip import BETWEEN, is_skipped, one_way
 from scaling.errors import InputError
 from scaling.quantization.formats import UNQUANTIZED
+from scaling.quantization.skip import BETWEEN, is_skipped, one_way
 from scaling.quantization.spec import QuantSpec
 
 TABLES = ("embedding", "head")
@@ -160,7 +160,10 @@ def settings_of(run: Run | MeasuredRun) -> list[Setting]:
     # Those of one granularity and scale rule go together: formats vary fastest.
     rows = [weights[start : start + len(config.formats)] for start in range(0, len(weights), len(config.formats) or 1)]
     inputs = [_inputs(run, part) for part in ("activations", "kv")]
-    tables = [[spec for _, spec in config.table(part)] for part in TABLES]
+    tables = [
+        [None if spec is None or _is_trained(spec, part, run.precision) else spec for _, spec in config.table(part)]
+        for part in TABLES
+    ]
     # The names in models of others are known only when they are loaded: patterns stay as they were given.
     names = run.model.block_names if isinstance(run, Run) else None
     skip = tuple(dict.fromkeys(config.skip)) if names is None else one_way(config.skip, names, "ptq.skip")
@@ -182,9 +185,20 @@ def _inputs(run: Run | MeasuredRun, part: str) -> list[Inputs | None]:
             ways.append(None)
             continue
         keys, by_channel = config.keys(spec, trained) if part == "kv" else (None, False)
-        rule = None if _is_trained_rule(spec, part, trained) else spec.scale_rule
+        same_keys = keys is None or (keys == trained.spec(KEYS) and by_channel == trained.keys_by_channel)
+        if _is_trained(spec, part, trained, same_keys):
+            ways.append(None)
+            continue
+        rule = None if not spec.format.quantizes or _is_trained_rule(spec, part, trained) else spec.scale_rule
         ways.append(Inputs(spec=spec, keys=keys, keys_by_channel=by_channel, rule=rule))
     return ways
+
+
+def _is_trained(spec: QuantSpec, part: str, trained: Precision, same_keys: bool = True) -> bool:
+    """Whether a part is to be what it was in training, said in other words."""
+    if not spec.format.quantizes:
+        return not trained.format(part).quantizes
+    return spec == trained.spec(part) and same_keys
 
 
 def _is_trained_rule(spec: QuantSpec, part: str, trained: Precision) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.schedule import share_of_peak
-from scaling.config.skip import BETWEEN, is_skipped
 from scaling.quantization.normal_error import over_matrices
+from scaling.quantization.skip import BETWEEN, is_skipped
 from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import COLUMNS, declared
 from scaling.records.model_bytes import PLAIN_BYTES, matrix_bytes

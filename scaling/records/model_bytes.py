@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.run import Run
-from scaling.config.skip import is_skipped
+from scaling.quantization.skip import is_skipped
 from scaling.quantization.spec import QuantSpec
 
 PLAIN_BYTES = 2  # what is not quantized is kept in bf16

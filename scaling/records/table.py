@@ -23,11 +23,11 @@ from scaling.config.precision import KEYS, Precision
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.config.schedule import share_of_peak
-from scaling.config.skip import BETWEEN, is_skipped
 from scaling.console.cli import UnfinishedError
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.quantization.normal_error import over_matrices
+from scaling.quantization.skip import BETWEEN, is_skipped
 from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import NAMES, declared
 from scaling.records.files import write_text

@@ -95,3 +95,9 @@ def tables():
     """The simulator and the planted constants, as one namespace."""
     names = ("simulate", "LOSS", "GAP", "PARTS", "TRAINED", "gap_of", "loss_of", "loss_share")
     return SimpleNamespace(**{name: globals()[name] for name in names})
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are laid out by nobody: for what a command fits, and writes beside them."""
+    monkeypatch.setattr("analysis.figures.style.image", lambda figure, format, **options: b"")

@@ -225,7 +225,7 @@ WORDS = [
 PIECES = st.sampled_from([*FRAME.columns, *FUNCTIONS, *SIGNS, *WORDS])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.text(max_size=60) | st.lists(PIECES, max_size=12).map("".join))
 @example("\ud800 > 1")
 @example("\0")
@@ -267,7 +267,7 @@ CONDITIONS = st.recursive(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(CONDITIONS)
 def test_rows_are_those_of_pandas(text):
     """Computed by it in float64, as here: its whole numbers overflow in silence."""

@@ -141,6 +141,7 @@ def test_floor_by_hand():
     assert cells.floor(way)["bytes"] == 2 * (8 * 4 * weights + 2 * (3 * weights + 3 * widths * 256))
 
 
+@pytest.mark.slow
 def test_the_command_itself(tmp_path, monkeypatch):
     """Both measuring sections, killed and called again, and what they made brought home."""
     environment = {

@@ -57,6 +57,7 @@ def test_quantizers_by_default(card, report, name):
     assert (difference > 1e-5).float().mean() <= 1e-4 and difference.max() <= 1 + 1e-5
 
 
+@pytest.mark.slow
 def test_a_compiled_run_agrees_over_the_first_steps(card_run, report):
     """A stack of mixed formats. Tolerances are those of another kernel: see test_training.py."""
     cases = [

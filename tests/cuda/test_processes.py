@@ -53,6 +53,7 @@ def test_a_group_of_one_equals_no_group(card_run, deterministic, group):
         assert_same(folder, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_run_of_one(card, card_run, tmp_path, report):
     if card.type == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")

@@ -29,7 +29,7 @@ import pytest
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
 from scaling.training.loop import train_stack
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, slow
 from tests.cuda.runs import apart, assert_same, curve, elsewhere, trained, write
 
 pytestmark = pytest.mark.cuda
@@ -52,7 +52,10 @@ PRESETS = {
 }
 
 
-@pytest.mark.parametrize("precision", PRESETS)
+QUICK = ["w4a4kv4", "quartet"]
+
+
+@pytest.mark.parametrize("precision", [*QUICK, *slow(*(name for name in PRESETS if name not in QUICK))])
 def test_a_card_trains_what_a_cpu_trains(card_run, precision, report):
     run = card_run(f"precision={precision}", *LARGER)
     (ours,), (theirs,) = trained(run), trained(elsewhere(run, "cpu", device="cpu"))
@@ -65,6 +68,7 @@ def test_a_card_trains_what_a_cpu_trains(card_run, precision, report):
     assert after[0] == pytest.approx(after[1], abs=PRESETS[precision] / 2)
 
 
+@pytest.mark.slow
 def test_half_precision_changes_little(card, make_run):
     """What a card computes in by default, on tensor cores and by FlashAttention."""
     half, full = (
@@ -74,7 +78,7 @@ def test_half_precision_changes_little(card, make_run):
     assert 0 < apart(*folders) < 0.02
 
 
-@pytest.mark.parametrize("precision", ["bf16", "w4a4kv4", "quartet"])
+@pytest.mark.parametrize("precision", ["w4a4kv4", *slow("bf16", "quartet")])
 def test_a_recorded_step_is_the_same_step(card, card_run, deterministic, precision):
     """`runtime.cuda_graph`, to the bit. One member leaves early; a CPU records nothing."""
     runs = [card_run(f"precision={precision}", f"data.tokens={tokens}") for tokens in (1920, 2560, 5120)]
@@ -99,7 +103,7 @@ def test_a_stack_trains_what_each_member_trains_alone(card_run, report):
         assert apart(folder, alone) < bound
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", *slow("bfloat16")])
 def test_runs_repeat_to_the_bit(card_run, deterministic, dtype):
     runs = [card_run(*LARGER, f"runtime.dtype={dtype}", f"precision.weights={name}") for name in ("bf16", "int4")]
     runs = [*runs, card_run(*LARGER, f"runtime.dtype={dtype}", "precision.activations=int8", "precision.kv=int8")]
@@ -108,6 +112,7 @@ def test_runs_repeat_to_the_bit(card_run, deterministic, dtype):
         assert_same(folder, again)
 
 
+@pytest.mark.slow
 def test_how_far_repeats_differ_by_default(card_run, report):
     """Nothing is promised without the switches: what came of it is only reported."""
     for dtype in ("float32", "bfloat16"):
@@ -139,6 +144,7 @@ def test_resumed_equals_never_interrupted(card_run, deterministic, monkeypatch, 
         assert_same(folder, whole)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_equals_never_stopped(card_run, deterministic, tmp_path):
     """SIGKILL of a real process in the middle."""
     run = card_run("data.tokens=25600", "precision.weights=int4", "runtime.checkpoint_seconds=0", "ptq=none")

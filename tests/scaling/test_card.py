@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 
-from tests.conftest import REPOSITORY
+import pytest
+
+from tests.conftest import REPOSITORY, slow
 
 
-def on_a_card(*arguments, **environment):
+def on_a_card(*arguments, which="cuda", **environment):
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-m", which, "-p", "no:cacheprovider", *arguments],
         cwd=REPOSITORY,
         env={**{k: v for k, v in os.environ.items() if k != "CARD"}, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -18,8 +20,9 @@ def on_a_card(*arguments, **environment):
     )
 
 
-def test_all_of_them_run_without_a_card():
-    done = on_a_card("tests/cuda", CARD="cpu")
+@pytest.mark.parametrize("which", ["cuda and not slow", *slow("cuda")])
+def test_they_run_without_a_card(which):
+    done = on_a_card("tests/cuda", which=which, CARD="cpu")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert re.search(r"\n\d{3} passed in ", done.stdout), done.stdout[-300:]  # none is skipped
     assert "test_synchronizations.py::test_of_a_step_of_the_loop: synchronizations a step: (0.0, {})" in done.stdout

@@ -62,7 +62,7 @@ def test_figures_fit_draw_and_say_where(capsys, study):
     assert {p: p.read_bytes() for p in study.rglob("*.*")} == before  # made again, byte for byte
 
 
-def test_a_changed_table_is_fitted_again(capsys, study):
+def test_a_changed_table_is_fitted_again(capsys, study, undrawn):
     arguments = ("figures", "toy", "--results", study.parent, "--bootstrap", 0)
     _, first, _ = run(capsys, *arguments)
     frame = pd.read_csv(study / "runs.csv")

@@ -53,7 +53,7 @@ def test_a_table_without_gaps_or_with_one_D_is_a_line(tables):
         FIGURES["local_slopes"](tables.simulate(tokens=(1e6,)), {})
 
 
-def test_a_study_gets_its_slopes_and_the_verdict(capsys, tmp_path, frame):
+def test_a_study_gets_its_slopes_and_the_verdict(capsys, tmp_path, frame, undrawn):
     folder = tmp_path / "toy"
     folder.mkdir()
     bent = frame.assign(gap=frame["gap"] * np.exp(-0.15 * np.log(frame["D"] / 3e6) ** 2))

@@ -192,6 +192,7 @@ def test_a_parameter_that_the_table_lacks_has_an_open_interval():
     assert found.status == "unidentified" and np.isnan(found.interval("beta")).all()
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth(tables):
     """20 simulated studies with run, bit, chain and window noise; 95% of 60 intervals is 57."""
     hits = 0

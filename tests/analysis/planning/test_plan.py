@@ -115,6 +115,7 @@ def test_planted_optimum_under_bytes(truth, found):
     assert holds(made.served, min(true, key=lambda b: true[b].loss))
 
 
+@pytest.mark.slow
 def test_intervals_cover_planted_optima(tables, truth):
     """6 simulated studies, 4 intervals each: 95% of 24 is 23."""
     hits = 0

@@ -149,6 +149,7 @@ def test_sizes_are_left_out_where_there_are_enough():
         assert interval != made["chains"][symbol]
 
 
+@pytest.mark.slow
 def test_command_writes_a_table_and_a_page(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(coverage, "DESIGNS", (SMALL, Design(name="tiny", sizes=(23_600, 82_900), seeds=1)))
     monkeypatch.setattr(coverage, "NOISES", (CHANCE,))

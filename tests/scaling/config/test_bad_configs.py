@@ -81,7 +81,7 @@ def test_what_is_no_group_at_all_is_one_line(value):
     assert str(fault.value).isprintable()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(KEYS))
 def test_a_lacking_value_is_one_line(place):
     name, key = place
@@ -103,7 +103,7 @@ WORDS = st.sampled_from(["", "'a b'", "${nowhere}", "${oc.env:NOWHERE}", "${data
 SIGNS = st.sampled_from(["", "", "", "+", "~", "++"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([key for name, key in KEYS if name == "synthetic"]),
     WORDS,

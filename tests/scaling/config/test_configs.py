@@ -10,6 +10,7 @@ from scaling.config.from_dict import build
 from scaling.config.model import ModelConfig
 from scaling.config.run import build_run
 from scaling.sweep import load
+from tests.conftest import slow
 
 REPOSITORY = Path(__file__).parents[3]
 GROUPS = ("model", "data", "precision", "optimizer", "schedule", "ptq", "tracking", "runtime")
@@ -59,7 +60,10 @@ def test_the_ladder_has_one_aspect(name, layers):
     assert model.tied_head
 
 
-@pytest.mark.parametrize("name", choices("sweeps"))
+LARGE = ("activations", "gpu_overtraining", "learning_rate", "overtraining", "paper", "schedule")
+
+
+@pytest.mark.parametrize("name", [*(name for name in choices("sweeps") if name not in LARGE), *slow(*LARGE)])
 def test_every_study_expands(name):
     runs = load(name, []).runs
     assert {run.study for run in runs} == {name}

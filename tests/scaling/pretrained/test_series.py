@@ -89,7 +89,7 @@ def test_from_folders_to_a_law_and_figures(series, tmp_path):
     assert len(table) == 2 * 6 * 4 and set(table.cluster) == {"neox32", "neox64"}
     base = table[table.ptq.isna()].sort_values(["N", "D"])
     assert (base.groupby("N")["loss"].diff().dropna() < 0.05).all()
-    said = run("analysis", "figures", str(results))
+    said = run("analysis", "figures", "mine", "--results", str(results.parent))
     fits = json.loads((results / "fits.json").read_text())
     assert "kumar_ptq" in fits["fits"], said
     assert fits["fits"]["kumar_ptq"]["rows"] >= 24

@@ -23,6 +23,12 @@ def keys(make_run):
         (["ptq.scale_rules=[percentile99,percentile99.0]"], ["rtn/int4/channel/percentile99"]),
         (["ptq.scale_rules=[e4m3,E4M3,e04m03]"], ["rtn/int4/channel/e4m3"]),
         (["ptq.methods=[rtn,rtn]"], ["rtn/int4/channel/absmax"]),
+        # What was in training is no other way, by whatever name.
+        (["ptq.activations=[trained,bf16]", "ptq.kv=[BF16]", "ptq.head=[bf16,trained]"], ["rtn/int4/channel/absmax"]),
+        (
+            ["precision.kv=int4", "precision.head=int8", "ptq.kv=[INT4,trained]", "ptq.head=[int8,bf16]"],
+            ["rtn/int4/channel/absmax", "rtn/int4/channel/absmax/head=bf16"],
+        ),
         # What is not quantized is the same by every method, granularity and rule.
         (
             [

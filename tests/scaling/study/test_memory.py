@@ -26,7 +26,7 @@ from scaling.training.families import at_once, busy
 from scaling.training.gradients import Gradients
 from scaling.training.stack import Stack
 from scaling.training.weight_average import WeightMean
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, slow
 
 CPU = torch.device("cpu")
 SIZES = (
@@ -93,19 +93,9 @@ def peak_of_steps(runs):
 @pytest.mark.parametrize(
     "members, overrides",
     [
-        (1, ()),
         (3, ("precision=w4a4kv4",)),
-        (2, ("runtime.dtype=bfloat16", "precision=w4a4kv4")),
         (1, ("model=100k", "precision=quartet")),
-        (1, ("model=100k", "precision=quest", "runtime.dtype=bfloat16")),
-        (1, ("model=100k", "precision=mxfp4", "precision.rounding=stochastic")),
-        (1, ("model=100k", "model.extra_norm=false", "precision=w4")),
-        (1, ("model=100k", "runtime.micro_batch_tokens=512")),
-        (1, ("model=201k", "runtime.checkpoint_activations=true")),
-        (1, ("model=201k", "precision=w4a4kv4", "runtime.checkpoint_activations=true", "runtime.dtype=bfloat16")),
         (1, ("model=100k", "model.tied_head=false", "runtime.loss_tokens=256")),
-        (1, ("model=100k", "data.sequence_length=1024")),
-        (1, ("model=664k", "data.batch_tokens=128", "data.tokens=512")),  # the weights are most of it
         (
             2,
             (
@@ -116,24 +106,31 @@ def peak_of_steps(runs):
                 "schedule.decay_tokens=256",
             ),
         ),
+        *slow(
+            (1, ()),
+            (2, ("runtime.dtype=bfloat16", "precision=w4a4kv4")),
+            (1, ("model=100k", "precision=quest", "runtime.dtype=bfloat16")),
+            (1, ("model=100k", "precision=mxfp4", "precision.rounding=stochastic")),
+            (1, ("model=100k", "model.extra_norm=false", "precision=w4")),
+            (1, ("model=100k", "runtime.micro_batch_tokens=512")),
+            (1, ("model=201k", "runtime.checkpoint_activations=true")),
+            (1, ("model=201k", "precision=w4a4kv4", "runtime.checkpoint_activations=true", "runtime.dtype=bfloat16")),
+            (1, ("model=100k", "data.sequence_length=1024")),
+            (1, ("model=664k", "data.batch_tokens=128", "data.tokens=512")),  # the weights are most of it
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_step_takes_what_was_predicted(runs_of, members, overrides):
     runs = runs_of(members, *overrides)
     predicted = [moment for moment in moments(runs, Shapes.of(runs, "cpu")) if moment.name in TRAINING]
-    print(
-        "XX",
-        max(moment.of(members) for moment in predicted) / peak_of_steps(runs),
-        max(predicted, key=lambda m: m.each).name,
-    )
     assert max(moment.of(members) for moment in predicted) == pytest.approx(peak_of_steps(runs), rel=0.01)
 
 
 TRAINING = {"loss", "forward pass", "backward pass", "update"}
 
 
-@pytest.mark.parametrize("ptq", ["none", "rtn", "gptq", "awq"])
+@pytest.mark.parametrize("ptq", ["none", "gptq", *slow("rtn", "awq")])
 def test_measuring_takes_what_was_predicted(runs_of, ptq):
     (run,) = runs_of(1, "model=201k", f"ptq={ptq}", "ptq.formats=[int3,int4,int5,int6,int8]")
     corpus = prepare(run.data, machine.Path(run.runtime.cache), lambda line: None)
@@ -180,8 +177,12 @@ def test_a_gpu_keeps_what_was_predicted(runs_of, monkeypatch):
     assert predicted == pytest.approx(measured, rel=0.01)
 
 
+QUICK = ["bf16", "w4a4kv4", "quartet"]
+PRESETS = {path.stem for path in (REPOSITORY / "configs" / "precision").glob("*.yaml")}
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (REPOSITORY / "configs" / "precision").glob("*.yaml")))
+@pytest.mark.parametrize("preset", [*QUICK, *slow(*sorted(PRESETS - set(QUICK)))])
 def test_every_precision_is_counted(runs_of, preset, device):
     """However it is computed; a GPU is not needed to count what one takes, and its bfloat16 neither."""
     common = (f"precision={preset}", "ptq=none", f"runtime.device={device}", "runtime.dtype=bfloat16")

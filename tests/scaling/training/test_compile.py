@@ -16,7 +16,7 @@ from scaling.records.run_folder import RunFolder
 from scaling.study.jobs import write_stack
 from scaling.training import gradients
 from scaling.training.loop import train_stack
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, slow
 
 TRAIN = (
     "import json, sys; from scaling.config.run import build_run; from scaling.training import gradients, loop;"
@@ -56,7 +56,10 @@ def test_compiled_agrees_over_the_first_steps(make_run, tmp_path):
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call", "ignore:.*should not be instantiated")
 @pytest.mark.parametrize(
     "precision, dtype",
-    [("bf16", "bfloat16"), *[(name, "float32") for name in ("w4a4kv4", "nvfp4", "quest", "quartet")]],
+    [
+        ("quartet", "float32"),
+        *slow(("bf16", "bfloat16"), *((name, "float32") for name in ("w4a4kv4", "nvfp4", "quest"))),
+    ],
 )
 def test_traced_gradients_are_those_of_eager_mode(make_run, precision, dtype):
     """As torch.compile traces them, before any code is generated: torch 2.11 lost those of some custom functions."""
@@ -103,6 +106,7 @@ def test_a_compiler_that_fails_costs_one_line(make_run, tmp_path):
 
 
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile needs g++ and Python.h")
+@pytest.mark.slow
 def test_a_compiler_that_a_scheduler_ends_is_no_failure(make_run, tmp_path):
     """SLURM sends its signal to all processes of a job, the compiler's too: in eager mode the run would be another."""
     compiler = tmp_path / "g++"

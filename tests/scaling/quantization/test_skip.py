@@ -1,7 +1,7 @@
 import pytest
 
-from scaling.config.skip import is_skipped, one_way
 from scaling.errors import InputError
+from scaling.quantization.skip import is_skipped, one_way
 
 NAMES = [f"layers.{i}.{kind}" for i in range(3) for kind in ("qkv", "out", "gate_up", "down")]
 
