@@ -11,9 +11,11 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
+# Dozens of commands that the tests run would each compile the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-slurm test-faults lint unchanged sweep collect figures real report bench gpu coverage clean
+.PHONY: help setup demo test test-slow test-slurm test-faults lint docs unchanged sweep collect figures real report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,16 +38,17 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev,slurm,hf]'
 	@touch $@
 
-demo: setup ## train a small grid on real text, quantize every model, fit the law, plot
+# What it makes lies apart from results/, which is committed, and is compared with it.
+demo: setup ## train a small grid on real text, quantize every model, fit the laws, plot, compare with results/demo
 	$(RUN) -m scaling.train --multirun sweeps=demo
-	$(RUN) -m scaling.sweep collect demo
-	$(RUN) -m analysis figures demo
+	$(RUN) -m scaling.sweep collect demo --results outputs/results
+	$(RUN) -m analysis figures demo --results outputs/results --against results
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-test-slow: setup ## run the tests of process groups and of the installed package, about two minutes
-	$(RUN) -m pytest -m slow
+test-slow: setup ## run the longest tests: groups of processes, compilers, the installed package, many cases; about ten minutes
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow -n auto --maxprocesses 8 --dist worksteal
 
 test-slurm: setup ## run studies on a SLURM that is started for it, and disturb them, some minutes (Debian: slurm-wlm, munge)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm -rs tests/slurm
@@ -56,6 +59,13 @@ test-faults: setup ## kill, damage and fill up the disk of a small study: nothin
 lint: setup ## check style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+docs: $(VENV)/.docs ## build the documentation as a site, every link checked: cache/site/index.html
+	$(RUN) -m mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(VENV)/bin/pip install --disable-pip-version-check --use-pep517 -q -c constraints.txt -e '.[docs]'
+	@touch $@
 
 # An environment that is there is taken as it is: other worktrees may share it.
 unchanged: $(if $(wildcard $(STAMP)),,setup) ## prove a refactor: run commit BASE and the tree, and compare all numbers (BASE is run once)

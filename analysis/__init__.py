@@ -3,6 +3,7 @@
 From the bottom up; each imports only itself and what stands before it:
 
     errors, files  bad input, as one line; files that are whole or not there
+    notebook       results as HTML and as pictures
     laws/          every law as data
     filters        conditions on the columns of a table
     reading/       a file of any kind in, a frame with line numbers out
@@ -17,7 +18,7 @@ From the bottom up; each imports only itself and what stands before it:
 
 The public interface, imported when it is first used, so that the command line answers `--help` without loading scipy:
 
-    from analysis import compare, fit, laws, predict, read_table
+    from analysis import compare, fit, laws, predict, read_fits, read_table
 
 `fit` takes a law's name, an equation such as "A*N**-alpha + B*D**-beta + E", or what `law` makes of one. `laws` is the
 folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
@@ -30,6 +31,7 @@ _PUBLIC = {
     "Fit": ("analysis.fitting.fit", "Fit"),
     "predict": ("analysis.planning.predict", "predict"),
     "compare": ("analysis.diagnostics.compare", "compare"),
+    "read_fits": ("analysis.fitting.store", "read"),
     "read_table": ("analysis.table", "load"),
     "law": ("analysis.laws.equations", "law"),
     "LAWS": ("analysis.laws.registry", "LAWS"),

@@ -52,10 +52,24 @@ class Table:
 def load(
     path: Path | str, columns: Mapping[str, str] | None = None, *, say: Callable[[str], None] | None = None
 ) -> pd.DataFrame:
-    """The table in the file `path`, as `read` gives it.
+    """The table in the file `path` as a data frame, a row an evaluated model, indexed by its line. `columns` says which
+    columns are those of the laws where they have other names, {"N": "params", "D": "=steps * 524288"}.
 
     Raises:
         InputError: as `read`.
+
+    >>> from analysis import read_table
+    >>> frame = read_table("results/overtraining/runs.csv")
+    >>> frame["run_id"].nunique(), frame["N"].nunique()
+    (39, 5)
+    >>> rtn = frame[frame["ptq"].isna() | ((frame["ptq"] == "rtn") & (frame["granularity_post"] == "channel"))]
+    >>> int4 = rtn[(rtn["format_post"] == "int4") & (rtn["N"] == 23552)]
+    >>> int4.groupby("D")[["loss", "gap"]].mean().round(2).head(3)
+             loss   gap
+    D
+    1998848  2.04  0.08
+    3999744  1.95  0.11
+    7999488  1.90  0.12
     """
     return read(path, columns, say=say).frame
 

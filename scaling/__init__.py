@@ -30,7 +30,7 @@ _PUBLIC = {
     "rtn": ("scaling.ptq.rtn", "rtn"),
     "gptq": ("scaling.ptq.gptq", "gptq"),
     "awq": ("scaling.ptq.awq", "awq"),
-    "load_run": ("scaling.records.run_folder", "load_run"),
+    "load_run": ("scaling.records.loaded_run", "load_run"),
 }
 __all__ = sorted(_PUBLIC)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from scaling.config.run import Run
-    from scaling.records.run_folder import LoadedRun
+    from scaling.records.loaded_run import LoadedRun
 
 END = "<|endoftext|>"
 """Name of the token between documents."""
@@ -34,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: argparse.Namespace) -> None:
-    from scaling.records.run_folder import load_run
+    from scaling.records.loaded_run import load_run
 
     loaded = load_run(given.run)
     export(loaded, given.out, given.cache)
-    print(f"{given.out}: {loaded.result['N']:,} parameters without embeddings, {loaded.run.D:,} tokens")
+    print(f"{given.out}: {loaded.result['N']:,} parameters without embeddings, {loaded.config.D:,} tokens")
 
 
 def export(loaded: "LoadedRun", out: Path, cache: Path) -> None:
@@ -50,7 +50,7 @@ def export(loaded: "LoadedRun", out: Path, cache: Path) -> None:
     import shutil
     import tempfile
 
-    run = loaded.run
+    run = loaded.config
     _check(run)
     vocabulary = loaded.result["vocab_size"]
     texts = {"config.json": _config(run, vocabulary), "training.json": _training(run), **_tokenizer(loaded, cache)}
@@ -96,7 +96,9 @@ def _weights(loaded: "LoadedRun") -> "dict[str, torch.Tensor]":
     """The matrices under Llama's names, and its norms, whose gains are ones here."""
     import torch
 
-    model, ours = loaded.run.model, loaded.weights
+    from scaling.records.checkpoint import Checkpoint
+
+    model, ours = loaded.config.model, Checkpoint.load(loaded.folder.checkpoint_path).weights
     ones = torch.ones(model.d_model)
     theirs = {"model.embed_tokens.weight": ours["embedding"], "model.norm.weight": ones.clone()}
     if not model.tied_head:
@@ -158,12 +160,12 @@ def _tokenizer(loaded: "LoadedRun", cache: Path) -> dict[str, Any]:
     """Files of a tokenizer that gives the same tokens; none for synthetic text, whose tokens are all there is."""
     from scaling.config.data import BpeTokenizer, BytesTokenizer, HfTokenizer, SyntheticCorpus
 
-    data, result = loaded.run.data, loaded.result
+    data, result = loaded.config.data, loaded.result
     if isinstance(data.corpus, SyntheticCorpus):
         return {}
     if isinstance(data.tokenizer, HfTokenizer):
         raise InputError(
-            f"{loaded.run.run_id}: its tokenizer is that of {data.tokenizer.name}, which is not copied here; "
+            f"{loaded.config.run_id}: its tokenizer is that of {data.tokenizer.name}, which is not copied here; "
             "export runs on bytes, bpe or synthetic text"
         )
     if isinstance(data.tokenizer, BytesTokenizer):

@@ -43,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="a table: of finished runs (collect; results/STUDY/runs.csv if not given), "
+        help="a table: of finished runs (collect; RESULTS/STUDY/runs.csv if not given), "
         "or of planned N, D and bits (plan; none if not given)",
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="FOLDER", help="where studies have folders (collect)"
     )
     parser.add_argument(
         "--add",
@@ -60,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(given: argparse.Namespace) -> None:
     if given.command == "collect":
-        _collect(given.study, given.overrides, given.out, given.add, given.prune)
+        out = given.out or given.results / given.study / "runs.csv"
+        _collect(given.study, given.overrides, out, given.add, given.prune)
     elif given.command == "status":
         _status(load(given.study, given.overrides), given.ids)
     else:
@@ -164,7 +168,7 @@ def _status(study: Study, ids: bool) -> None:
     print(f"{len(standings_by_run)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 
-def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequence[Path], prune: bool) -> None:
+def _collect(name: str, overrides: Sequence[str], out: Path, others: Sequence[Path], prune: bool) -> None:
     from scaling.config.compose import study_file
     from scaling.console.terminal import note
     from scaling.ptq.settings import settings_of
@@ -183,7 +187,6 @@ def _collect(name: str, overrides: Sequence[str], out: Path | None, others: Sequ
         raise InputError(f"--prune: {name} has no file in sweeps/ that names its runs")
     else:
         folder = RunFolder(_single(name, overrides)).path.parent
-    out = out or Path("results") / name / "runs.csv"
     rows = collect(
         folder, out, others, lambda run: [setting.key for setting in settings_of(run)], named=named, prune=prune
     )

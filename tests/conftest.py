@@ -2,6 +2,7 @@ import contextlib
 import io
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 REPOSITORY = Path(__file__).parents[1]
 
+# Tests make thousands of small files and flush each to its disk. Read when the first folder is made.
+if os.access(MEMORY := "/dev/shm", os.W_OK) and shutil.disk_usage(MEMORY).free > 2e9:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 # Before the first run: tests of two processes with two threads each would slow each other down.
 os.environ.setdefault("WANDB_SILENT", "true")
 torch.set_num_threads(1)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import scaling
 from scaling.errors import InputError
@@ -40,16 +41,36 @@ def test_a_stored_run_is_loaded():
     (folder,) = [path.parent for path in STORED.rglob("result.json")]
     loaded = scaling.load_run(folder)
     last = loaded.result["evaluations"][-1]
-    assert loaded.run.run_id == folder.name
-    assert loaded.windows[str(last["tokens_seen"])].mean() == pytest.approx(last["loss"])
-    assert {name: tuple(w.shape) for name, w in loaded.weights.items()} == loaded.run.model.shapes(
-        loaded.result["vocab_size"]
-    )
-    assert all(
-        row["loss"] - row["gap"] == pytest.approx(last["loss"])
-        for row in loaded.rows
-        if row["tokens_seen"] == last["tokens_seen"]
-    )
+    at_the_end, name = loaded.rows["tokens_seen"] == last["tokens_seen"], str(last["tokens_seen"])
+    assert loaded.config.run_id == folder.name == repr(loaded).partition(":")[0]
+    assert loaded.settings["data"]["tokens"] == loaded.config.data.tokens
+    assert loaded.windows[name].mean() == pytest.approx(last["loss"])
+    assert (loaded.rows["loss"] - loaded.rows["gap"])[at_the_end].to_numpy() == pytest.approx(last["loss"])
+    assert loaded.curve["tokens"].is_monotonic_increasing and loaded.curve["tokens"].iloc[-1] == loaded.config.D
+    assert "<table" in loaded._repr_html_() and folder.name in loaded._repr_html_()
+
+
+def test_the_model_of_a_stored_run_is_a_module_with_the_loss_of_the_record(tmp_path):
+    """Its activations are quantized with one scale for all tokens of a batch: the loss is that of the record only if
+    windows are taken as many at once as they were then."""
+    (folder,) = [path.parent for path in STORED.rglob("result.json")]
+    loaded = scaling.load_run(folder)
+    model, tokens = loaded.model, loaded.held_out(tmp_path)
+    assert isinstance(model, torch.nn.Module)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    assert shapes == loaded.config.model.shapes(loaded.result["vocab_size"])
+    recorded = loaded.windows[str(loaded.config.D)].to_numpy()
+    assert model.losses(tokens).detach().numpy() == pytest.approx(recorded, abs=1e-5)  # another processor may round
+    model.sequences = 1
+    assert abs(model.losses(tokens).detach().numpy() - recorded).max() > 1e-4
+
+    chunk = tokens[:4]
+    model.sequences = 4
+    logits = model(chunk[:, :-1])
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), chunk[:, 1:].flatten())
+    assert loss.item() == pytest.approx(model.losses(chunk).mean().item(), abs=1e-6)
+    loss.backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
 
 
 def test_a_folder_that_is_no_finished_run_is_one_line(tmp_path):
@@ -75,4 +96,4 @@ def test_users_folders_are_found_beside_the_shipped_ones(tmp_path):
 
     own, fault = ids("mine")
     assert [name.partition("-")[0] for name in own[:2]] == ["n6.7k", "n24k"], fault  # 2 (4 16^2 + 3 16 48) = 6,656
-    assert len(ids("demo")[0]) >= 9
+    assert len(ids("batch")[0]) == 6

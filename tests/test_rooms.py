@@ -30,6 +30,7 @@ ROOMS = {
         "errors",
         "files",
         "streams",
+        "notebook",
         "laws",
         "filters",
         "reading",

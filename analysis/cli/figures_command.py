@@ -14,10 +14,15 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser(
         "figures",
         help="fit all laws of a study and draw its figures",
-        description="From results/STUDY/runs.csv make fits.json (if stale), slopes.csv and figures/ beside it.",
+        description="From RESULTS/STUDY/runs.csv make fits.json (if stale), slopes.csv and figures/ beside it.",
     )
     parser.add_argument("study", metavar="STUDY")
-    parser.add_argument("--results", metavar="FOLDER", type=Path, default=Path("results"))
+    parser.add_argument(
+        "--results", metavar="FOLDER", type=Path, default=Path("results"), help="where studies have their folders"
+    )
+    parser.add_argument(
+        "--against", metavar="FOLDER", type=Path, help="say how far FOLDER/STUDY agrees: losses, parameters of laws"
+    )
     add_draws(parser)
     parser.set_defaults(run=run)
 
@@ -28,12 +33,17 @@ def run(chosen: argparse.Namespace) -> None:
     Raises:
         InputError: as `study.make`; an option out of range.
     """
+    from analysis.errors import InputError
+    from analysis.figures.agreement import agreement
     from analysis.figures.study import make
     from analysis.files import inside
     from analysis.fitting.options import Options
 
     Options(bootstrap=chosen.bootstrap)  # refuse bad values before anything is read
     folder = inside(chosen.results / chosen.study, chosen.results)
+    other = chosen.against and inside(chosen.against / chosen.study, chosen.against)
+    if other and not (other / "fits.json").is_file():
+        raise InputError(f"{other}: has no fits.json to compare with")
     made = make(folder, draws=chosen.bootstrap, seed=chosen.seed, progress=progress)
     for name, reason in made.skipped.items():
         print(f"skipped {name}: {reason}")
@@ -52,3 +62,5 @@ def run(chosen: argparse.Namespace) -> None:
         low, high = fit.interval("gamma_D")
         interval = f"[{low:.3f}, {high:.3f}]" if low == low else "(no interval: too few runs)"
         print(f"gamma_D = {fit.params['gamma_D']:.3f} {interval}")
+    for line in agreement(folder, other) if other else ():
+        print(line)

@@ -8,10 +8,11 @@ than one ranking. `ranking` makes one of them.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import pandas as pd
 
-from analysis import filters, table
+from analysis import filters, notebook, table
 from analysis.diagnostics.holdout import FOLDS, Holdout, shared_rows
 from analysis.diagnostics.ranking import Candidates, Ranking, rank
 from analysis.errors import InputError
@@ -35,6 +36,49 @@ class Comparison:
     rows: int
     rankings: list[Ranking]
     skipped: dict[str, str]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a law in each ranking: response, rows, rank (NaN without one), law, parameters, its errors on the
+        held-out rows (rmse, mae, bias in nats, r2), `wins` (the share of draws in which it beats the first), status."""
+        return pd.DataFrame(
+            {
+                "response": ranking.response,
+                "rows": ranking.rows,
+                "rank": score.rank,
+                "law": score.law,
+                "parameters": score.parameters,
+                **{name: getattr(score.measures, name) for name in ("rmse", "mae", "bias", "r2")},
+                "wins": score.upset,
+                "status": score.status,
+            }
+            for ranking in self.rankings
+            for score in ranking.scores
+        )
+
+    def __repr__(self) -> str:
+        return self.to_frame().to_string(index=False, float_format="{:.4g}".format)
+
+    def _repr_html_(self) -> str:
+        missing = [f"not compared: {', '.join(laws)}: {reason}" for reason, laws in by_reason(self.skipped).items()]
+        return notebook.page(f"held out: {self.holdout}", self.to_frame(), missing, index=False)
+
+    def plot(self, path: Path | str | None = None):
+        """Each law's error on the held-out rows, a panel a ranking: a matplotlib figure, written to `path` if given.
+
+        Raises:
+            InputError: `path` is no picture, or cannot be written.
+        """
+        from matplotlib.figure import Figure
+
+        most = max(len(ranking.scores) for ranking in self.rankings)
+        figure = Figure(figsize=(3.6 * len(self.rankings), 1.2 + 0.22 * most), layout="constrained")
+        for axis, ranking in zip(figure.subplots(1, len(self.rankings), squeeze=False)[0], self.rankings, strict=True):
+            scores = ranking.scores[::-1]
+            axis.plot([score.measures.rmse for score in scores], [score.law for score in scores], "o")
+            notebook.log_x(axis)
+            axis.set(xlabel="RMSE (nats)", title=f"{ranking.response}: {ranking.rows} rows")
+            axis.grid(axis="y", color="0.9")
+        return notebook.written(figure, path)
 
     def to_json(self) -> dict:
         """Plain JSON values; eight digits, NaN as null, predictions left out."""
@@ -66,6 +110,16 @@ def compare(
 
     Raises:
         InputError: unknown law, hold-out or response, a bad filter or option, or not one law can be scored.
+
+    >>> from analysis import compare, read_table
+    >>> frame = read_table("results/overtraining/runs.csv")
+    >>> laws = ["chinchilla", "chinchilla_tied", "L = B * D**-beta + E"]
+    >>> made = compare(frame, holdout="D", laws=laws)
+    >>> made.to_frame()[["rank", "law", "rmse", "r2"]].round(2)
+       rank              law  rmse    r2
+    0     1       chinchilla  0.03  0.97
+    1     2  chinchilla_tied  0.04  0.94
+    2     3   L=B*D**-beta+E  0.19 -0.12
     """
     held_out = Holdout(name=holdout, seed=seed, folds=folds)
     if response is not None and response not in RESPONSES:

@@ -7,10 +7,12 @@ others were not, how many starts agree, how well the parameters are determined a
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from analysis import notebook
 from analysis.errors import InputError
 from analysis.fitting import quality
 from analysis.fitting.estimate import Fitted, prepare
@@ -18,7 +20,7 @@ from analysis.fitting.intervals import Bootstrap, Interval, uncertainty
 from analysis.fitting.noise import GapNoise
 from analysis.fitting.options import Options
 from analysis.fitting.profile_likelihood import ProfileLikelihood
-from analysis.fitting.summary import Summary, summary
+from analysis.fitting.summary import Summary, residuals, summary
 from analysis.laws.law import Law, Parameter
 
 IRREDUCIBLE = "E"  # what laws call the loss that is left however large N and D are
@@ -64,6 +66,43 @@ class Fit(quality.Diagnosis):
         interval = self.intervals.get(symbol)
         return (interval.low, interval.high) if interval else (np.nan, np.nan)
 
+    def to_frame(self) -> pd.DataFrame:
+        """A row a parameter, by symbol: value, its 95% interval low to high, se (NaN where there is none), unit."""
+        nothing = Interval(value=np.nan)
+        ends = {s: dataclasses.asdict(self.intervals.get(s, nothing)) | {"value": self.params[s]} for s in self.params}
+        units = pd.Series({p.symbol: p.unit for p in self.law.ordered})
+        return pd.DataFrame.from_dict(ends, orient="index").assign(unit=units).rename_axis("parameter")
+
+    def __repr__(self) -> str:
+        return f"{self.law.name}: {', '.join(map(self._stated, self.params))}; {self.rows} rows, {self.status}"
+
+    def _stated(self, symbol: str) -> str:
+        low, high = self.interval(symbol)
+        return f"{symbol} = {self.params[symbol]:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low == low else "")
+
+    def _repr_html_(self) -> str:
+        title = f"{self.law.name}: {self.law.equation}"
+        quality = f"{self.rows} rows, R2 {self.r2:.4f}, status {self.status}"
+        notes = [quality, f"95% intervals{self.given}: {self.bootstrap.describe()}", *self.warnings]
+        return notebook.page(title, self.to_frame(), notes)
+
+    def plot(self, frame: pd.DataFrame | None = None, path: Path | str | None = None):
+        """Measured and predicted values of the rows of the fit: a matplotlib figure, written to `path` if there is one.
+        A fit that was read from a file needs the table that it was made of. `summary().plot()` shows residuals.
+
+        Raises:
+            InputError: no table, or another one; `path` is no picture, or cannot be written.
+        """
+        rows = residuals(self._fitted(frame))
+        return notebook.written(
+            notebook.predictions(rows, f"{self.law.name}: {self.rows} rows", self.law.response), path
+        )
+
+    def _fitted(self, frame: pd.DataFrame | None) -> Fitted:
+        if frame is None and self.fitted is None:
+            raise InputError(f"{self.law.name}: was read from a file; expected its table, as in fit.summary(table)")
+        return self.fitted if frame is None else self.again(frame)
+
     def summary(self, frame: pd.DataFrame | None = None) -> Summary:
         """Clustered standard errors, correlations, errors on groups held out, and residuals. A fit that was read from a
         file needs the table that it was made of.
@@ -71,9 +110,7 @@ class Fit(quality.Diagnosis):
         Raises:
             InputError: no table, or another one.
         """
-        if frame is None and self.fitted is None:
-            raise InputError(f"{self.law.name}: was read from a file; expected its table, fit.summary(table)")
-        return summary(self.fitted if frame is None else self.again(frame), self.given)
+        return summary(self._fitted(frame), self.given)
 
     def again(self, frame: pd.DataFrame, **options) -> Fitted:
         """The law fitted to the table that this fit was made of, with its options or others.
@@ -116,10 +153,29 @@ class Fit(quality.Diagnosis):
 
 
 def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] = lambda _: None, **options) -> Fit:
-    """Fit `law` to the rows of `frame` that it describes; `options` are the fields of `Options`.
+    """Fit `law` (its name, or an equation) to the rows of `frame` that it describes; `options` are fields of `Options`.
 
     Raises:
         InputError: unknown law, a missing or bad column, too few rows, an option out of range.
+
+    >>> from analysis import fit, read_table
+    >>> frame = read_table("results/overtraining/runs.csv")
+    >>> gap = fit("kumar_ptq", frame, filter="ptq == 'rtn' and granularity_post == 'channel'")
+    >>> gap.to_frame()[["value", "low", "high"]].head(3).round(2)
+                value   low  high
+    parameter
+    gamma_D      0.21  0.09  0.32
+    gamma_N      0.37  0.06  0.67
+    gamma_post   0.60  0.54  0.67
+    >>> gap.status, f"{gap.r2:.2f}"
+    ('ok', '0.95')
+    >>> gap.summary().held_out.head(2).round(3)
+      left out  group   rmse   bias  rows
+    0        N  23552  0.042  0.025    36
+    1        N  82944  0.028 -0.011    42
+    >>> power = fit("L = B * D**-beta + E", frame, filter="N == 23552", bootstrap=0)
+    >>> f"{power.params['beta']:.1f}"
+    '0.4'
     """
     fitted = prepare(law, frame, Options(**options))
     problem, asked, name = fitted.problem, fitted.options, fitted.law.name

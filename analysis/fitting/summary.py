@@ -12,15 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis import table
-from analysis.errors import InputError
-from analysis.files import replacing
+from analysis import notebook, table
 from analysis.fitting.estimate import Fitted
 from analysis.fitting.intervals import Groups, clusters, groups, leave_out
 
 LEAST_HELD_OUT = 3  # groups, of which each is predicted by the others
 VARIABLES = ("N", "D", "C", "P_post", "P_w", "P_a", "P_kv", "scheme")  # that residuals are listed with
-FORMATS = (".png", ".pdf", ".svg")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +47,8 @@ class Summary:
         lines.append(f"largest residuals\n{worst.to_string(float_format='{:.4g}'.format)}")
         return "\n\n".join(lines)
 
+    __repr__ = __str__
+
     def plot(self, path: Path | str | None = None):
         """The residuals against prediction, N and D, and their quantiles against those of normal values: a matplotlib
         figure, written to `path` if there is one.
@@ -58,7 +57,6 @@ class Summary:
             InputError: `path` is no picture, or cannot be written.
         """
         from matplotlib.figure import Figure
-        from matplotlib.ticker import NullFormatter
 
         figure = Figure(figsize=(8.0, 5.6), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
@@ -69,20 +67,23 @@ class Summary:
                 continue
             axis.plot(self.residuals[name], values, "o", markersize=3, alpha=0.6)
             axis.axhline(0.0, color="0.5", linewidth=0.8)
-            axis.set(xlabel=name, ylabel="residual / standard deviation", xscale="log")
-            axis.xaxis.set_minor_formatter(NullFormatter())
+            notebook.log_x(axis)
+            axis.set(xlabel=name, ylabel="residual / standard deviation")
         values = np.sort(values)
         expected = stats.norm.ppf((np.arange(len(values)) + 0.5) / len(values))
         axes[3].plot(expected, values, "o", markersize=3, alpha=0.6)
         axes[3].axline((0.0, 0.0), slope=1.0, color="0.5", linewidth=0.8)
         axes[3].set(xlabel="normal quantile", ylabel="residual / standard deviation")
         figure.suptitle(f"{self.law}: {self.rows} rows", fontsize="medium")
-        if path is not None:
-            if Path(path).suffix not in FORMATS:
-                raise InputError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
-            with replacing(Path(path)) as temporary:
-                figure.savefig(temporary, metadata={"Software": None} if Path(path).suffix == ".png" else None)
-        return figure
+        return notebook.written(figure, path)
+
+    def _repr_html_(self) -> str:
+        title = f"{self.law}: {self.rows} rows; standard errors{self.given} leave out {self.units}"
+        return (
+            notebook.page(title, self.parameters)
+            + notebook.page("correlations of the estimates", self.correlations.round(2))
+            + notebook.page("errors in nats of groups that the others predict", self.held_out, index=False)
+        )
 
 
 def summary(fitted: Fitted, given: str = "") -> Summary:
@@ -97,7 +98,7 @@ def summary(fitted: Fitted, given: str = "") -> Summary:
         parameters=parameters,
         correlations=correlations,
         held_out=_held_out(fitted),
-        residuals=_residuals(fitted),
+        residuals=residuals(fitted),
     )
 
 
@@ -155,7 +156,9 @@ def _held_out(fitted: Fitted) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["left out", "group", "rmse", "bias", "rows"])
 
 
-def _residuals(fitted: Fitted) -> pd.DataFrame:
+def residuals(fitted: Fitted) -> pd.DataFrame:
+    """A row a row of the fit, with its variables: measured and predicted (nats), their difference, and that in standard
+    deviations."""
     problem, frame = fitted.problem, fitted.frame
     predicted = problem.predict(fitted.best[None])[0]
     rest = problem.y - predicted

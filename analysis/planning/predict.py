@@ -7,11 +7,12 @@ zero. Intervals are those of the laws; a prediction interval is for one more run
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from analysis import notebook
 from analysis.errors import InputError
 from analysis.fitting.fit import Fit
 from analysis.fitting.intervals import Interval
@@ -43,6 +44,18 @@ class Prediction:
     total: Term
     warnings: list[str]
 
+    def to_frame(self) -> pd.DataFrame:
+        """A row each of `loss`, `gap` (if asked for) and `total`: value, its 95% interval low to high, law."""
+        terms = {"loss": self.loss, "gap": self.gap, "total": self.total}
+        known = {name: dataclasses.asdict(term) for name, term in terms.items() if term is not None}
+        return pd.DataFrame.from_dict(known, orient="index")[["value", "low", "high", "law"]]
+
+    def __repr__(self) -> str:
+        return self.to_frame().to_string(float_format="{:.4g}".format)
+
+    def _repr_html_(self) -> str:
+        return notebook.page("nats a token", self.to_frame(), self.warnings)
+
 
 def paper() -> dict[str, Fit]:
     """The laws of Kumar et al. 2024 with the constants of their Table 2."""
@@ -67,29 +80,48 @@ def bits_of(text: str) -> float:
     return min(bits, FULL_BITS)
 
 
+Laws = Mapping[str, Fit] | Iterable[Fit] | Fit
+"""Of laws that one answer may need: by name, several, or one."""
+
+
 def predict(
-    fits: Mapping[str, Fit],
+    fits: Laws,
     *,
     N: float,
     D: float,
-    widths: Mapping[str, float],
-    post: float | None,
+    widths: Mapping[str, float | str] | None = None,
+    post: float | str | None = None,
     law: str | None = None,
     formats: Mapping[str, str] | None = None,
     at: Mapping[str, Value] | None = None,
     one_run: bool = False,
 ) -> Prediction:
-    """Loss at N parameters and D tokens, trained at `widths` (P_w, P_a, P_kv; absent: 16), quantized to `post` bits.
+    """Loss at N parameters and D tokens, trained at `widths` (P_w, P_a, P_kv; absent: 16), quantized to `post`; both
+    are bits or names of formats. `fits` are the laws to ask, one of losses and for `post` one of gaps.
 
     `law` names the law that is asked, `formats` those of the parts by column of their widths, `at` says other variables
     of the law. `one_run`: prediction intervals, for the loss of one more run.
 
     Raises:
         InputError: no law in `fits` answers the question, or the law leaves no effective parameters there.
+
+    >>> from analysis import predict, read_fits
+    >>> fits = read_fits("results/overtraining/fits.json").fits
+    >>> made = predict(fits, N=200e3, D=20e6, post="int4")
+    >>> made.to_frame().round(2)
+           value   low  high                     law
+    loss    1.28  1.24  1.31              chinchilla
+    gap     0.07  0.06  0.09               kumar_ptq
+    total   1.35  1.31  1.39  chinchilla + kumar_ptq
+    >>> f"{made.gap.value:.3f} nats a token, as {made.gap.law} says"
+    '0.071 nats a token, as kumar_ptq says'
     """
     for symbol, value in (("N", N), ("D", D)):
         if not 0 < value < np.inf:
             raise InputError(f"{symbol}={value:g}: expected a number above zero")
+    fits = _by_name(fits)
+    widths = {part: bits_of(bits) if isinstance(bits, str) else bits for part, bits in (widths or {}).items()}
+    post = bits_of(post) if isinstance(post, str) else post
     low = {part: bits for part, bits in widths.items() if bits < FULL_BITS}
     asked = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
     more, at = {"formats": formats, "more": at}, {"N": N, "D": D, **{p: widths.get(p, FULL_BITS) for p in PARTS}}
@@ -119,6 +151,12 @@ def predict(
     up = np.hypot(loss.high - loss.value, gap.high - gap.value)
     total = Term(law=f"{loss.law} + {gap.law}", value=value, low=float(value - down), high=float(value + up))
     return Prediction(loss=loss, gap=gap, total=total, warnings=outside(fit, at) + outside(after, at))
+
+
+def _by_name(fits: Laws) -> Mapping[str, Fit]:
+    if isinstance(fits, Mapping):
+        return fits
+    return {fit.law.name: fit for fit in ([fits] if isinstance(fits, Fit) else fits)}
 
 
 def predict_cells(

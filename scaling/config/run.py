@@ -46,6 +46,7 @@ class Run(Batched, Settings):
     """Everything about one run."""
 
     study: Annotated[str, FolderName()]
+    """Folder of the run below `runtime.out`, and its group in W&B."""
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig

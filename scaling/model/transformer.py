@@ -214,8 +214,13 @@ def _attention(
     return mixed.view(m, b, h, t, k).transpose(2, 3).reshape(m, b * t, h * k)
 
 
+def head_logits(w_MVd: torch.Tensor, h_MSd: torch.Tensor) -> torch.Tensor:
+    """Logits (M, S, V) in float32."""
+    return torch.bmm(_norm(h_MSd), w_MVd.transpose(1, 2)).float()
+
+
 def head_loss(w_MVd: torch.Tensor, h_MSd: torch.Tensor, targets_MBT: torch.Tensor) -> torch.Tensor:
-    logits = torch.bmm(_norm(h_MSd), w_MVd.transpose(1, 2)).float()
+    logits = head_logits(w_MVd, h_MSd)
     flat = F.cross_entropy(logits.view(-1, logits.shape[-1]), targets_MBT.reshape(-1), reduction="none")
     return flat.view(targets_MBT.shape).mean(dim=-1)
 

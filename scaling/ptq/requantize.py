@@ -18,12 +18,12 @@ from scaling.config.tracking import TrackingConfig
 from scaling.console.terminal import Progress, note
 from scaling.console.wandb_runs import Trackers
 from scaling.data.corpus import Corpus, Windows
-from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.model.transformer import as_stack
 from scaling.ptq.measure import Trained, measure_quantized
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.checkpoint import Checkpoint
+from scaling.records.loaded_run import data_of
 from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.records.window_losses import evaluation_name
 
@@ -83,7 +83,7 @@ def add_rows(job: PTQJob) -> dict[str, str]:
         for model in models:
             run = model.folder.run
             try:
-                corpus, windows = _data(job, model.folder)
+                corpus, windows = data_of(model.folder, model.folder.finished(), Path(job.runtime.cache))
                 _quantize(model, corpus, windows, device)
                 changed[run.run_id] = model.folder
             except InputError as fault:
@@ -130,28 +130,6 @@ def _models(folder: RunFolder) -> Iterator[_Model]:
         settings = [s for s in settings_of(run) if (seen, s.key) not in there]
         if settings:
             yield _Model(folder, path, seen, settings)
-
-
-_corpora: dict[str, tuple[Corpus, Windows]] = {}
-
-
-def _data(job: PTQJob, folder: RunFolder) -> tuple[Corpus, Windows]:
-    """The corpus and the held-out windows that a run has seen.
-
-    Raises:
-        InputError: they are others now.
-    """
-    data = dataclasses.replace(folder.run.data, tokens=folder.run.data.batch_tokens, repeat=False)
-    if str(data) not in _corpora:
-        corpus = prepare(data, Path(job.runtime.cache), note)
-        _corpora[str(data)] = corpus, corpus.windows(data.eval_windows, data.sequence_length)
-    corpus, windows = _corpora[str(data)]
-    result = folder.result()
-    if (corpus.data_sha, windows.sha) != (result["data_sha"], result["eval_sha"]):
-        raise InputError(
-            f"{folder.path}: was trained on other tokens, the corpus has changed since; no rows were added"
-        )
-    return corpus, windows
 
 
 def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.device) -> None:

@@ -15,7 +15,6 @@ Everything but metrics.jsonl is written to a temporary name and renamed, and has
 read. Folders of earlier versions have none in their configs, and then their other files may lack it too.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -342,35 +341,3 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     if not is_intact(result) or ("sha256" not in result and _has_checksums(folder)):
         return None
     return {name: value for name, value in result.items() if name != "sha256"}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadedRun:
-    """A finished run as it lies on disk."""
-
-    run: Run
-    """Its resolved settings."""
-    weights: dict[str, torch.Tensor]
-    """Name -> (out, in) of every matrix at the end."""
-    result: dict[str, Any]
-    """What result.json holds: losses in nats a token with their standard errors, N, D, versions, ..."""
-    windows: dict[str, np.ndarray]
-    """Evaluation -> loss (n,) of every held-out window; under `documents` the document of each."""
-    rows: list[dict[str, Any]]
-    """A quantization each: setting, loss, gap, standard errors."""
-
-
-def load_run(path: Path | str) -> LoadedRun:
-    """Read the folder of a finished run.
-
-    Raises:
-        InputError: no finished run lies there, or a file of it is damaged.
-    """
-    folder = RunFolder.at(Path(path))
-    result = folder.result()
-    if result is None:
-        raise InputError(f"{path}: not the folder of a finished run (no result.json that validates)")
-    if isinstance(folder.run, MeasuredRun):
-        raise InputError(f"{path}: of {folder.run.checkpoint.source}, which others trained; its weights lie there")
-    weights = Checkpoint.load(folder.checkpoint_path).weights
-    return LoadedRun(run=folder.run, weights=weights, result=result, windows=folder.windows(), rows=folder.ptq())

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from hydra import compose
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -120,8 +121,9 @@ def axes(overrides: Sequence[str], loader: ConfigLoader) -> dict[str, list[Value
 
 @cache
 def _is_group(loader: ConfigLoader, key: str) -> bool:
-    """Hydra looks through all folders of configs to answer."""
-    return bool(loader.get_group_options(key))
+    """As Hydra's `get_group_options` says, which makes a repository of configs to answer."""
+    folders = (source for source in loader.get_sources() if source.is_group(config_path=key))
+    return any(folder.list(config_path=key, results_filter=ObjectType.CONFIG) for folder in folders)
 
 
 def _ancestors(settings: Params | None, loader: ConfigLoader, name: str = "parent") -> list[Point]:

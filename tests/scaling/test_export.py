@@ -12,7 +12,8 @@ from scaling.errors import InputError
 from scaling.export import _tokenizer, export
 from scaling.pretrained.measure import measure_all
 from scaling.pretrained.presets import runs_of
-from scaling.records.run_folder import RunFolder, load_run
+from scaling.records.loaded_run import load_run
+from scaling.records.run_folder import RunFolder
 from scaling.training.loop import train_stack
 
 MODEL = ("model.extra_norm=false", "model.n_layers=2")

@@ -120,6 +120,7 @@ def paper():
     return load("paper", [])
 
 
+@pytest.mark.slow
 def test_the_papers_grid_has_465_runs(capfd, tmp_path, monkeypatch, paper):
     """Planned without a GPU, a network or a corpus: nothing prepares one, nothing is written."""
     monkeypatch.chdir(tmp_path)
@@ -236,6 +237,9 @@ def test_collect_writes_the_table_and_says_what_it_lacks(sweep, train, tmp_path)
     assert out == f"{out_file}: {len(table)} rows\n"
     # Two runs, each as trained and in two formats.
     assert len(table) == 6 and table.run_id.nunique() == 2 and set(table.D) == {2560}
+    status, out, _ = sweep("collect", options=["--results", str(tmp_path / "apart")])
+    assert status == 0 and out == f"{tmp_path / 'apart' / 'four' / 'runs.csv'}: 6 rows\n"
+    assert (tmp_path / "apart" / "four" / "runs.csv").read_bytes() == out_file.read_bytes()
 
 
 def test_collect_adds_the_runs_of_another_machine(sweep, train, tmp_path):

@@ -24,7 +24,7 @@ def test_a_preempted_job_saves_is_queued_again_and_goes_on(study, cluster):
 
 
 def test_a_job_that_is_preempted_before_it_listens_comes_back_too(study, cluster):
-    mine = study("data.tokens=12800")
+    mine = study("data.tokens=256000")
     sweep = mine.start()
     eventually(lambda: "RUNNING" in cluster.states().values())
     cluster.preempt()

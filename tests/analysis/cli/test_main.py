@@ -38,7 +38,7 @@ def test_laws_are_listed(capsys):
         assert text in out
 
 
-def test_figures_fit_draw_and_say_where(capsys, study):
+def test_figures_fit_draw_and_say_where(capsys, study, undrawn):
     arguments = ("figures", "toy", "--results", study.parent, "--bootstrap", 50)
     status, out, err = run(capsys, *arguments)
     assert status == 0
@@ -134,6 +134,7 @@ def test_a_plan_is_predicted_row_by_row(capsys, tmp_path):
         (("fit", "kumar_ptq", "{table}", "--out", "{out}", "--bootstrap", "-1"), "fit: bootstrap=-1: expected"),
         (("figures", "absent", "--results", "{results}"), "figures: "),
         (("figures", "toy", "--results", "{results}", "--bootstrap", "1"), "figures: bootstrap=1: expected"),
+        (("figures", "toy", "--results", "{results}", "--against", "nope"), "figures: nope/toy: has no fits.json"),
         (("predict", "none.json", "--N", "1", "--D", "1"), "predict: none.json: no such file"),
         (("predict", "paper", "--N", "1e8", "--D", "1e9", "--post", "in4"), "predict: in4: not a format"),
     ],

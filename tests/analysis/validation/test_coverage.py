@@ -114,6 +114,7 @@ def test_the_page_lists_what_fell_short_in_this_run(low, line):
     assert page.split("two standard errors\n\n")[1].splitlines()[0] == line
 
 
+@pytest.mark.slow
 def test_one_study_asks_for_what_a_fit_gives():
     seed, number = 3, 2
     found = list(ask(SMALL, NOISES[3], seed=seed, study=number, draws=30))

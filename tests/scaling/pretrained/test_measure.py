@@ -14,7 +14,8 @@ from scaling.errors import InputError
 from scaling.pretrained import measure, plan
 from scaling.pretrained.measure import measure_all
 from scaling.pretrained.presets import runs_of
-from scaling.records.run_folder import RunFolder, load_run
+from scaling.records.loaded_run import load_run
+from scaling.records.run_folder import RunFolder
 from scaling.records.table import collect
 from tests.conftest import REPOSITORY
 from tests.scaling.pretrained.conftest import SYNTHETIC, tiny

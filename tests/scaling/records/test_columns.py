@@ -1,4 +1,4 @@
-"""The list of columns is what the page of contracts says, what committed tables have, and what both packages read."""
+"""The list of columns is what committed tables have, and what both packages read."""
 
 import csv
 from pathlib import Path
@@ -21,13 +21,6 @@ def test_names_and_types():
 
 def test_the_analysis_reads_the_same_list():
     assert table.TYPES == TYPES
-
-
-def test_the_page_of_contracts_has_it():
-    lines = [f"| `{c.name}` | {c.type} | {c.unit} | {c.rows} | {c.meaning} |" for c in COLUMNS]
-    block = "\n".join(["| column | type | unit | of | meaning |", "|---|---|---|---|---|", *lines])
-    page = (REPOSITORY / "docs/contracts.md").read_text(encoding="utf-8")
-    assert f"\n\n{block}\n\n" in page, f"docs/contracts.md needs this table:\n{block}"
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.parent.name)

@@ -13,8 +13,9 @@ from scaling.console.cli import UnfinishedError
 from scaling.errors import InputError
 from scaling.ptq.settings import settings_of
 from scaling.records.checkpoint import Checkpoint
+from scaling.records.loaded_run import load_run
 from scaling.records.merge import as_written, with_rows_of
-from scaling.records.run_folder import RunFolder, load_run
+from scaling.records.run_folder import RunFolder
 from scaling.records.table import collect
 from scaling.study.jobs import read_stack, write_stack
 from scaling.study.status import standing
@@ -72,7 +73,7 @@ def test_damage_is_named_or_changes_nothing(study, tmp_path, capfd, name):
     out, path = tmp_path / "runs.csv", study[0].path / name
     whole, content = table(study, out)[0], path.read_bytes()
     assert len(pd.read_csv(out)) == 2 * 3 * (1 + len(settings_of(study[0].run)))
-    for changed in damaged(content, random.Random(name), flips=16):
+    for changed in damaged(content, random.Random(name), flips=6):
         path.write_bytes(changed)
         capfd.readouterr()
         found, fault = table(study, out)

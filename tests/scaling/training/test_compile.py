@@ -94,6 +94,7 @@ def test_blocks_that_do_not_divide_the_width_survive_the_compiler():
 
 
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile needs g++ and Python.h")
+@pytest.mark.slow
 def test_a_compiler_that_fails_costs_one_line(make_run, tmp_path):
     run = make_run("runtime.compile=auto", "data.tokens=1280")
     done = in_a_process(tmp_path, run, CXX="/bin/false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))

@@ -84,6 +84,7 @@ def test_folders_are_free_after_a_stack_that_failed(make_run, monkeypatch):
     assert all(holder(RunFolder(run).path) is None for run in runs)
 
 
+@pytest.mark.slow
 def test_the_same_run_started_twice(make_run, tmp_path):
     """The second leaves it to the first, says so, and changes nothing; nor does it when it is killed."""
     run = make_run("data.tokens=256000", "data.repeat=true")

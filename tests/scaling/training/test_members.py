@@ -21,7 +21,7 @@ from scaling.study.jobs import write_stack
 from scaling.training import evaluation, loop
 from scaling.training.families import model_steps
 from scaling.training.loop import Loop, train_stack
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, slow
 from tests.scaling.training.test_families import wsd
 from tests.scaling.training.test_loop import assert_same, elsewhere, trained
 
@@ -161,7 +161,7 @@ def test_a_model_that_diverges_ends_all_its_members(make_run):
     assert_all_same([*ended, healthy], apart(*runs, calm))
 
 
-@pytest.mark.parametrize("models", [3, 8])
+@pytest.mark.parametrize("models", [3, *slow(8)])
 def test_rows_that_are_kept_for_nobody_change_nothing(make_run, computed, monkeypatch, models):
     """As on a GPU, where a recorded step is made for one number of models: those that serve nobody any more stay, up to
     the next power of two. One diverges; two part, when there are spare rows already."""
@@ -217,7 +217,7 @@ def saving_always(run):
     return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, checkpoint_seconds=0))
 
 
-@pytest.mark.parametrize("number", [3, 9, 10, 17, 19, 35], ids=lambda n: f"update{n}")
+@pytest.mark.parametrize("number", [9, 19, *slow(3, 10, 17, 35)], ids=lambda n: f"update{n}")
 def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkeypatch, number):
     """In the common part, right before and behind the forks, and in the last tail: SIGTERM, and the same call again."""
     at_update(monkeypatch, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -232,7 +232,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkey
     assert_all_same(folders, apart(*grid))
 
 
-@pytest.mark.parametrize("number", [5, 10, 18], ids=lambda n: f"update{n}")
+@pytest.mark.parametrize("number", [10, *slow(5, 18)], ids=lambda n: f"update{n}")
 def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, monkeypatch, number):
     runs, call = [saving_always(run) for run in grid], loop.Gradients.__call__
 

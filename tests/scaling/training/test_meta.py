@@ -194,12 +194,12 @@ def test_a_step_of_the_loop(make_run, corpus_cache):
     "fmt", ["int4", "e2m1", "nf4", "uint4", "ternary", "binary", "int4-hadamard", "int4-full", "nvfp4-rht"]
 )
 def test_quantizers_wait_for_nothing_but_their_formats(fmt):
-    x = torch.empty(6, 32, device=META)
+    x = torch.empty(8, 32, device=META)
     rules = ["auto", "mse"]
     if not parse(fmt).zero_point:
         rules += ["pow2_floor", "pow2_even", "pow2_ceil_peak", "gaussian", "percentile90", "e4m3_single"]
     rules += ["e4m3_4over6"] if parse(fmt).max_value == 6 else []
-    grains, roundings = ("tensor", "channel", "block16", "block4x16"), ("nearest_even", "stochastic")
+    grains, roundings = ("channel", "block4x16"), ("nearest_even", "stochastic")
     for granularity, rule, rounding in itertools.product(grains, rules, roundings):
         asked = {"granularity": granularity, "scale_rule": rule}
         fake_quantize(x, fmt, **asked, rounding=rounding)
