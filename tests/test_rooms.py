@@ -20,8 +20,10 @@ ROOMS = {
         "ptq",
         "training",
         "study",
+        "pretrained",
         "train",
         "sweep",
+        "export",
         "__main__",
     ],
     "analysis": [

@@ -8,6 +8,7 @@ from analysis.figures.after_training import (
     local_slopes,
     memory,
     predicted_gap,
+    published_laws,
     quantizers,
     schedules,
 )
@@ -26,7 +27,7 @@ from analysis.figures.style import Plot
 IN_ORDER = (
     *(degradation, weight_precision, capacity, isoloss, predicted_loss, predicted_gap, local_slopes, gap_heatmap),
     *(effective_size, quantizers, schedules, learning_rates, memory, granularity, part_sweeps, during_and_after),
-    *(matched, optimal_precision, inference_optimum, float_formats),
+    *(matched, optimal_precision, inference_optimum, float_formats, published_laws),
 )
 FIGURES = {m.__name__.rpartition(".")[2]: Plot(m.data, m.draw) for m in IN_ORDER}
 """By name: that of its module."""

@@ -180,9 +180,9 @@ def own_fit(frame: pd.DataFrame, fits: Mapping[str, Fit], name: str, **options) 
 
 
 def most_frequent(values: pd.Series):
-    """The commonest value, the smallest of several."""
+    """The commonest value, the smallest of several; NaN, which equals nothing, where none is known."""
     counts = values.value_counts()
-    return min(counts.index, key=lambda v: (-counts[v], v))
+    return min(counts.index, key=lambda v: (-counts[v], v), default=np.nan)
 
 
 def r2(actual, predicted) -> float:

@@ -147,7 +147,7 @@ def _groups(configs: Path) -> Iterator[tuple[str, str, str]]:
         group = str(folder.relative_to(configs))
         names = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "common")
         if not group.startswith("hydra"):
-            default = "" if group == "data/tokenizer" else chosen[group]
+            default = "" if group == "data/tokenizer" else chosen.get(group, "")
             yield (
                 f"`{group}`",
                 " ".join(f"`{name}`" for name in sorted(names, key=_size)),

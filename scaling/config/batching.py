@@ -19,6 +19,7 @@ two processes with half a batch each train the run that one process trains in tw
 
 from scaling.config.data import DataConfig
 from scaling.config.precision import KEYS, Precision
+from scaling.config.runtime import RuntimeConfig
 from scaling.errors import InputError
 
 ALONG_TOKENS = ("dw_gradients", "dw_activations")
@@ -45,3 +46,22 @@ def check_division(data: DataConfig, tokens_at_once: int) -> None:
             f"runtime.micro_batch_tokens={tokens_at_once}: must be a multiple of "
             f"data.sequence_length={data.sequence_length} that divides data.batch_tokens={data.batch_tokens}"
         )
+
+
+class Batched:
+    """What is computed at once of a run that has these settings."""
+
+    data: DataConfig
+    precision: Precision
+    runtime: RuntimeConfig
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens of one forward pass: the batch, or a micro-batch of it."""
+        return min(self.runtime.micro_batch_tokens or self.data.batch_tokens, self.data.batch_tokens)
+
+    def evaluated_at_once(self, precision: Precision) -> int:
+        """Sequences of one forward pass of an evaluation in some precision: as in training, and no fewer where that
+        would change the loss of a model whose identity does not say how its batches are divided."""
+        free = coupled_part(precision) is None or coupled_part(self.precision) is not None
+        return (self.tokens_at_once if free else self.data.batch_tokens) // self.data.sequence_length

@@ -85,5 +85,10 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The settings of one run: those of configs/ with overrides of the command line laid over them."""
+    return composed_as("train", overrides)
+
+
+def composed_as(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The same for the command whose file in configs/ has this name."""
     with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
-        return plain_config(compose("train", list(overrides)))
+        return plain_config(compose(name, list(overrides)))

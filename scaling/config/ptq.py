@@ -46,6 +46,9 @@ class PTQConfig(Settings):
     """awq: whether weights may be clipped after scaling."""
     grid: Annotated[Count, AtMost(1000)]
     """awq: exponents tried for the scales."""
+    sequential: bool = False
+    """gptq, awq: calibrate each layer on what leaves the layers before it that are quantized already, instead of on
+    what the unquantized model has there; every setting then needs calibration passes of its own."""
     scale_rule_activations: str | None = None
     """How scales of `activations` are chosen that are not the trained ones; null: as in training."""
     scale_rule_kv: str | None = None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from scaling.config.batching import check_division, coupled_part
+from scaling.config.batching import Batched, check_division, coupled_part
 from scaling.config.data import DataConfig, vocab_size
 from scaling.config.from_dict import Settings, build, plain
 from scaling.config.limits import Count, FolderName, Seed
@@ -42,7 +42,7 @@ class BranchConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run(Settings):
+class Run(Batched, Settings):
     """Everything about one run."""
 
     study: Annotated[str, FolderName()]
@@ -157,17 +157,6 @@ class Run(Settings):
         return self.data.batch_tokens // self.data.sequence_length
 
     @property
-    def tokens_at_once(self) -> int:
-        """Tokens of one forward pass: the batch, or a micro-batch of it."""
-        return min(self.runtime.micro_batch_tokens or self.data.batch_tokens, self.data.batch_tokens)
-
-    def evaluated_at_once(self, precision: Precision) -> int:
-        """Sequences of one forward pass of an evaluation in some precision: as in training, and no fewer where that
-        would change the loss of a model whose identity does not say how its batches are divided."""
-        free = coupled_part(precision) is None or coupled_part(self.precision) is not None
-        return (self.tokens_at_once if free else self.data.batch_tokens) // self.data.sequence_length
-
-    @property
     def skip(self) -> tuple[str, ...]:
         """Block matrices that training leaves out of its quantization, in the one way to say it; none where matmuls are
         not quantized."""
@@ -191,6 +180,11 @@ class Run(Settings):
 
     def step_at(self, tokens: int) -> int:
         return tokens // self.data.batch_tokens
+
+    @property
+    def evaluated_tokens(self) -> list[int]:
+        """Token counts at which the model is evaluated: at its snapshots and at its end."""
+        return [self.step_at(tokens) * self.data.batch_tokens for tokens in (*self.snapshots, self.D)]
 
     def identity(self) -> dict[str, Any]:
         """The resolved fields that could change the run's numbers; its hash is part of the run id."""
@@ -261,12 +255,16 @@ def build_run(values: Mapping[str, Any]) -> Run:
     if isinstance(values, Mapping):
         values = {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")}
     run = build(Run, values)
-    if run.runtime.dtype != "auto":
-        return run
-    # Resolved here, because dtype is part of a run's identity. A device that is named may be another machine's.
-    device = run.runtime.device if run.runtime.device != "auto" else resolve_device("auto")
-    dtype = "bfloat16" if device == "cuda" else "float32"
-    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, dtype=dtype))
+    return dataclasses.replace(run, runtime=resolved_runtime(run.runtime))
+
+
+def resolved_runtime(runtime: RuntimeConfig) -> RuntimeConfig:
+    """With the dtype that `auto` means, which is part of a run's identity."""
+    if runtime.dtype != "auto":
+        return runtime
+    # A device that is named may be another machine's.
+    device = runtime.device if runtime.device != "auto" else resolve_device("auto")
+    return dataclasses.replace(runtime, dtype="bfloat16" if device == "cuda" else "float32")
 
 
 def _short_name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""What a run may say of its learning rate over time: the names of schedules and their settings. Their rates are in
-`scaling.training.schedule`."""
+"""What a run may say of its learning rate over time: the names of schedules, their settings and their rates."""
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
 from scaling.config.from_dict import Settings
@@ -36,3 +36,28 @@ class ScheduleConfig(Settings):
     def falls(self) -> bool:
         """Whether the rate is ever below its peak once the warm-up is over."""
         return self.kind not in ("constant", "average")
+
+
+def rate_at(schedule: ScheduleConfig, peak: float, seen: int, batch: int, horizon: int) -> float:
+    """Learning rate of the update on `batch` tokens that comes after `seen` of `horizon`.
+
+    Warm-up is linear and reaches the peak with its last update. The decays are functions of the tokens seen before the
+    update, so that the first update after the warm-up has the peak rate and none is spent at the very end.
+    """
+    end = peak * schedule.end_fraction
+    if seen < schedule.warmup_tokens:
+        return peak * min(1.0, (seen + batch) / schedule.warmup_tokens)
+    if not schedule.falls:
+        return peak
+    start = horizon - schedule.decay_tokens if schedule.kind == "wsd" else schedule.warmup_tokens
+    if seen < start:
+        return peak
+    progress = min(1.0, (seen - start) / max(horizon - start, 1))
+    if schedule.kind == "cosine":
+        return end + (peak - end) * 0.5 * (1 + math.cos(math.pi * progress))
+    return peak + (end - peak) * progress
+
+
+def share_of_peak(schedule: ScheduleConfig, tokens: int, batch: int, horizon: int) -> float:
+    """The rate of the update that made the model behind so many tokens, as a share of the peak."""
+    return rate_at(schedule, 1.0, max(0, tokens - batch), batch, horizon)

@@ -60,3 +60,8 @@ def held_out_count(documents: int, wanted: int, hint: str) -> int:
     if documents < 2:
         raise InputError(f"data.corpus: {documents} document{'s'[documents:]}, two are needed to hold one out; {hint}")
     return min(wanted, max(1, documents // 5))
+
+
+def first_line(fault: Exception) -> str:
+    """What an exception of another library says, as far as it fits into a line."""
+    return str(fault).strip().split("\n")[0]

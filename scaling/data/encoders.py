@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from scaling.config.data import BpeTokenizer, BytesTokenizer, DataConfig, HfTokenizer, SyntheticCorpus
-from scaling.data.documents import INSTALL_HF, Source
+from scaling.data.documents import INSTALL_HF, Source, first_line
 from scaling.errors import InputError
 
 
@@ -94,7 +94,7 @@ class _Hf:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(config.name, trust_remote_code=False)
         except (OSError, ValueError) as fault:
-            raise InputError(f"data.tokenizer.name={config.name}: {_first_line(fault)}") from None
+            raise InputError(f"data.tokenizer.name={config.name}: {first_line(fault)}") from None
         if self.tokenizer.eos_token_id is None:
             raise InputError(f"data.tokenizer.name={config.name}: has no end-of-sequence token to separate documents")
         self.vocab_size, self.separator = len(self.tokenizer), self.tokenizer.eos_token_id
@@ -103,7 +103,3 @@ class _Hf:
         # Without split_special_tokens a text that spells out "<|endoftext|>" would end its document.
         ids = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         return [np.array(i, dtype=np.uint32) for i in ids]
-
-
-def _first_line(fault: Exception) -> str:
-    return str(fault).strip().split("\n")[0]

@@ -45,7 +45,7 @@ def quantized(
             for tensors, note, i in zip(*_quantize(weights, names, chosen, calibration), members, strict=True):
                 for name, w in zip(names, tensors, strict=True):
                     stack[name][i] = w
-                _merge(notes[i], note)
+                merge_notes(notes[i], note)
     return stack, notes
 
 
@@ -79,16 +79,28 @@ def _quantize(
     weights: Weights, names: list[str], settings: Sequence[Setting], calibration: Callable[[], Calibration]
 ) -> tuple[torch.Tensor, list[Notes]]:
     """Matrices of one kind in all the settings of one program: (K, L, out, in), and notes on each setting."""
-    first, parts = settings[0], parts_of(names[0])
     w_Loi = torch.cat([weights[name].detach() for name in names])
+
+    def inputs() -> Statistics:
+        return _stacked([calibration().inputs[name] for name in names])
+
+    return quantize_layers(w_Loi, parts_of(names[0]), settings, inputs)
+
+
+def quantize_layers(
+    w_Loi: torch.Tensor, parts: int, settings: Sequence[Setting], inputs: Callable[[], Statistics]
+) -> tuple[torch.Tensor, list[Notes]]:
+    """L layers of one shape, each of `parts` matrices, in all the settings of one program: (K, L, out, in), and notes
+    on each setting. `inputs` is called where the method calibrates."""
+    first = settings[0]
     quantizer = Quantizer([s.weights for s in settings], w_Loi.device)
     if first.method == "rtn":
         return rtn_layers(w_Loi, quantizer, parts), [{} for _ in settings]
-    inputs = _stacked([calibration().inputs[name] for name in names])
     if first.method == "awq":
-        values = awq_layers(w_Loi, inputs, quantizer, parts, clip=first.clip, grid=first.grid)
+        values = awq_layers(w_Loi, inputs(), quantizer, parts, clip=first.clip, grid=first.grid)
         return values, [{} for _ in settings]
-    outcome = gptq_layers(w_Loi, inputs.hessian_Lii, quantizer, parts, act_order=first.act_order, damping=first.damping)
+    hessian = inputs().hessian_Lii
+    outcome = gptq_layers(w_Loi, hessian, quantizer, parts, act_order=first.act_order, damping=first.damping)
     finite = [d for d in outcome.damping if d != float("inf")]
     fallbacks = outcome.rounded.sum(1).tolist()
     return outcome.weights, [{"damping": max(finite, default=None), "fallbacks": count} for count in fallbacks]
@@ -98,7 +110,8 @@ def _stacked(statistics: list[Statistics]) -> Statistics:
     return Statistics(*(torch.cat(values) for values in zip(*statistics, strict=True)))
 
 
-def _merge(notes: Notes, more: Notes) -> None:
+def merge_notes(notes: Notes, more: Notes) -> None:
+    """Take into `notes` of a setting what had to be done for more of its matrices."""
     if "fallbacks" in more:
         known = [d for d in (notes.get("damping"), more["damping"]) if d is not None]
         notes["damping"] = max(known, default=None)

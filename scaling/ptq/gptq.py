@@ -9,8 +9,8 @@ factorization and one walk through its columns, and so do layers of one shape.
 As in the authors' program: lazy updates in batches of columns; scales of blocks are taken from the weights as they
 stand when the walk comes to the block, but from the original weights under act-order (columns by descending diagonal of
 the Hessian), where a block's columns are not walked in one go. Inputs that are always zero leave their column to plain
-rounding. Unlike there, the inputs are those of the unquantized model in all layers, not those behind layers that are
-quantized already.
+rounding. Unlike there, the inputs are those of the unquantized model in all layers; `scaling.ptq.sequential` has those
+behind layers that are quantized already.
 
 The Hessian is damped by a share of its mean diagonal, which grows by powers of ten until it can be factorized.
 """

@@ -15,9 +15,10 @@ from scaling.data.corpus import Corpus, Windows
 from scaling.model.quantizers import StackPrecision
 from scaling.model.stack_size import best_size
 from scaling.model.transformer import Weights
-from scaling.ptq.apply import Notes, quantized
+from scaling.ptq.apply import Notes
 from scaling.ptq.calibration import Calibration, calibrate
 from scaling.ptq.evaluate import evaluate
+from scaling.ptq.sequential import quantized_each
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.columns import declared
 from scaling.records.run_folder import RunFolder
@@ -98,14 +99,14 @@ def measure_quantized(
     at_once = _held_at_once(models[0].weights)
     for start in range(0, len(asked), at_once):
         chosen = asked[start : start + at_once]
-        stack, notes = _quantized(models, chosen, calibrations)
+        stack, notes = _quantized(models, chosen, calibrations, corpus)
         runs = [models[m].run for m, _ in chosen]
         precisions = [setting.precision(run.precision) for run, (_, setting) in zip(runs, chosen, strict=True)]
         losses = _stack_losses(runs, stack, precisions, windows)
         for (m, setting), values, note in zip(chosen, losses, notes, strict=True):
             tokens_seen = models[m].tokens_seen
             measurements[m].windows[evaluation_name(tokens_seen, setting.key)] = values
-            measurements[m].rows.append(_row(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
+            measurements[m].rows.append(row_of(tokens_seen, setting, values, bases[m], windows, note, calibrations[m]))
     return measurements
 
 
@@ -118,11 +119,13 @@ def _quantized(
     models: Sequence[Trained],
     asked: Sequence[tuple[int, Setting]],
     calibrations: Sequence[Callable[[], Calibration]],
+    corpus: Corpus,
 ) -> tuple[Weights, list[Notes]]:
     """Model m quantized to a setting, for each pair of these, in order."""
     stacks, notes = [], []
     for m, group in groupby(asked, key=lambda pair: pair[0]):
-        stack, its_notes = quantized(models[m].weights, [setting for _, setting in group], calibrations[m])
+        model, settings = models[m], [setting for _, setting in group]
+        stack, its_notes = quantized_each(model.run, model.weights, settings, calibrations[m], corpus)
         stacks.append(stack)
         notes += its_notes
     if len(stacks) == 1:
@@ -130,7 +133,7 @@ def _quantized(
     return {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0]}, notes
 
 
-def _row(
+def row_of(
     tokens_seen: int,
     setting: Setting,
     values: np.ndarray,
@@ -139,6 +142,8 @@ def _row(
     notes: Notes,
     calibration: Callable[[], Calibration],
 ) -> Row:
+    """What is recorded of one quantization of a model, whose windows have the losses `values` (n,), and `base` (n,)
+    without it."""
     loss, loss_se = clustered_mean(values, windows.documents)
     gap, gap_se = clustered_mean(values - base, windows.documents)
     row = {

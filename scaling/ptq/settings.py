@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from scaling.config.precision import KEYS, PARTS, Precision
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.errors import InputError
 from scaling.quantization.formats import UNQUANTIZED
@@ -62,6 +63,8 @@ class Setting:
     damping: float | None
     clip: bool | None
     grid: int | None
+    sequential: bool | None = None
+    """Whether calibration sees what leaves the layers that were quantized before."""
 
     @property
     def key(self) -> str:
@@ -77,6 +80,7 @@ class Setting:
             "damping": self.damping,
             "clip": self.clip,
             "grid": self.grid,
+            "sequential": self.sequential or None,  # keys of earlier versions say nothing of it
         }
         parts = [self.method, self.weights.format.name, self.weights.granularity, self.weights.scale_rule]
         return "/".join([*parts, *(f"{name}={value}" for name, value in more.items() if value is not None)])
@@ -116,6 +120,7 @@ class Setting:
             "skip_post": BETWEEN.join(self.skip) or None,
             "act_order": self.act_order,
             "clip": self.clip,
+            "sequential": self.sequential,
         }
 
 
@@ -148,7 +153,7 @@ class _AfterTraining(Precision):
         return self if trained is self.trained else dataclasses.replace(self, trained=trained)
 
 
-def settings_of(run: Run) -> list[Setting]:
+def settings_of(run: Run | MeasuredRun) -> list[Setting]:
     """Every combination that `run.ptq` asks for, each once: a format with own blocks has only one granularity."""
     config = run.ptq
     weights = [spec for _, spec in config.weights()]
@@ -159,7 +164,9 @@ def settings_of(run: Run) -> list[Setting]:
         [None if spec is None or _is_trained(spec, part, run.precision) else spec for _, spec in config.table(part)]
         for part in TABLES
     ]
-    skip = one_way(config.skip, run.model.block_names, "ptq.skip")
+    # The names in models of others are known only when they are loaded: patterns stay as they were given.
+    names = run.model.block_names if isinstance(run, Run) else None
+    skip = tuple(dict.fromkeys(config.skip)) if names is None else one_way(config.skip, names, "ptq.skip")
     settings: dict[str, Setting] = {}
     for method, row, activations, kv, embedding, head in product(config.methods, rows, *inputs, *tables):
         for spec in row:
@@ -169,7 +176,7 @@ def settings_of(run: Run) -> list[Setting]:
     return list(settings.values())
 
 
-def _inputs(run: Run, part: str) -> list[Inputs | None]:
+def _inputs(run: Run | MeasuredRun, part: str) -> list[Inputs | None]:
     """How a config asks for activations, or keys and values, to be quantized; None: as in training."""
     config, trained = run.ptq, run.precision
     ways: list[Inputs | None] = []
@@ -202,7 +209,7 @@ def _is_trained_rule(spec: QuantSpec, part: str, trained: Precision) -> bool:
         return False
 
 
-def _setting(run: Run, method: str, weights: QuantSpec, parts: dict[str, Any]) -> Setting:
+def _setting(run: Run | MeasuredRun, method: str, weights: QuantSpec, parts: dict[str, Any]) -> Setting:
     if not weights.format.quantizes:
         # However weights are not quantized, it is one setting.
         method, weights = "rtn", QuantSpec.of(weights.format)
@@ -216,4 +223,5 @@ def _setting(run: Run, method: str, weights: QuantSpec, parts: dict[str, Any]) -
         damping=config.damping if by_gptq else None,
         clip=config.clip if by_awq else None,
         grid=config.grid if by_awq else None,
+        sequential=config.sequential if by_gptq or by_awq else None,
     )

@@ -34,7 +34,8 @@ NAMES = tuple(column.name for column in COLUMNS)
 TYPES = {column.name: column.type for column in COLUMNS}
 LATER = (
     *("granularity_keys", "skip", "granularity_post_keys", "scale_rule_post_a", "scale_rule_post_kv", "P_post_emb"),
-    *("P_post_head", "format_post_emb", "format_post_head", "skip_post"),
+    *("P_post_head", "format_post_emb", "format_post_head", "skip_post", "source", "bytes_per_token", "lr_share"),
+    *("sequential", "share_post", "bits_per_byte"),
 )
 """Columns that tables of the first version lack; their rows would be empty there."""
 

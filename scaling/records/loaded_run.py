@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from scaling.config.from_dict import plain
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.console.terminal import note
 from scaling.data.corpus import Corpus, Windows
@@ -136,6 +137,8 @@ def load_run(path: Path | str) -> LoadedRun:
     result = folder.result()
     if result is None:
         raise InputError(f"{path}: not the folder of a finished run (no result.json that validates)")
+    if isinstance(folder.run, MeasuredRun):
+        raise InputError(f"{path}: of {folder.run.checkpoint.source}, which others trained; its weights lie there")
     return LoadedRun(folder=folder, result=result)
 
 

@@ -25,7 +25,8 @@ import torch
 import yaml
 
 from scaling.config.from_dict import plain
-from scaling.config.run import Run, build_run
+from scaling.config.pretrained.measured_run import MeasuredRun, build_stored
+from scaling.config.run import Run
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.records import tensor_files
@@ -37,7 +38,7 @@ RESULT_FIELDS = {
     "schema": int,
     "run_id": str,
     "N": int,
-    "D": int,
+    "D": int | None,
     "evaluations": list,
     "diverged": bool,
     "seconds": float,
@@ -55,7 +56,7 @@ State = Literal["new", "partial", "done"]
 class RunFolder:
     """The folder of one run. Opening it changes nothing on disk."""
 
-    def __init__(self, run: Run, path: Path | None = None):
+    def __init__(self, run: Run | MeasuredRun, path: Path | None = None):
         self.run = run
         self.path = path or Path(run.runtime.out) / run.study / run.run_id
         self.writer: Writer | None = None
@@ -88,7 +89,7 @@ class RunFolder:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """`new`, `partial` (a checkpoint is there) or `done`.
+        """`new`, `partial` (a checkpoint is there; losses, of a model that others trained) or `done`.
 
         Raises:
             InputError: the folder holds another config, or a file of it is damaged.
@@ -98,7 +99,8 @@ class RunFolder:
         stored_run(self.path)
         if self.result() is not None:
             return "done"
-        return "partial" if self.checkpoint_path.exists() else "new"
+        begun = self._windows_path if isinstance(self.run, MeasuredRun) else self.checkpoint_path
+        return "partial" if begun.exists() else "new"
 
     def has_error(self) -> bool:
         return (self.path / "error.txt").exists()
@@ -230,10 +232,16 @@ class RunFolder:
             intact = False
         if not intact:
             raise InputError(
-                f"{path}: damaged, or the file of another run; delete it, and add its rows again with "
-                f"python -m scaling.ptq study={self.run.study} runs={self.path.name}"
+                f"{path}: damaged, or the file of another run; delete it, and add its rows again with {self.add_rows}"
             )
         return rows
+
+    @property
+    def add_rows(self) -> str:
+        """The command that adds quantizations."""
+        if isinstance(self.run, MeasuredRun):
+            return "the command that measured the model"
+        return f"python -m scaling.ptq study={self.run.study} runs={self.path.name}"
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         missing = [k for k, kind in RESULT_FIELDS.items() if not isinstance(result.get(k), kind)]
@@ -274,7 +282,7 @@ def trunk_of(folder: Path) -> str:
     return folder.name
 
 
-def stored_run(folder: Path) -> Run:
+def stored_run(folder: Path) -> Run | MeasuredRun:
     """The run whose config a folder holds.
 
     Raises:
@@ -282,7 +290,7 @@ def stored_run(folder: Path) -> Run:
     """
     path, values = folder / "config.yaml", _stored_config(folder)
     try:
-        run = build_run(values["run"])
+        run = build_stored(values["run"])
     except (TypeError, ValueError, KeyError) as fault:
         raise _not_a_config(path, fault) from None
     if run.run_id != folder.absolute().name:

@@ -20,7 +20,9 @@ import pandas as pd
 
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.precision import KEYS, Precision
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
+from scaling.config.schedule import share_of_peak
 from scaling.console.cli import UnfinishedError
 from scaling.console.terminal import note
 from scaling.errors import InputError
@@ -29,6 +31,7 @@ from scaling.quantization.skip import BETWEEN, is_skipped
 from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import NAMES, declared
 from scaling.records.files import write_text
+from scaling.records.measured_rows import bits_per_byte, rows_of_measured
 from scaling.records.merge import as_written, ordered, with_rows_of, write, write_sha
 from scaling.records.model_bytes import model_bytes, short_blocks
 from scaling.records.run_folder import TRAIN_AGAIN, RunFolder
@@ -39,14 +42,14 @@ from scaling.records.writer import holder
 @dataclasses.dataclass(frozen=True)
 class _Folder:
     path: Path
-    run: Run
+    run: Run | MeasuredRun
     result: dict[str, Any]
     windows: dict[str, np.ndarray]
     """Losses of the models that were not quantized, and their documents."""
     quantizations: list[dict[str, Any]]
 
 
-Settings = Callable[[Run], Sequence[str]]
+Settings = Callable[[Run | MeasuredRun], Sequence[str]]
 """The names of the quantizations that a run's config asks for, of each model that it evaluates."""
 
 
@@ -145,7 +148,10 @@ def _read(study_folder: Path, settings: Settings | None) -> tuple[dict[str, _Fol
             faults.append(missing)
     for name, folder in list(folders.items()):
         try:
-            of_run = list(_rows(folder, folders))
+            if isinstance(folder.run, MeasuredRun):
+                of_run = list(rows_of_measured(folder.run, folder.result, folder.quantizations))
+            else:
+                of_run = list(_rows(folder, folders))
             if unknown := sorted(set().union(*of_run) - set(NAMES)):
                 raise InputError(f"{folder.path}: was made by a later version, which has {', '.join(unknown)} as well")
         except (KeyError, TypeError, ValueError, AttributeError) as fault:
@@ -177,7 +183,7 @@ def _missing(folder: _Folder, settings: Sequence[str]) -> str | None:
     run = folder.run
     if folder.result["diverged"]:
         return None
-    asked = [run.step_at(tokens) * run.data.batch_tokens for tokens in (*run.snapshots, run.D)]
+    asked = run.evaluated_tokens
     evaluated = {evaluation.get("tokens_seen") for evaluation in folder.result["evaluations"]}
     if unseen := [tokens for tokens in asked if tokens not in evaluated]:
         return f"{folder.path}: was never evaluated at {_some(unseen)} tokens; {TRAIN_AGAIN}"
@@ -187,9 +193,8 @@ def _missing(folder: _Folder, settings: Sequence[str]) -> str | None:
     there = {(row["tokens_seen"], row["setting"]) for row in folder.quantizations}
     wanted = [(tokens, setting) for tokens in asked for setting in settings]
     if lacking := [evaluation_name(*row) for row in wanted if row not in there]:
-        again = f"python -m scaling.ptq study={run.study} runs={run.run_id}"
         rows = f"{len(lacking)} of {len(wanted)} rows are missing ({_some(lacking)})"
-        return f"{folder.path / 'ptq.jsonl'}: {rows}; add them with {again}"
+        return f"{folder.path / 'ptq.jsonl'}: {rows}; add them with {RunFolder(run, folder.path).add_rows}"
     return None
 
 
@@ -204,14 +209,17 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
         tokens = evaluation["tokens_seen"]
         trained = folder.run.precision.spec("weights")
         gap = _qat_gap(folder, folders.get(folder.result["base_run_id"]), tokens)
-        yield {**constant, **evaluation, **gap, **_stored(folder, trained, folder.run.skip)}
+        constant["lr_share"] = share_of_peak(folder.run.schedule, tokens, folder.run.data.batch_tokens, folder.run.D)
+        own = {**gap, **bits_per_byte(folder.result, evaluation), **_stored(folder, trained, folder.run.skip)}
+        yield {**constant, **evaluation, **own}
         for row in folder.quantizations:
             if row["tokens_seen"] == tokens:
                 stored = QuantSpec.of(row["format_post"], row["granularity_post"], row["scale_rule"])
                 skip = (row.get("skip_post") or "").split(BETWEEN)
                 tables = {"embedding": row.get("format_post_emb"), "head": row.get("format_post_head")}
                 named = {part: QuantSpec.of(name) for part, name in tables.items() if name}
-                yield {**constant, **row, **_stored(folder, stored, skip, named), **_post(folder.run, stored, skip)}
+                own = {**bits_per_byte(folder.result, row), **_stored(folder, stored, skip, named)}
+                yield {**constant, **row, **own, **_post(folder.run, stored, skip)}
 
 
 def _stored(
@@ -225,7 +233,9 @@ def _stored(
 
 def _post(run: Run, spec: QuantSpec, skip: Sequence[str]) -> dict[str, float]:
     sigma2, group = over_matrices(_matrices(run, skip), spec)
-    return {"sigma2_post": sigma2, "group_post": group}
+    shapes = {name: math.prod(shape) for name, shape in run.model.shapes(1).items() if is_block_weight(name)}
+    covered = sum(size for name, size in shapes.items() if not is_skipped(name, skip))
+    return {"sigma2_post": sigma2, "group_post": group, "share_post": covered / run.N}
 
 
 def _matrices(run: Run, skip: Sequence[str] = ()) -> list[tuple[int, int, int]]:
@@ -250,6 +260,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "trunk_id": result["trunk_id"],
         "cluster": f"n{run.N}-s{run.seed_init}.{run.seed_data}",
         "study": run.study,
+        "source": None,
         "seed_init": run.seed_init,
         "seed_data": run.seed_data,
         "N": parameters["N"],
@@ -262,6 +273,7 @@ def _constant_columns(folder: _Folder) -> dict[str, Any]:
         "D": run.D,
         "unique_tokens": result["unique_tokens"],
         "corpus": run.data.corpus.kind,
+        "bytes_per_token": result.get("bytes_per_token"),  # results of earlier versions do not say
         "data_sha": result["data_sha"][:16],
         "eval_sha": result["eval_sha"][:16],
         "schedule": run.schedule.kind,

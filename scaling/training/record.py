@@ -95,6 +95,7 @@ def _data(member: Member, corpus: Corpus, windows: Windows) -> dict[str, Any]:
         "unique_tokens": corpus.unique_tokens(member.run.data.sequence_length),
         "corpus": corpus.name,
         "vocab_size": corpus.vocab_size,
+        "bytes_per_token": corpus.bytes_per_token,
         "data_sha": corpus.data_sha,
         "eval_sha": windows.sha,
     }

@@ -40,7 +40,7 @@ def test_every_choice_builds_a_run(group):
 
 def test_every_group_is_covered():
     folders = {p.name for p in (REPOSITORY / "configs").iterdir() if p.is_dir()}
-    assert folders == {*GROUPS, "sweeps", "hydra"}
+    assert folders == {*GROUPS, "pretrained", "sweeps", "hydra"}
 
 
 @pytest.mark.parametrize("name", choices("model"))
