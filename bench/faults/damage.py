@@ -183,14 +183,14 @@ def _train_half(place: Place) -> None:
     shape = every[0].stack_key
     runs = [run for run in every if run.stack_key == shape]
     write_stack(runs)
-    step, done = Loop.step, []
+    update, done = Loop.update, []
 
     def stopped(loop: Loop) -> None:
         if len(done) == HALF:
             raise KeyboardInterrupt
-        done.append(step(loop))
+        done.append(update(loop))
 
-    Loop.step = stopped
+    Loop.update = stopped
     try:
         train_stack(runs)
     except KeyboardInterrupt:
