@@ -1,4 +1,4 @@
-"""Cells that could be trained, and what a run of each costs in FLOPs (6 N D) or in hours of the machine of the table."""
+"""Cells that could be trained, and what a run of each costs: FLOPs (6 N D), or hours of the machine of the table."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -92,9 +92,9 @@ def sizes_of(text: str | None, rows: Rows) -> dict[str, int]:
     """
     known = LADDER | OTHERS
     if text is None:
-        own = np.exp(rows.sizes)
-        names = {int(round(N)): name for name, N in known.items()}
-        made = {names.get(int(round(N)), _short(N)): int(round(N)) for N in own}
+        own = [float(N) for N in np.exp(rows.sizes)]
+        names = {round(N): name for name, N in known.items()}
+        made = {names.get(round(N), _short(N)): round(N) for N in own}
         for name, N in LADDER.items():
             if np.log(N) <= rows.sizes[-1] + STEP and np.log(N) >= rows.sizes[0] - STEP:
                 made[name] = N

@@ -1,9 +1,9 @@
 """Variance components of ln gap about the law, by restricted maximum likelihood (REML).
 
 Rows scatter about the law by effects that they share: of the run (its widths), of the cell (seeds of one N and D), of
-the size, of the size times ln D, and of D (what all sizes at one D have in common); what is left is a row's own. Each is
-normal with mean zero, so that the covariance of the rows is a sum of known matrices, each times a variance. A jackknife
-over sizes sees the third and the fourth; no jackknife over sizes sees the fifth.
+the size, of the size times ln D, and of D (what all sizes at one D have in common); what is left is a row's own. Each
+is normal with mean zero, so that the covariance of the rows is a sum of known matrices, each times a variance. A
+jackknife over sizes sees the third and the fourth; no jackknife over sizes sees the fifth.
 
 Patterson & Thompson 1971 (Biometrika 58, 545): the likelihood of what is left after the law is fitted.
 """
@@ -91,14 +91,9 @@ def fitted(rows: Rows, X: np.ndarray | None = None, middle: float | None = None)
         slopes = [s * (np.sum(P * matrices[k]) - Py @ matrices[k] @ Py) for s, k in zip(sds, active, strict=True)]
         return float(value), np.array(slopes)
 
+    bounds = [(0, None)] * len(active)
     found = [
-        minimize(
-            objective,
-            np.full(len(active), start * scale),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(0, None)] * len(active),
-        )
+        minimize(objective, np.full(len(active), start * scale), jac=True, method="L-BFGS-B", bounds=bounds)
         for start in STARTS
     ]
     best = min(found, key=lambda one: one.fun)

@@ -1,10 +1,10 @@
 """How wide an interval will be: a target's half-width under the table's components, and its bias by what the law lacks.
 
-Law and effects are solved together (Henderson's mixed-model equations): with a run's mean over widths as its observation,
-the information is A' diag(w) A + prior, where A has a row a cell (the law's columns, then ones for its size, its size's
-slope, its D) and w is what the runs of the cell tell. It grows by one term with each run, so that thousands of candidates
-are a batch of small systems. The half-width is Student's t with one degree less than there are sizes, times the standard
-error; the bias is that of a least-squares fit by terms of a stated size that the law does not have.
+Law and effects are solved together (Henderson's mixed-model equations): with a run's mean over widths as its
+observation, the information is A' diag(w) A + prior, where A has a row a cell (the law's columns, then ones for its
+size, its size's slope, its D) and w is what the runs of the cell tell. Thousands of candidates are a batch of small
+systems. The half-width is Student's t, with one degree of freedom less than there are sizes, times the standard error;
+the bias is that of a least-squares fit by terms of a stated size that the law does not have.
 """
 
 import dataclasses
@@ -125,7 +125,8 @@ class Model:
         free = [True, True, True, len(self.widths) > 1, target.curved]
         keep = np.concatenate([free, effects > 0])
         A = self.A[:, keep]
-        information = np.einsum("km,mi,mj->kij", w, A, A, optimize=True)
+        outer = (A[:, :, None] * A[:, None, :]).reshape(len(A), -1)
+        information = (w @ outer).reshape(len(w), A.shape[1], A.shape[1])
         prior = np.zeros(keep.sum())
         prior[sum(free) :] = 1 / effects[effects > 0]
         information += np.diag(prior)
@@ -146,7 +147,7 @@ class Model:
         ridge = np.where(prior > 0, 0.0, 1e-12)  # what is not determined is told by _determined
         solved = np.linalg.solve(information + np.diag(ridge), asked[keep][None, :, None])[..., 0]
         se = target.factor * np.sqrt(np.maximum(np.einsum("ki,i->k", solved, asked[keep]) + extra, 0.0))
-        pull = np.einsum("km,ki,mi,mj->kj", w, solved, A, self.lacked, optimize=True)
+        pull = (w * (solved @ A.T)) @ self.lacked
         if free[3]:
             lever = np.einsum("km,m->k", counts, self.log_N - self.middle[0]) / v["row"] * self.spread
             pull[:, 1] += solved[:, at] * -lever * self.lack.bits_by_size

@@ -14,7 +14,8 @@ from analysis.errors import InputError
 from analysis.planning.next_runs.candidates import Cells
 from analysis.planning.next_runs.criterion import Model, Target, Width
 
-STEPS, ROUNDS = 400, 40
+STEPS, ROUNDS = 400, 15
+THRIFT = 0.01  # relative: what runs that are dropped again may cost in width
 SPAN = 4.0  # of the D of the first two runs of a new size, at least
 BETTER = 1e-4  # relative: what a step must gain
 MOST_SEEDS = 8
@@ -68,7 +69,7 @@ def best(model: Model, cells: Cells, target: Target, budget: float) -> Design:
     for start, by_cost in itertools.product(starts, (True, False)):
         grown = _grown(start, score, cells, budget, by_cost)
         if np.isfinite(score(grown[None])[0]):
-            found.append(_exchanged(grown, score, cells, budget))
+            found.append(_thrifty(_exchanged(grown, score, cells, budget), score, cells))
     if not found:
         raise InputError(f"budget {budget:g}: no runs within it determine {target.name}; ask for more")
     added = min(found, key=lambda one: (score(one[None])[0], cells.price(one)[0]))
@@ -95,8 +96,8 @@ def factorial_designs(cells: Cells, *, sizes: np.ndarray | None = None) -> Itera
 
 
 def _with_new_sizes(cells: Cells) -> Iterator[np.ndarray]:
-    """Two runs of each new size, the cheapest ones `SPAN` apart in D; of the cheapest new size, of the two cheapest, and
-    so on: a size's first run alone says nothing of its slope."""
+    """Two runs of each new size, the cheapest ones `SPAN` apart in D; of the cheapest new size, of the two cheapest,
+    and so on: a size's first run alone says nothing of its slope."""
     sizes = [size for size in np.unique(cells.log_N) if not cells.runs[np.abs(cells.log_N - size) < 1e-9].any()]
     added = np.zeros(len(cells.runs), int)
     for size in sizes:
@@ -148,4 +149,18 @@ def _exchanged(now: np.ndarray, score: Score, cells: Cells, budget: float) -> np
         if not values[best_one] < value * (1 - BETTER):
             break
         now, value = tried[best_one], float(values[best_one])
+    return now
+
+
+def _thrifty(now: np.ndarray, score: Score, cells: Cells) -> np.ndarray:
+    """Less the runs that give hardly anything, the dearest for what it gives first."""
+    allowed = float(score(now[None])[0]) * (1 + THRIFT)
+    while now.any():
+        fewer = now - np.eye(len(now), dtype=int)[now > 0]
+        values = score(fewer)
+        saved = cells.price(now)[0] - cells.price(fewer)
+        worth = np.where(values <= allowed, saved / np.maximum(values - values.min() + 1e-6, 1e-12), -1.0)
+        if worth.max() < 0:
+            break
+        now = fewer[int(np.argmax(worth))]
     return now
