@@ -31,9 +31,9 @@ class Request:
     target: str
     flops: float | None = None
     hours: float | None = None
-    choice: Choice = Choice()
+    choice: Choice = dataclasses.field(default_factory=Choice)
     sizes: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = dataclasses.field(default_factory=Limits)
     curvature: float | None = None
     bits_by_size: float | None = None
     trunks: float | None = None

@@ -120,7 +120,7 @@ def cells_of(
     frame: pd.DataFrame,
     *,
     sizes: Mapping[str, int],
-    limits: Limits = Limits(),
+    limits: Limits,
     hours: bool = False,
     trunks: float | None = None,
 ) -> Cells:

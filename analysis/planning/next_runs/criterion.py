@@ -70,7 +70,7 @@ class Model:
     widths: np.ndarray
     components: Components
     middle: tuple[float, float, float]
-    lack: Lack = Lack()
+    lack: Lack = dataclasses.field(default_factory=Lack)
     level: float = LEVEL
 
     @cached_property
@@ -144,8 +144,8 @@ class Model:
             extra += 0.0 if known[0] else v["size"] + slope**2 * v["size_slope"]
             extra += 0.0 if known[1] else v["common"]
         determined = self._determined(w, asked, A, keep)
-        ridge = np.where(prior > 0, 0.0, 1e-12)  # what is not determined is told by _determined
-        solved = np.linalg.solve(information + np.diag(ridge), asked[keep][None, :, None])[..., 0]
+        information[~determined] = np.eye(len(prior))
+        solved = np.linalg.solve(information, asked[keep][None, :, None])[..., 0]
         se = target.factor * np.sqrt(np.maximum(np.einsum("ki,i->k", solved, asked[keep]) + extra, 0.0))
         pull = (w * (solved @ A.T)) @ self.lacked
         if free[3]:

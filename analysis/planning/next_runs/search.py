@@ -47,8 +47,9 @@ def score_of(model: Model, cells: Cells, target: Target) -> Score:
     return score
 
 
-def best(model: Model, cells: Cells, target: Target, budget: float) -> Design:
-    """The design of at most `budget` with the smallest half-width and bias that was found.
+def best(model: Model, cells: Cells, target: Target, budget: float, *, thrift: float = THRIFT) -> Design:
+    """The design of at most `budget` with the smallest half-width and bias that was found, less runs that give hardly
+    anything: together at most a share `thrift` of both.
 
     Raises:
         InputError: the budget is no number above zero, too small for any candidate, or for a design that determines
@@ -69,7 +70,7 @@ def best(model: Model, cells: Cells, target: Target, budget: float) -> Design:
     for start, by_cost in itertools.product(starts, (True, False)):
         grown = _grown(start, score, cells, budget, by_cost)
         if np.isfinite(score(grown[None])[0]):
-            found.append(_thrifty(_exchanged(grown, score, cells, budget), score, cells))
+            found.append(_thrifty(_exchanged(grown, score, cells, budget), score, cells, thrift))
     if not found:
         raise InputError(f"budget {budget:g}: no runs within it determine {target.name}; ask for more")
     added = min(found, key=lambda one: (score(one[None])[0], cells.price(one)[0]))
@@ -121,11 +122,10 @@ def _grown(start: np.ndarray, score: Score, cells: Cells, budget: float, by_cost
         if not len(tried):
             break
         values = score(tried)
-        gains = (value - values) / (np.maximum(extra, 1e-9 * budget) if by_cost else 1.0)
-        if not np.isfinite(value) and np.isfinite(values).any():
-            gains = -np.where(np.isfinite(values), values, np.inf)
-        elif not np.isfinite(value):
-            break
+        if np.isfinite(value):
+            gains = (value - values) / (np.maximum(extra, 1e-9 * budget) if by_cost else 1.0)
+        else:
+            gains = -values
         best_one = int(np.argmax(gains))
         if not values[best_one] < value:
             break
@@ -152,9 +152,9 @@ def _exchanged(now: np.ndarray, score: Score, cells: Cells, budget: float) -> np
     return now
 
 
-def _thrifty(now: np.ndarray, score: Score, cells: Cells) -> np.ndarray:
+def _thrifty(now: np.ndarray, score: Score, cells: Cells, thrift: float) -> np.ndarray:
     """Less the runs that give hardly anything, the dearest for what it gives first."""
-    allowed = float(score(now[None])[0]) * (1 + THRIFT)
+    allowed = float(score(now[None])[0]) * (1 + thrift)
     while now.any():
         fewer = now - np.eye(len(now), dtype=int)[now > 0]
         values = score(fewer)
