@@ -5,7 +5,6 @@ Nothing heavier than argparse is imported before a command runs.
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,11 +88,26 @@ def run(chosen: argparse.Namespace) -> None:
     frame = table_of(_table(chosen.table), chosen.columns).frame
     made = advise(frame, request, progress=progress)
     if chosen.out is not None:
-        study_file.write(chosen.out, made, frame, f"python -m analysis {shlex.join(sys.argv[1:])}")
+        study_file.write(chosen.out, made, frame, _command(chosen))
     for line in report(made):
         print(line)
     if chosen.out is not None:
         print(f"study: {chosen.out}")
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """What was asked, without what is as usual."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    usual = vars(parser.parse_args(["next", str(chosen.table), "--target", "", "--flops", "0"]))
+    words = ["python", "-m", "analysis", "next", str(chosen.table)]
+    for name, value in vars(chosen).items():
+        asked = name in ("target", "flops") or (name in usual and value != usual[name])
+        if not asked or value is None or name in ("table", "run", "out", "command"):
+            continue
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        words += ["--" + name.replace("_", "-"), *([] if value is True else map(str, values))]
+    return shlex.join(words)
 
 
 def _table(path: Path) -> Path:

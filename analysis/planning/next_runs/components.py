@@ -9,6 +9,7 @@ Patterson & Thompson 1971 (Biometrika 58, 545): the likelihood of what is left a
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize
@@ -18,6 +19,7 @@ from analysis.planning.next_runs.rows import Rows
 
 NAMES = ("row", "run", "cell", "size", "size_slope", "common")
 STARTS = (0.5, 0.15)  # of the residuals' sd: both are tried
+NEAR = 0.02  # of N: as good as a size of the table
 FLOOR = 1e-3  # least sd of a row, so that noise-free tables stay finite
 
 
@@ -119,3 +121,15 @@ def independent(X: np.ndarray) -> list[int]:
         if np.linalg.matrix_rank(part, tol=1e-8) == len(kept) + 1:
             kept.append(j)
     return kept
+
+
+def scatter_of_sizes(rows: Rows, components: Components) -> Callable[[float, float], float]:
+    """The standard deviation of ln gap at (N, D) by which a size is off the law: zero at the sizes of `rows`, where the
+    table itself says by how much."""
+
+    def sd(N: float, D: float) -> float:
+        if np.any(np.abs(rows.sizes - np.log(N)) < NEAR):
+            return 0.0
+        return float(np.hypot(components.size, components.size_slope * (np.log(D) - components.middle)))
+
+    return sd

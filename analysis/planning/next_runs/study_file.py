@@ -15,6 +15,7 @@ SETTINGS = {"batch_tokens": "data.batch_tokens", "weight_decay": "optimizer.weig
 """Column of the table -> the setting that it is of."""
 GROUPS = {"schedule": "schedule", "corpus": "data"}
 """Column -> the group of configs whose choice it names."""
+LINE = 108
 SEEDS = 1000  # apart from those of the table by at least so many
 
 
@@ -38,16 +39,19 @@ def text(name: str, made: Advice, frame: pd.DataFrame, command: str) -> str:
     w, runs = made.chosen.width, int(made.chosen.added.sum())
     flops = float(made.cells.price(made.chosen.added, made.cells.flops)[0])
     unit = f", about {made.chosen.cost:.2g} hours of the table's machine" if made.request.hours else ""
-    header = [
-        "# @package _global_",
-        f"# Question  What is {made.target.name}, more narrowly than now ({made.value:.3f} +- {made.now.half:.3f})?",
-        f"# Command   make sweep S={name} && make collect S={name}",
-        *(f"#           {line}" for line in textwrap.wrap(f"planned by {command}", 108, break_on_hyphens=False)),
-        f"# Cost      {runs} runs, {flops:.2e} FLOPs (6ND){unit}",
-        f"# Expected  a half-width of {w.half:.3f}, and a bias of at most {w.bias:.3f}, with the rows of the table "
-        f"({made.request.choice.text});",
-        f"#           one look, after all runs, at {made.request.level:.0%}",
-    ]
+    about = {
+        "Question": [f"What is {made.target.name}, more narrowly than now ({made.value:.3f} +- {made.now.half:.3f})?"],
+        "Command": [f"make sweep S={name} && make collect S={name}", f"planned by {command}"],
+        "Cost": [f"{runs} runs, {flops:.2e} FLOPs (6ND){unit}"],
+        "Expected": [
+            f"a half-width of {w.half:.3f} and a bias of at most {w.bias:.3f}, with the rows of the table "
+            f"({made.request.choice.text}); one look, after all runs, at {made.request.level:.0%}"
+        ],
+    }
+    header = ["# @package _global_"]
+    for word, said in about.items():
+        wrapped = [line for part in said for line in textwrap.wrap(part, LINE, break_on_hyphens=False)]
+        header += [f"# {head:<9} {line}" for head, line in zip([word, *[""] * len(wrapped)], wrapped, strict=False)]
     grids = []
     used = [pd.to_numeric(frame[c], errors="coerce") for c in ("seed_init", "seed_data") if c in frame]
     last = float(np.nan_to_num(pd.concat(used).max())) if used else 0.0
@@ -60,7 +64,7 @@ def text(name: str, made: Advice, frame: pd.DataFrame, command: str) -> str:
     body = {"study": name, "hydra": {"mode": "MULTIRUN", "sweeper": {"params": params, "grids": grids}}}
     if not params:
         del body["hydra"]["sweeper"]["params"]
-    return "\n".join(header) + "\n" + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=110)
+    return "\n".join(header) + "\n" + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=100)
 
 
 def _tokens(D: float, frame: pd.DataFrame) -> float | int:
