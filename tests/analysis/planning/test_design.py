@@ -12,13 +12,15 @@ from scipy import stats
 
 from analysis import table
 from analysis.__main__ import main
+from analysis.fitting import store
 from analysis.planning.next_runs.advice import Request, advise
 from analysis.planning.next_runs.candidates import LADDER, OTHERS, Cells, Limits, cells_of, model_of, sizes_of
-from analysis.planning.next_runs.components import Components, estimate, fitted
+from analysis.planning.next_runs.components import Components, estimate, fitted, scatter_of_sizes
 from analysis.planning.next_runs.criterion import Lack, Model, parts
 from analysis.planning.next_runs.rows import Choice, Rows, rows_of
 from analysis.planning.next_runs.search import best
 from analysis.planning.next_runs.targets import target_of
+from analysis.planning.predict import predict
 
 REPOSITORY = Path(__file__).parents[3]
 RUNS = REPOSITORY / "results/overtraining/runs.csv"
@@ -283,3 +285,32 @@ def test_hours_need_seconds(frame, known):
     assert best(model, cells, target_of("gamma_D", rows, law), 0.5).cost <= 0.5
     with pytest.raises(ValueError, match="seconds"):
         cells_of(rows, frame.drop(columns="seconds"), sizes=LADDER, limits=Limits(), hours=True)
+
+
+def test_prediction_intervals_at_a_new_size_hold_the_scatter_of_sizes(known, frame):
+    rows, found, _ = known
+    of_sizes = scatter_of_sizes(rows, found)
+    D = float(np.exp(found.middle))
+    assert of_sizes(2e6, D) == pytest.approx(found.size) and of_sizes(663_552, D) == 0.0
+    assert of_sizes(2e6, np.e * D) == pytest.approx(np.hypot(found.size, found.size_slope))
+    fits = store.read(RUNS.with_name("fits.json")).fits
+    gap = {}
+    for N in (2e6, 663_552):
+        said = {"N": N, "D": D, "widths": {}, "post": 4.0, "one_run": True}
+        without, with_sizes = (predict(fits, **said, scatter_of_sizes=s).gap for s in (None, of_sizes))
+        gap[N] = np.log(without.high / without.value), np.log(with_sizes.high / with_sizes.value)
+    assert gap[663_552][0] == gap[663_552][1]
+    t = next(fit for fit in fits.values() if fit.law.response == "gap").bootstrap.t
+    assert gap[2e6][1] ** 2 - gap[2e6][0] ** 2 == pytest.approx((t * found.size) ** 2, rel=1e-6)
+
+
+def test_predict_says_where_it_lacks_the_table(tmp_path, capsys):
+    shutil.copy(RUNS.with_name("fits.json"), tmp_path)
+    command = ["predict", str(tmp_path / "fits.json"), "--N", "2e6", "--D", "3e7", "--post", "4", "--one-run"]
+    assert main(command) == 0
+    alone = capsys.readouterr()
+    assert "without the scatter of sizes" in alone.err
+    command[1] = str(RUNS.with_name("fits.json"))
+    assert main(command) == 0
+    beside = capsys.readouterr()
+    assert not beside.err and beside.out != alone.out
