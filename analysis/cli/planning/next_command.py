@@ -106,7 +106,10 @@ def _command(chosen: argparse.Namespace) -> str:
         if not asked or value is None or name in ("table", "run", "out", "command"):
             continue
         values = list(value) if isinstance(value, (list, tuple)) else [value]
-        words += ["--" + name.replace("_", "-"), *([] if value is True else map(str, values))]
+        words += [
+            "--" + name.replace("_", "-"),
+            *([] if value is True else (f"{v:g}" if isinstance(v, float) else str(v) for v in values)),
+        ]
     return shlex.join(words)
 
 

@@ -61,10 +61,15 @@ def text(name: str, made: Advice, frame: pd.DataFrame, command: str) -> str:
         grids.append({"model": model, "data.tokens": _tokens(D, frame), "seed": seeds})
         seed += 10 * -(-count // 10)
     params = _settings(frame)
-    body = {"study": name, "hydra": {"mode": "MULTIRUN", "sweeper": {"params": params, "grids": grids}}}
-    if not params:
-        del body["hydra"]["sweeper"]["params"]
-    return "\n".join(header) + "\n" + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=100)
+    lines = [*header, f"study: {name}", "", "hydra:", "  mode: MULTIRUN", "  sweeper:"]
+    lines += ["    params:"] * bool(params) + [f"      {_flow({key: value})[1:-1]}" for key, value in params.items()]
+    lines += ["    grids:", *(f"      - {_flow(grid)}" for grid in grids)]
+    return "\n".join(lines) + "\n"
+
+
+def _flow(entries: dict) -> str:
+    """As YAML in one line."""
+    return yaml.safe_dump(entries, sort_keys=False, default_flow_style=True, width=10_000).strip()
 
 
 def _tokens(D: float, frame: pd.DataFrame) -> float | int:
