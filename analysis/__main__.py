@@ -14,15 +14,13 @@ from analysis.cli import (
     coverage_command,
     figures_command,
     fit_command,
-    isoflop_command,
     laws_command,
-    plan_command,
-    predict_command,
     profile_command,
     report_command,
     slopes_command,
     tables_command,
 )
+from analysis.cli.planning import isoflop_command, next_command, plan_command, predict_command
 from analysis.errors import InputError
 
 PROG = "python -m analysis"
@@ -36,6 +34,7 @@ COMMANDS = (
     compare_command,
     plan_command,
     isoflop_command,
+    next_command,
     report_command,
     coverage_command,
     tables_command,

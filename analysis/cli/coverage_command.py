@@ -28,6 +28,19 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=Path("results/coverage"), help="for coverage.csv and README.md"
     )
+    about = parser.add_mutually_exclusive_group()
+    about.add_argument(
+        "--designs",
+        metavar="TABLE.csv|FOLDER",
+        type=Path,
+        help="of the cells that `next` chooses, planted with the scatter of this table's gaps",
+    )
+    about.add_argument(
+        "--components",
+        metavar="TABLE.csv|FOLDER",
+        type=Path,
+        help="plant the scatter of this table's gaps about the law in place of 3%% of the gap",
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,7 +50,13 @@ def run(chosen: argparse.Namespace) -> None:
     Raises:
         InputError: as `coverage.make`.
     """
-    from analysis.validation.coverage import make
+    from analysis.validation import coverage, planted_designs
 
-    for path in make(chosen.out, studies=chosen.studies, seed=chosen.seed, draws=chosen.draws, progress=progress):
+    said = {"studies": chosen.studies, "seed": chosen.seed, "progress": progress}
+    if chosen.designs is not None:
+        paths = planted_designs.make(chosen.out, chosen.designs, **said)
+    else:
+        fitted = None if chosen.components is None else planted_designs.setting_of(chosen.components).components
+        paths = coverage.make(chosen.out, draws=chosen.draws, components=fitted, **said)
+    for path in paths:
         print(f"coverage: {path}")

@@ -7,7 +7,7 @@ zero. Intervals are those of the laws; a prediction interval is for one more run
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from analysis.table import numbers
 
 RESPONSES = ("loss", "gap_qat")  # of laws that can be asked by their name
 PAPER = ("kumar_neff_tied", "kumar_ptq")  # the laws whose published constants are one paper's
+
+
+Scatter = Callable[[float, float], float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,12 +98,14 @@ def predict(
     formats: Mapping[str, str] | None = None,
     at: Mapping[str, Value] | None = None,
     one_run: bool = False,
+    scatter_of_sizes: Scatter | None = None,
 ) -> Prediction:
     """Loss at N parameters and D tokens, trained at `widths` (P_w, P_a, P_kv; absent: 16), quantized to `post`; both
     are bits or names of formats. `fits` are the laws to ask, one of losses and for `post` one of gaps.
 
     `law` names the law that is asked, `formats` those of the parts by column of their widths, `at` says other variables
-    of the law. `one_run`: prediction intervals, for the loss of one more run.
+    of the law. `one_run`: prediction intervals, for the loss of one more run; `scatter_of_sizes`: the standard
+    deviation of ln gap at (N, D) by which sizes scatter about the gap law.
 
     Raises:
         InputError: no law in `fits` answers the question, or the law leaves no effective parameters there.
@@ -145,7 +150,7 @@ def predict(
     except InputError as fault:
         raise InputError(f"post: {fault}") from None
     at["P_post"] = post
-    gap = _term(after, at, one_run, **more)
+    gap = _term(after, at, one_run, scatter_of_sizes, **more)
     value = loss.value + gap.value
     down = np.hypot(loss.value - loss.low, gap.value - gap.low)
     up = np.hypot(loss.high - loss.value, gap.high - gap.value)
@@ -167,6 +172,7 @@ def predict_cells(
     law: str | None = None,
     at: Mapping[str, Value] | None = None,
     one_run: bool = False,
+    scatter_of_sizes: Scatter | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """What `predict` says of each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
     quantized to each of `posts`: columns N, D, P_w, P_a, P_kv, P_post, loss, loss_low, loss_high, and gap, gap_low,
@@ -181,7 +187,7 @@ def predict_cells(
     variables = {name for fit in fits.values() for name in fit.law.variables} - {*asked, *PARTS, "P_post"}
     others = cells[[name for name in variables if name in cells]].to_dict("records")
     for cell, own in zip(pd.DataFrame(asked).to_dict("records"), others, strict=True):
-        said = {"law": law, "at": {**(at or {}), **own}, "one_run": one_run}
+        said = {"law": law, "at": {**(at or {}), **own}, "one_run": one_run, "scatter_of_sizes": scatter_of_sizes}
         widths = {part: cell.get(part, FULL_BITS) for part in PARTS}
         for post in (FULL_BITS, *posts):
             row = {"N": cell["N"], "D": cell["D"], **widths, "P_post": post}
@@ -200,10 +206,13 @@ def predict_cells(
     return pd.DataFrame(rows), list(lines)
 
 
-def _term(fit: Fit, at: Mapping[str, float], one_run: bool, **said) -> Term:
+def _term(fit: Fit, at: Mapping[str, float], one_run: bool, of_sizes: Scatter | None = None, **said) -> Term:
     x = question(fit.law, at, **said)
     value, se = float(fit.law.each(fit.params, x)[0]), float(fit.se_at(x)[0])
-    reach = fit.bootstrap.t * float(np.hypot(se, fit.scatter(value)) if one_run else se)
+    if one_run:
+        size = value * of_sizes(at["N"], at["D"]) if of_sizes else 0.0
+        se = float(np.hypot(se, np.hypot(fit.scatter(value), size)))
+    reach = fit.bootstrap.t * se
     sides = np.array([-1.0, 1.0])
     if fit.law.response != "loss" and value > 0:
         with np.errstate(over="ignore"):

@@ -39,6 +39,7 @@ from analysis.fitting.intervals import (
     quantile,
 )
 from analysis.laws.registry import LAWS
+from analysis.planning.next_runs.components import Components
 from analysis.validation.coverage_designs import BITS, DESIGNS, NOISES, TRUTH, Design, Noise, simulated
 
 COMMAND = "python -m analysis coverage"
@@ -57,14 +58,17 @@ class Asked(Interval):
     parameter: str
 
 
-def ask(design: Design, noise: Noise, *, seed: int, study: int, draws: int) -> Iterator[Asked]:
-    """All intervals of one simulated study, which is the same for the same `seed` and `study`.
+def ask(
+    design: Design, noise: Noise, *, seed: int, study: int, draws: int, components: Components | None = None
+) -> Iterator[Asked]:
+    """All intervals of one simulated study, which is the same for the same `seed` and `study`. `components` as in
+    `simulated`.
 
     Raises:
         InputError: the table is not enough for a law.
     """
     place = [d.name for d in DESIGNS].index(design.name), [n.name for n in NOISES].index(noise.name)
-    frame = simulated(design, noise, np.random.default_rng([seed, study, *place]))
+    frame = simulated(design, noise, np.random.default_rng([seed, study, *place]), components)
     for name in TRUTH:
         made = fit(name, frame, bits=(min(BITS), max(BITS)), bootstrap=draws, seed=study)
         known = {"design": design.name, "noise": noise.name, "law": name}
@@ -221,8 +225,17 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def make(folder: Path, *, studies: int, seed: int, draws: int, progress: Callable[[str], None]) -> list[Path]:
+def make(
+    folder: Path,
+    *,
+    studies: int,
+    seed: int,
+    draws: int,
+    progress: Callable[[str], None],
+    components: Components | None = None,
+) -> list[Path]:
     """Simulate so many studies of each design and noise, and write coverage.csv and README.md into `folder`.
+    `components` as in `simulated`.
 
     Raises:
         InputError: a number out of range, no study gave a fit, or `folder` cannot be written to.
@@ -237,7 +250,8 @@ def make(folder: Path, *, studies: int, seed: int, draws: int, progress: Callabl
                 progress(f"{design.name}, {noise.name}: {studies} studies")
                 for study in range(studies):
                     try:
-                        asked += list(ask(design, noise, seed=seed, study=study, draws=draws))
+                        said = {"seed": seed, "study": study, "draws": draws, "components": components}
+                        asked += list(ask(design, noise, **said))
                     except InputError:
                         failed += 1
         if not asked:
@@ -248,6 +262,7 @@ def make(folder: Path, *, studies: int, seed: int, draws: int, progress: Callabl
             lines.writeheader()
             lines.writerows(records)
         command = f"{COMMAND} --studies {studies} --seed {seed} --draws {draws}"
+        command += f" --components TABLE ({components.text})" if components else ""
         seconds = time.perf_counter() - begin
         text.write_text(
             report(records, command=command, commit=_commit(), seconds=seconds, failed=failed), encoding="utf-8"

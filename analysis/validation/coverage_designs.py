@@ -4,6 +4,10 @@ What the law lacks is drawn anew for each study, so that the planted law is righ
 all runs of a size are off, whatever their seed; `curve`, a curvature in ln D that all runs share (second Legendre
 polynomial over the range of ln D). Both have an sd of 3% of the gap, and of 1% of the loss above E. `simulator` says
 how runs scatter around them.
+
+That is a regime of its own: gaps of the project's tables are off by more. With `Components`, those that were fitted to
+a table take the place of the 3%: effects of the size, of the size times ln D and of the cell are what a `size` is off
+by, and effects of each D the `curve`. Losses keep their 1%.
 """
 
 import dataclasses
@@ -11,6 +15,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from analysis.planning.next_runs.components import Components
 from analysis.validation.simulator import PLANTED_GAP, PLANTED_LOSS, Quantization, Run, Truth, rows
 
 TRUTH = {"kumar_ptq": PLANTED_GAP, "chinchilla": PLANTED_LOSS}
@@ -51,8 +56,11 @@ NOISES = (
 )
 
 
-def simulated(design: Design, noise: Noise, draw: np.random.Generator) -> pd.DataFrame:
-    """One study's tidy table: a row for each run, and one for each of its widths after training."""
+def simulated(
+    design: Design, noise: Noise, draw: np.random.Generator, components: Components | None = None
+) -> pd.DataFrame:
+    """One study's tidy table: a row for each run, and one for each of its widths after training. `components` are
+    planted in place of `LACK_OF_GAP`."""
     octaves = np.log(design.tokens)
     place = 2 * (octaves - octaves[0]) / (octaves[-1] - octaves[0]) - 1
     legendre = (3 * place**2 - 1) / 2
@@ -63,19 +71,27 @@ def simulated(design: Design, noise: Noise, draw: np.random.Generator) -> pd.Dat
         return drawn[names] if names in drawn else draw.standard_normal()
 
     table = []
+    common = {tokens: noise.curve * draw.standard_normal() for tokens in design.tokens} if components else {}
     for size in design.sizes:
         size_gap, size_loss = noise.size * draw.standard_normal(2)
+        slope, *cells = noise.size * draw.standard_normal(1 + len(design.tokens)) if components else [0.0]
+        cell = dict(zip(design.tokens, cells, strict=True)) if components else {}
         for seed in range(design.seeds):
             chain = f"n{size}-s{seed}"
             drawn["chain", chain], drawn["chain", size, seed] = draw.standard_normal(2)
             for tokens, curve in zip(design.tokens, legendre, strict=True):
+                factor = 1 + LACK_OF_GAP * (size_gap + curve_gap * curve)
+                if components:
+                    off = components.size * size_gap + components.cell * cell[tokens]
+                    off += components.size_slope * slope * (np.log(tokens) - components.middle)
+                    factor = np.exp(off + components.common * common[tokens])
                 run = Run(
                     N=size,
                     D=tokens,
                     tokens_seen=tokens,
                     seed=seed,
                     trunk=chain,
-                    gap_factor=1 + LACK_OF_GAP * (size_gap + curve_gap * curve),
+                    gap_factor=factor,
                     excess_factor=1 + LACK_OF_LOSS * (size_loss + curve_loss * curve),
                 )
                 drawn["run", run.run_id, tokens], drawn["loss", run.base_id, tokens] = draw.standard_normal(2)

@@ -145,6 +145,7 @@ def test_the_papers_grid_has_465_runs(capfd, tmp_path, monkeypatch, paper):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_papers_runs_are_set_up_as_it_says(paper):
     runs = paper.runs
     assert len(runs) == len({run.run_id for run in runs}) == 465

@@ -100,7 +100,7 @@ def test_what_a_table_cannot_show_is_one_line(name, exact, tables):
 
 
 ELSEWHERE = {"degradation", "weight_precision", "quantizers", "granularity", "matched", "float_formats", "schedules"}
-ELSEWHERE |= {"learning_rates", "memory"}
+ELSEWHERE |= {"learning_rates", "memory", "published_laws"}
 
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - ELSEWHERE))

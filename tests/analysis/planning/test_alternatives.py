@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analysis.cli.plan_command import report
+from analysis.cli.planning.plan_command import report
 from analysis.fitting import store as fits
 from analysis.planning.plan import plan
 from analysis.planning.predict import paper, predict

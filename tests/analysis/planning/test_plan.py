@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.cli.plan_command import add_parser, report
+from analysis.cli.planning.plan_command import add_parser, report
 from analysis.errors import InputError
 from analysis.fitting import store
 from analysis.fitting.intervals import Interval
@@ -348,7 +348,8 @@ def test_a_loss_that_is_lower_is_told_as_lower():
 
 
 def test_help_loads_nothing_heavy():
-    check = "import argparse, sys; from analysis.cli.plan_command import add_parser as a; p = argparse.ArgumentParser()"
+    check = "import argparse, sys; from analysis.cli.planning.plan_command import add_parser as a"
+    check += "; p = argparse.ArgumentParser()"
     check += "; a(p.add_subparsers()); p.format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.split()
     assert not {"scipy", "pandas", "matplotlib", "numpy"} & set(loaded)

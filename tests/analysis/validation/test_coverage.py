@@ -11,6 +11,7 @@ from analysis.__main__ import main
 from analysis.fitting.estimate import prepare
 from analysis.fitting.options import Options
 from analysis.laws.registry import LAWS
+from analysis.planning.next_runs.components import Components
 from analysis.validation import coverage, simulator
 from analysis.validation.coverage import Asked, ask, tally
 from analysis.validation.coverage_designs import DESIGNS, NOISES, Design, Noise, simulated
@@ -72,6 +73,32 @@ def test_lack_of_fit_is_shared(monkeypatch):
     assert 0 < losses.std() < 0.01
     gaps, losses = residuals(Noise(name="x"), count=2)
     assert max(np.abs(gaps).max(), np.abs(losses).max()) < 1e-12
+
+
+def test_components_of_a_table_take_the_place_of_three_percent(monkeypatch):
+    for name in ("RUN", "BIT", "WINDOW", "CHAIN"):
+        monkeypatch.setattr(simulator, name, 0.0)
+    middle = float(np.log(SMALL.tokens).mean())
+    fitted = Components(row=0.1, run=0.1, cell=0.0, size=0.13, size_slope=0.04, common=0.05, middle=middle)
+    d = np.log(SMALL.tokens) - middle
+
+    def gaps(noise):
+        """(studies, sizes, D) of ln(gap / planted) at 4 bits, where no gap saturates."""
+        made = []
+        for seed in range(60):
+            frame = simulated(SMALL, noise, np.random.default_rng(seed), fitted)
+            rows = frame[(frame["P_post"] == 4) & frame["run_id"].str.contains("-s0")]
+            made.append(np.log(rows["gap"]) - np.log(LAWS["kumar_ptq"].predict(PLANTED_GAP, rows)))
+        return np.array(made).reshape(60, len(SMALL.sizes), len(d))
+
+    of_sizes = gaps(Noise(name="x", size=1.0))
+    slopes = of_sizes @ d / (d @ d)
+    np.testing.assert_allclose(of_sizes, of_sizes.mean(-1)[..., None] + slopes[..., None] * d, atol=1e-9)
+    assert of_sizes.mean(-1).std() == pytest.approx(0.13, rel=0.15)
+    assert slopes.std() == pytest.approx(0.04, rel=0.15)
+    of_tokens = gaps(Noise(name="x", curve=1.0))
+    np.testing.assert_allclose(of_tokens, np.broadcast_to(of_tokens[:, :1], of_tokens.shape), atol=1e-9)
+    assert of_tokens.std() == pytest.approx(0.05, rel=0.15)
 
 
 def test_counts_by_hand():

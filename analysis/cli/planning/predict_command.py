@@ -5,9 +5,13 @@ Nothing heavier than argparse is imported before a command runs.
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from analysis.cli.arguments import add_columns, add_question, csv_path, said, table_of
+from analysis.cli.arguments import add_columns, add_question, csv_path, progress, said, table_of
 from analysis.errors import InputError
+
+if TYPE_CHECKING:
+    from analysis.planning.predict import Scatter
 
 WHAT = {
     "loss": "loss after training",
@@ -54,9 +58,11 @@ def run(chosen: argparse.Namespace) -> None:
     from analysis.fitting import store
     from analysis.planning import predict
 
-    fits = predict.paper() if chosen.fits == "paper" else store.read(Path(chosen.fits)).fits
+    stored = None if chosen.fits == "paper" else store.read(Path(chosen.fits))
+    fits = predict.paper() if stored is None else stored.fits
+    of_sizes = _scatter_of_sizes(Path(chosen.fits), stored.sha256) if stored and chosen.one_run else None
     if chosen.cells is not None:
-        _many(chosen, fits)
+        _many(chosen, fits, of_sizes)
         return
     if chosen.N is None or chosen.D is None or not (chosen.out is chosen.filter is None) or chosen.columns:
         raise InputError("expected --N and --D, or --cells and --out")
@@ -72,6 +78,7 @@ def run(chosen: argparse.Namespace) -> None:
         formats=formats,
         at=said("at", chosen.at),
         one_run=chosen.one_run,
+        scatter_of_sizes=of_sizes,
     )
     terms = ((made.loss, WHAT[made.loss.response]), (made.gap, WHAT["gap"]), (made.total, "loss"))
     for i, (term, what) in enumerate(terms):
@@ -82,7 +89,25 @@ def run(chosen: argparse.Namespace) -> None:
         print(f"warning: {warning}")
 
 
-def _many(chosen: argparse.Namespace, fits: dict) -> None:
+def _scatter_of_sizes(fits: Path, sha256: str) -> "Scatter | None":
+    """By how much sizes scatter about the gap law, from the table beside the fits, if it is the one they were made of
+    and has gaps enough; else None, with a line that says so."""
+    from analysis import table
+    from analysis.planning.next_runs.components import fitted, scatter_of_sizes
+    from analysis.planning.next_runs.rows import Choice, rows_of
+
+    try:
+        read = table.read(fits.with_name("runs.csv"), say=progress)
+        if read.sha256 != sha256:
+            raise InputError(f"{fits.with_name('runs.csv')}: not the table that the fits were made of")
+        rows = rows_of(read.frame, Choice())
+        return scatter_of_sizes(rows, fitted(rows))
+    except InputError as fault:
+        progress(f"prediction intervals are without the scatter of sizes about the law: {fault.brief}")
+        return None
+
+
+def _many(chosen: argparse.Namespace, fits: dict, of_sizes: "Scatter | None") -> None:
     from analysis import filters
     from analysis.files import replacing
     from analysis.planning import predict
@@ -93,7 +118,7 @@ def _many(chosen: argparse.Namespace, fits: dict) -> None:
     posts = [predict.bits_of(text) for text in chosen.post.split(",")] if chosen.post else []
     cells = filters.filtered(table_of(chosen.cells, chosen.columns).frame, chosen.filter)
     frame, lines = predict.predict_cells(
-        fits, cells, posts, law=chosen.law, at=said("at", chosen.at), one_run=chosen.one_run
+        fits, cells, posts, law=chosen.law, at=said("at", chosen.at), one_run=chosen.one_run, scatter_of_sizes=of_sizes
     )
     with replacing(chosen.out) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
