@@ -238,7 +238,7 @@ def test_the_study_that_is_written_can_be_planned(tmp_path, monkeypatch, capsys)
     assert max(map(len, text.splitlines())) <= 120
     runs = load("next_x", []).runs
     there = pd.read_csv(RUNS, usecols=["seed_init", "run_id"])
-    seeds = {run.seed for run in runs}
+    seeds = {run.seed_init for run in runs}
     assert not seeds & set(there["seed_init"]) and len(runs) == int(text.split("# Cost")[1].split()[0])
     assert "1.6M" in lines and "More sizes do" in lines
     assert main([*command, "--out", str(path)]) == 1  # what is there is kept
