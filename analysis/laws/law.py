@@ -154,7 +154,8 @@ class Law:
         )
 
     def hold(self, values: Mapping[str, float]) -> "Law":
-        """The law with these parameters fixed at these values.
+        """The law with these parameters fixed at these values. How many different values of a column the others need is
+        not known: the fit finds out which are identified.
 
         Raises:
             InputError: it has no such parameter, a value is out of its range, or nothing is left to fit.
@@ -168,7 +169,8 @@ class Law:
                 raise InputError(f"hold={symbol}={value:g}: expected a value from {p.lower:g} to {p.upper:g}")
             start = () if p.linear else (float(value),)
             known[symbol] = dataclasses.replace(p, lower=float(value), upper=float(value), starts=start)
-        made = dataclasses.replace(self, parameters=tuple(known.values()))
+        distinct = {} if values else self.distinct
+        made = dataclasses.replace(self, parameters=tuple(known.values()), distinct=distinct)
         if not made.free:
             raise InputError(f"hold: all parameters of {self.name} are held; expected at least one to fit")
         return made
