@@ -4,7 +4,6 @@ What is found is written after each setting, so an interrupted command goes on w
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from scaling.config.from_dict import plain
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.pretrained.series import SeriesConfig
 from scaling.config.runtime import resolve_device
+from scaling.console.allocation import cores
 from scaling.console.terminal import Progress, note
 from scaling.console.wandb_runs import Trackers
 from scaling.errors import InputError
@@ -45,7 +45,7 @@ def measure_all(runs: Sequence[MeasuredRun], series: SeriesConfig) -> dict[str, 
         run_id -> one line, for each that could not be measured.
     """
     runtime = runs[0].runtime
-    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    torch.set_num_threads(runtime.threads or cores())
     device = torch.device(resolve_device(runtime.device))
     failed: dict[str, str] = {}
     todo = []
@@ -58,21 +58,20 @@ def measure_all(runs: Sequence[MeasuredRun], series: SeriesConfig) -> dict[str, 
     note(f"{runs[0].study}: {len(runs)} checkpoints, {len(todo)} to measure")
     if not todo:
         return failed
-    total = sum(tokens_of(run, lacking(RunFolder(run))) for run in todo)
+    expected = [tokens_of(run, lacking(RunFolder(run))) for run in todo]
     configs = {run.run_id: plain(run) for run in todo}
     with (
         Trackers(runs[0].tracking, runs[0].study, RunFolder(runs[0]).path.parent, configs) as trackers,
-        Progress(runs[0].study, total) as progress,
+        Progress(runs[0].study, sum(expected)) as progress,
     ):
         done = 0
-        for run in todo:
-            expected = tokens_of(run, lacking(RunFolder(run)))
+        for run, tokens in zip(todo, expected, strict=True):
             try:
                 Measuring(run, series, device, trackers, _Counter(progress, done)).all()
             except InputError as fault:
                 failed[run.run_id] = str(fault)
                 _write_error(RunFolder(run), str(fault))
-            done += expected
+            done += tokens
             progress.update(done)
     return failed
 

@@ -2,7 +2,6 @@
 setting that it lacks."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,6 +14,7 @@ from scaling.config.limits import FolderName
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.tracking import TrackingConfig
+from scaling.console.allocation import cores
 from scaling.console.terminal import Progress, note
 from scaling.console.wandb_runs import Trackers
 from scaling.data.corpus import Corpus, Windows
@@ -61,7 +61,7 @@ def add_rows(job: PTQJob) -> dict[str, str]:
     Raises:
         InputError: the study has no finished run that matches, or the device is not there.
     """
-    torch.set_num_threads(job.runtime.threads or os.cpu_count() or 1)
+    torch.set_num_threads(job.runtime.threads or cores())
     device = torch.device(resolve_device(job.runtime.device))
     failures: dict[str, str] = {}
     folders = list(_finished(job, failures))

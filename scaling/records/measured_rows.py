@@ -10,7 +10,7 @@ from scaling.quantization.normal_error import over_matrices
 from scaling.quantization.skip import BETWEEN, is_skipped
 from scaling.quantization.spec import QuantSpec
 from scaling.records.columns import COLUMNS, declared
-from scaling.records.model_bytes import PLAIN_BYTES, matrix_bytes
+from scaling.records.model_bytes import PLAIN_BYTES, matrix_bytes, short_blocks
 
 LETTERS = {"w": "weights", "a": "activations", "kv": "kv", "q": "queries", "emb": "embedding", "head": "head"}
 Row = Mapping[str, Any]
@@ -43,7 +43,8 @@ def rows_of_measured(run: MeasuredRun, result: Row, quantizations: Sequence[Row]
         post = {"sigma2_post": sigma2, "group_post": group, "share_post": share}
         tables = {"embedding": row.get("format_post_emb"), "head": row.get("format_post_head")}
         named = {part: QuantSpec.of(name) for part, name in tables.items() if name}
-        stored = {"bytes": _bytes(result, spec, matrices, named), "short_blocks": _short_blocks(result, spec, skip)}
+        short = short_blocks({name: columns for name, _, columns in result["matrices"]}, spec, skip)
+        stored = {"bytes": _bytes(result, spec, matrices, named), "short_blocks": short or None}
         yield {**own, **post, **stored}
 
 
@@ -69,14 +70,6 @@ def _bytes(
     quantized += [((rows, columns), spec) for rows, columns, _ in matrices]
     plain = result["parameters"]["N_total"] - sum(rows * columns for (rows, columns), _ in quantized)
     return round(plain * PLAIN_BYTES + sum(matrix_bytes(own, *shape, 1) for shape, own in quantized))
-
-
-def _short_blocks(result: Row, spec: QuantSpec, skip: Sequence[str]) -> str | None:
-    """Kinds of matrices, by the end of their names, whose rows end in a block that is filled up."""
-    if not spec.block:
-        return None
-    short = (name for name, _, columns in result["matrices"] if columns % spec.block and not is_skipped(name, skip))
-    return ",".join(dict.fromkeys(name.rpartition(".")[2] for name in short)) or None
 
 
 def _constant_columns(run: MeasuredRun, result: Row) -> dict[str, Any]:

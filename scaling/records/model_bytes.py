@@ -1,7 +1,7 @@
 """How many bytes a served model takes: its matrices in their formats, scales included. Not of its files, nor of
 training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scaling.config.model import is_block_weight, parts_of
 from scaling.config.run import Run
@@ -50,11 +50,10 @@ def model_bytes(
     return round(total)
 
 
-def short_blocks(run: Run, spec: QuantSpec, skip: Sequence[str] = ()) -> str:
-    """Kinds of block matrices, comma-separated, whose rows end in a block that is filled up with zeros."""
+def short_blocks(columns: Mapping[str, int], spec: QuantSpec, skip: Sequence[str] = ()) -> str:
+    """Kinds of block matrices, by the ends of their names, comma-separated, whose rows (`columns` of them, by name) end
+    in a block that is filled up with zeros."""
     if not spec.block:
         return ""
-    shapes = run.model.shapes(1).items()
-    quantized = {name: columns for name, (_, columns) in shapes if is_block_weight(name) and not is_skipped(name, skip)}
-    widths = {name.rpartition(".")[2]: columns for name, columns in quantized.items()}
-    return ",".join(kind for kind, columns in widths.items() if columns % spec.block)
+    short = (name for name, count in columns.items() if count % spec.block and not is_skipped(name, skip))
+    return ",".join(dict.fromkeys(name.rpartition(".")[2] for name in short))

@@ -225,9 +225,11 @@ def _rows(folder: _Folder, folders: dict[str, _Folder]) -> Iterator[dict[str, An
 def _stored(
     folder: _Folder, spec: QuantSpec, skip: Sequence[str], tables: Mapping[str, QuantSpec] | None = None
 ) -> dict[str, Any]:
+    shapes = folder.run.model.shapes(1)
+    columns = {name: columns for name, (_, columns) in shapes.items() if is_block_weight(name)}
     return {
         "bytes": model_bytes(folder.run, folder.result["vocab_size"], spec, skip=skip, **tables or {}),
-        "short_blocks": short_blocks(folder.run, spec, skip) or None,
+        "short_blocks": short_blocks(columns, spec, skip) or None,
     }
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.errors import InputError
 from analysis.planning.next_runs.candidates import Cells, Limits, cells_of, model_of, sizes_of
-from analysis.planning.next_runs.components import FLOOR, Components
+from analysis.planning.next_runs.components import FLOOR, Components, estimate
 from analysis.planning.next_runs.criterion import FOREVER, LEVEL, Lack, Model, Target, Width, lacks_of, parts
 from analysis.planning.next_runs.rows import INTEGERS, Choice, Rows, rows_of
 from analysis.planning.next_runs.search import Design, best, design
@@ -141,8 +141,6 @@ def _floor(model: Model, cells: Cells, target: Target) -> Width:
 
 def _value(rows: Rows, components: Components, target: Target, law: np.ndarray) -> float:
     """The estimate of the target; of a prediction without what is known of the size's own effect."""
-    from analysis.planning.next_runs.components import estimate
-
     if target.name == "gamma_post":
         return float(1 / law[3])
     if not target.curved:
