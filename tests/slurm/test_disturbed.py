@@ -3,6 +3,7 @@
 import os
 import signal
 
+from tests.slurm.cluster import GRACE
 from tests.slurm.conftest import ended, eventually
 
 
@@ -23,8 +24,8 @@ def test_a_preempted_job_saves_is_queued_again_and_goes_on(study, cluster):
     mine.check()
 
 
-def test_a_job_that_is_preempted_before_it_listens_comes_back_too(study, cluster):
-    mine = study("data.tokens=256000")
+def test_a_job_that_is_preempted_before_it_listens_comes_back_too(study, cluster, steps_in):
+    mine = study(f"data.tokens={128 * steps_in(2 * GRACE)}")  # it is at work still when its grace time ends
     sweep = mine.start()
     eventually(lambda: "RUNNING" in cluster.states().values())
     cluster.preempt()
