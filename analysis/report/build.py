@@ -10,7 +10,7 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.files import remove, write_together
-from analysis.report import comparison, limits
+from analysis.report import comparison, limits, sensitivity
 from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
 from analysis.report.claims.claim import Claim, Outcome, judge
 from analysis.report.document import render
@@ -116,6 +116,7 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
         yield Heading(level=2, text=title, anchor=anchor)
         for claim in claims:
             yield from _section(by_key[claim.key], tables)
+    yield from sensitivity.blocks(tables)
     yield from comparison.blocks(tables)
     yield from limits.blocks(tables, outcomes)
 
