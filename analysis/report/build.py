@@ -11,7 +11,7 @@ from pathlib import Path
 from analysis.errors import InputError
 from analysis.files import remove, write_together
 from analysis.report import comparison, limits, sensitivity
-from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
+from analysis.report.claims import article, best, bits, controls, formats, schedule, tokens, training
 from analysis.report.claims.claim import Claim, Outcome, judge
 from analysis.report.document import render
 from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
@@ -26,7 +26,7 @@ THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (
     ("after", "Quantization after training", (*tokens.CLAIMS, *bits.CLAIMS)),
     ("during", "Training in low precision", (*training.CLAIMS, *best.CLAIMS)),
     ("schedule", "Tokens, decay or the optimizer's memory", schedule.CLAIMS),
-    ("controls", "Formats, text, seeds and arithmetic", controls.CLAIMS),
+    ("controls", "Formats, text, seeds and arithmetic", (*formats.CLAIMS, *controls.CLAIMS)),
     ("article", "In the words of the press", article.CLAIMS),
 )
 CLAIMS = tuple(claim for _, _, claims in THEMES for claim in claims)

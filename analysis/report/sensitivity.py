@@ -23,9 +23,9 @@ CHOICES = (
 """Changes of the main rows, several at a time."""
 MAIN = (
     "**The main fit** is chosen by a rule that stood before the runs: the quantizer that has nothing to choose "
-    "(rounding to nearest), the paper's granularity (a scale a channel), the widths of its figures (3 to 6 bits), and predicted "
-    f"gaps below {Options().gap_below:g} nats, for larger ones saturate. All other rows stand beside it, and no row of "
-    "this table is chosen by what it says."
+    "(rounding to nearest), the paper's granularity (a scale a channel), the widths of its figures (3 to 6 bits), and "
+    f"predicted gaps below {Options().gap_below:g} nats, for larger ones saturate. All other rows stand beside it, and "
+    "no row of this table is chosen by what it says."
 )
 
 
