@@ -47,8 +47,7 @@ def export(loaded: "LoadedRun", out: Path, cache: Path) -> None:
     Raises:
         InputError: Llama has no place for what the model has, or the folder cannot be written. Nothing was written.
     """
-    import shutil
-    import tempfile
+    from scaling.data.new_folder import new_folder
 
     run = loaded.config
     _check(run)
@@ -56,21 +55,10 @@ def export(loaded: "LoadedRun", out: Path, cache: Path) -> None:
     texts = {"config.json": _config(run, vocabulary), "training.json": _training(run), **_tokenizer(loaded, cache)}
     if out.exists():
         raise InputError(f"--out {out}: is there already; name a new folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as fault:
-        raise InputError(f"--out {out}: cannot be written to ({fault.strerror}); name another folder") from None
-    try:
+    with new_folder(out, "name another folder (--out)") as temporary:
         _save(_weights(loaded), temporary / "model.safetensors")
         for name, values in texts.items():
             (temporary / name).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except OSError as fault:
-        raise InputError(f"--out {out}: cannot be written ({fault.strerror or fault}); nothing was") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check(run: "Run") -> None:

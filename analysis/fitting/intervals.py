@@ -16,8 +16,9 @@ Of more than thirty chains none weighs much, and a jackknife of an objective tha
 (Huber's with a small delta) does not converge to anything: there the draws make the intervals of parameters too,
 stretched by sqrt((k + 1) / (k - 2)) and read against Student's t with k - 2 degrees of freedom.
 
-Three chains or fewer say nothing about their own scatter: then runs are taken as if they were independent, and the
-interval is marked as not to be trusted.
+Two or three chains say next to nothing about their own scatter: then runs are taken as if they were independent, and
+the interval is marked as not to be trusted. One chain, such as the checkpoints of one training, has no interval: what
+its runs share is in all of them.
 """
 
 import dataclasses
@@ -161,7 +162,10 @@ def uncertainty(fitted: Fitted) -> Uncertainty:
     problem, draws, seed = fitted.problem, fitted.options.bootstrap, fitted.options.seed
     chains, left_out = clusters(fitted.frame), groups(fitted.frame)
     if draws == 0 or chains.count < LEAST_CLUSTERS:
-        lines = [f"no intervals: only {chains.count} {chains.kind} to draw from, needs at least {LEAST_CLUSTERS}"]
+        what = f"only {chains.count} {chains.kind} to draw from"
+        if chains.kind == "clusters" and chains.count == 1:
+            what = "all rows are of one chain (column cluster), such as the checkpoints of one training"
+        lines = [f"no intervals: {what}; needs at least {LEAST_CLUSTERS}"]
         made = Bootstrap.none(clusters=chains.count, seed=seed)
         return Uncertainty(bootstrap=made, intervals={}, draws=None, warnings=lines if draws else [])
     drawn = _refit(fitted, _weights(chains.labels, draws, seed))
@@ -202,7 +206,7 @@ def clusters(frame: pd.DataFrame) -> Groups:
     # A table without clusters does not say that its runs share anything.
     if named[0] == "run_id":
         return Groups(kind="runs", labels=labels)
-    if labels.max() + 1 < LEAST_CLUSTERS and "run_id" in named:
+    if 1 < labels.max() + 1 < LEAST_CLUSTERS and "run_id" in named:
         return Groups(kind="runs", labels=pd.factorize(frame["run_id"])[0], trusted=False)
     return Groups(kind="clusters", labels=labels)
 

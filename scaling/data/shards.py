@@ -10,13 +10,9 @@ The folder is named by a hash of the settings that decide its content. It is bui
 so it is complete or absent, and of two processes that build it at once the second takes what the first has made.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -31,14 +27,12 @@ from scaling.config.from_dict import plain
 from scaling.data.corpus import ENOUGH_DOCUMENTS, SPLIT_FILES, Corpus, file_sha, manifest_sha
 from scaling.data.documents import Document, Source
 from scaling.data.encoders import Encoder, encoder_for
+from scaling.data.new_folder import new_folder
 from scaling.data.sources import source_for
 from scaling.errors import InputError
 
 FORMAT = 1
 """Version of the folder's layout and of the rules by which documents are read and split."""
-
-ABANDONED = 24 * 3600.0
-"""Seconds after which a folder in which nothing was written is what a killed build left."""
 
 _BATCH_DOCUMENTS = 512
 _BATCH_BYTES = 1 << 22
@@ -80,13 +74,7 @@ def prepare(data: DataConfig, cache: Path, note: Callable[[str], None] = print) 
 
 
 def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note: Callable[[str], None]) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as fault:
-        raise InputError(f"{folder.parent}: cannot be written to ({fault.strerror}); name another cache") from None
-    try:
+    with new_folder(folder, "name another cache") as temporary:
         with _Display(folder.name, note) as display:
             source.scan(note)
             manifest = _write(source, encoder_for(data, source, temporary, display.stage), temporary, display)
@@ -95,34 +83,11 @@ def _build(data: DataConfig, source: Source, settings: dict, folder: Path, note:
         manifest = settings | source.describe() | manifest | ({"files": others} if others else {})
         manifest["sha256"] = manifest_sha(manifest)
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        for path in temporary.iterdir():
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    except OSError as fault:
-        where = f"{fault.strerror or fault}" + (f": {fault.filename}" if fault.filename else "")
-        raise InputError(f"{folder}: cannot be built ({where}); nothing is left of it, run again to build it") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     splits = manifest["splits"]
     note(
         f"data: {folder}: {splits['train']['tokens']:,} training tokens in {splits['train']['documents']:,} documents, "
         f"{splits['validation']['documents']:,} more held out"
     )
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed builds of a folder left beside it."""
-    for other in folder.parent.glob(f".{folder.name}-*"):
-        with contextlib.suppress(OSError):
-            written = max(path.stat().st_mtime for path in (other, *other.iterdir()))
-            if time.time() - written > ABANDONED:
-                shutil.rmtree(other)
 
 
 def _write(source: Source, encoder: Encoder, folder: Path, display: "_Display") -> dict:

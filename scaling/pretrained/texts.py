@@ -6,8 +6,6 @@ share one corpus and the same windows.
 
 import dataclasses
 import hashlib
-import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.console.terminal import note
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.documents import first_line
+from scaling.data.new_folder import new_folder
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.pretrained.files import Files
@@ -74,22 +73,16 @@ def _tokenizer(run: MeasuredRun, files: Files) -> Any:
 
 def _stored(tokenizer: Any, cache: Path) -> Path:
     """A folder that holds the tokenizer, named by its content."""
-    place = cache / "tokenizers"
+    tokenizer.name_or_path = ""  # where it lies is no part of it
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", dir=place))
+        with tempfile.TemporaryDirectory() as made:
+            tokenizer.save_pretrained(made)
+            content = [(path.name, path.read_bytes()) for path in sorted(Path(made).iterdir())]
     except OSError as fault:
-        raise InputError(f"{place}: cannot be written to ({fault.strerror}); name another cache") from None
-    try:
-        tokenizer.name_or_path = ""  # where it lies is no part of it
-        tokenizer.save_pretrained(temporary)
-        content = [(path.name, path.read_bytes()) for path in sorted(temporary.iterdir())]
-        folder = place / hashlib.sha256(repr(content).encode()).hexdigest()[:16]
-        if not folder.exists():
-            temporary.chmod(0o755)
-            os.rename(temporary, folder)
-    except OSError as fault:
-        raise InputError(f"{place}: cannot be written to ({fault.strerror or fault}); name another cache") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(f"{tempfile.gettempdir()}: cannot be written to ({fault.strerror or fault})") from None
+    folder = cache / "tokenizers" / hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+    if not folder.exists():
+        with new_folder(folder, "name another cache") as temporary:
+            for name, data in content:
+                (temporary / name).write_bytes(data)
     return folder

@@ -83,7 +83,7 @@ def stacks(runs: Sequence[Run], workers: int) -> list[list[Run]]:
         bundle_lists += spread(bundles, -(-at_once(_times(bundles)) // largest), largest)
     bundle_lists.sort(key=_cost, reverse=True)
     costs = [bundle.cost for stack in bundle_lists for bundle in stack]
-    best_possible = max(sum(costs) / workers, max(costs))
+    best_possible = max(sum(costs) / workers, max(costs, default=0.0))
     while makespan(map(_cost, bundle_lists), workers) > SLACK * best_possible:
         stack = next((stack for stack in bundle_lists if len(stack) > 1), None)
         if stack is None:

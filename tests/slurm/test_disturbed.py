@@ -104,8 +104,8 @@ def _curve(folder) -> str:
     return (folder.path / "metrics.jsonl").read_text()
 
 
-def test_whoever_waits_may_be_stopped_and_the_jobs_go_on(study, cluster):
-    mine = study("seed=0,1")
+def test_whoever_waits_may_be_stopped_and_the_jobs_go_on(study, cluster, steps_in):
+    mine = study("seed=0,1", f"data.tokens={128 * steps_in(60)}")
     sweep = mine.start()
     eventually(mine.is_training)
     os.kill(sweep.pid, signal.SIGTERM)

@@ -105,7 +105,7 @@ def test_a_sender_that_dies_between_sbatch_and_its_answer(study, cluster, tmp_pa
 def test_what_fails_in_a_job_is_said_and_no_success(study, cluster):
     """For Hydra such a job has been completed, and its log does not say why it was not."""
     mine = study(*QUICK, "seed=0,1")
-    mine.train("hydra.launcher.detach=true")
+    mine.train("hydra.launcher.detach=true", "hydra.launcher.setup=[exit 3]")  # its folders are known, and empty
     cluster.empty()
     broken, _ = mine.folders()
     (broken.path / "metrics.jsonl").mkdir(parents=True)

@@ -25,7 +25,7 @@ def add_parser(commands) -> None:
         help="which run next: the cells that narrow an interval most",
         description="What other rows of the table say without a run, what no number of runs can mend, and the runs "
         "within a budget that give the narrowest interval of a target, from the scatter of the table's own gaps. "
-        "Targets: gamma_D, gamma_N, gamma_post, C, curvature, slope:D=6e7, gap:N=1e6,D=1e8,P=4.",
+        "Targets: gamma_D, gamma_N, gamma_post, C, curvature, slope:D=6e7, gap:N=1e6,D=1e8,P=4, law:NAME.",
     )
     parser.add_argument("table", metavar="TABLE.csv|FITS.json|FOLDER", type=Path, help="the table, or what lies by it")
     asked = parser.add_mutually_exclusive_group(required=True)

@@ -13,7 +13,17 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.planning.next_runs.candidates import Cells, Limits, cells_of, model_of, sizes_of
 from analysis.planning.next_runs.components import FLOOR, Components, estimate
-from analysis.planning.next_runs.criterion import FOREVER, LEVEL, Lack, Model, Target, Width, lacks_of, parts
+from analysis.planning.next_runs.criterion import (
+    FOREVER,
+    LEVEL,
+    Lack,
+    Model,
+    Target,
+    Width,
+    components_for,
+    lacks_of,
+    parts,
+)
 from analysis.planning.next_runs.rows import INTEGERS, Choice, Rows, rows_of
 from analysis.planning.next_runs.search import Design, best, design
 from analysis.planning.next_runs.targets import target_of
@@ -103,6 +113,7 @@ def advise(frame: pd.DataFrame, request: Request, *, progress: Callable[[str], N
     progress(f"components of {len(rows)} rows")
     components, law, _ = parts(rows)
     target = target_of(request.target, rows, law)
+    components = components_for(target, rows, components)
     found = lacks_of(rows, components)
     lack = Lack(
         curvature=found.curvature if request.curvature is None else request.curvature,
@@ -143,10 +154,9 @@ def _value(rows: Rows, components: Components, target: Target, law: np.ndarray) 
     """The estimate of the target; of a prediction without what is known of the size's own effect."""
     if target.name == "gamma_post":
         return float(1 / law[3])
-    if not target.curved:
+    if target.fifth is None:
         return float(np.array(target.law[:4]) @ law)
-    X = np.column_stack([rows.X, (rows.log_D - rows.middle[1]) ** 2])
-    return float(np.array(target.law) @ estimate(rows, components, X)[0])
+    return float(np.array(target.law) @ estimate(rows, components, target.columns(rows))[0])
 
 
 def _choices(frame: pd.DataFrame, base: Choice) -> Iterator[Choice]:
@@ -168,6 +178,7 @@ def _other(frame: pd.DataFrame, choice: Choice, request: Request) -> Other:
         rows = rows_of(frame, choice)
         components, law, _ = parts(rows)
         target = target_of(request.target, rows, law)
+        components = components_for(target, rows, components)
         cells = rows.cells()
         log_N, log_D, runs = (np.array(values) for values in zip(*cells, strict=True))
         model = Model(

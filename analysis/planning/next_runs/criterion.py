@@ -8,6 +8,7 @@ the bias is that of a least-squares fit by terms of a stated size that the law d
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -34,9 +35,10 @@ class Lack:
 class Target:
     """What is asked: a combination of the law's constants and, for a prediction, of the effects at one place.
 
-    `law` (5,) are weights of c, gamma_D, gamma_N, 1 / gamma_post and the curvature; `place`, (ln N, ln D), is where the
-    effects are part of it; `lack` (2,) are weights of what the law lacks in what is asked. `factor` stands for a
-    constant that is a function of these. `curved`: the fit has a curvature.
+    `law` (5,) are weights of c, gamma_D, gamma_N, 1 / gamma_post and the constant of `fifth`, a term of ln N, ln D and
+    P that the fit has besides, if any; `place`, (ln N, ln D), is where the effects are part of it; `lack` (2,) are
+    weights of what the law lacks in what is asked. `factor` stands for a constant that is a function of these.
+    `curved`: that term is the curvature, which the fit then does not lack.
     """
 
     name: str
@@ -44,8 +46,14 @@ class Target:
     lack: tuple[float, float] = (0.0, 0.0)
     place: tuple[float, float] | None = None
     factor: float = 1.0
+    fifth: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     curved: bool = False
     unit: str = ""
+
+    def columns(self, rows: Rows) -> np.ndarray:
+        """Those of the fit, (n, 4), or (n, 5) with the fifth term."""
+        more = [] if self.fifth is None else [self.fifth(rows.log_N, rows.log_D, rows.P)]
+        return np.column_stack([rows.X, *more])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +89,6 @@ class Model:
     def tokens(self) -> np.ndarray:
         return np.unique(self.log_D)
 
-    @cached_property
-    def spread(self) -> float:
-        """Sum of squares of the widths about their mean."""
-        return float(np.sum((self.widths - self.widths.mean()) ** 2))
-
     def _place(self, log_N: np.ndarray, log_D: np.ndarray) -> np.ndarray:
         """Effects (n, 2 sizes + tokens) of places (n,); those at a new size or D have none."""
         size = (np.abs(log_N[:, None] - self.sizes) < 1e-9).astype(float)
@@ -97,11 +100,21 @@ class Model:
         return self.components.middle
 
     @cached_property
-    def A(self) -> np.ndarray:
-        """(m, 5 + effects)."""
+    def _known(self) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of every target: of the law (m, 4), and of the effects."""
         law = columns(self.log_N, self.log_D, np.full(len(self.log_N), self.widths.mean()))
-        curve = (self.log_D - self.middle[1]) ** 2
-        return np.hstack([law, curve[:, None], self._place(self.log_N, self.log_D)])
+        return law, self._place(self.log_N, self.log_D)
+
+    def _columns(self, target: Target) -> tuple[np.ndarray, np.ndarray]:
+        """A (m, 5 + effects), means over the widths of a run; and how -P and the fifth term differ from their means at
+        each width (m, w, 2)."""
+        law, effects = self._known
+        each = np.zeros((len(law), len(self.widths)))
+        if target.fifth is not None:
+            each = target.fifth(self.log_N[:, None], self.log_D[:, None], self.widths[None, :]) + each
+        mean = each.mean(1, keepdims=True)
+        of_P = np.broadcast_to(self.widths.mean() - self.widths, each.shape)
+        return np.hstack([law, mean, effects]), np.stack([of_P, each - mean], axis=2)
 
     @cached_property
     def lacked(self) -> np.ndarray:
@@ -122,18 +135,18 @@ class Model:
         counts = np.atleast_2d(counts).astype(float)
         v, w = self.components.variances, self.weights(counts)
         effects = np.repeat([v["size"], v["size_slope"], v["common"]], [len(self.sizes)] * 2 + [len(self.tokens)])
-        free = [True, True, True, len(self.widths) > 1, target.curved]
+        free = [True, True, True, len(self.widths) > 1, target.fifth is not None]
         keep = np.concatenate([free, effects > 0])
-        A = self.A[:, keep]
+        A, within = self._columns(target)
+        A, within = A[:, keep], within[:, :, free[3:]]
         outer = (A[:, :, None] * A[:, None, :]).reshape(len(A), -1)
         information = (w @ outer).reshape(len(w), A.shape[1], A.shape[1])
         prior = np.zeros(keep.sum())
         prior[sum(free) :] = 1 / effects[effects > 0]
         information += np.diag(prior)
-        of_bits = counts.sum(1) / v["row"] * self.spread
-        at = sum(free[:3])
-        if free[3]:
-            information[:, at, at] += of_bits
+        # Rows of one run tell what differs between widths, whatever the run's own effects.
+        own = slice(LAW - 1, LAW - 1 + sum(free[3:]))
+        information[:, own, own] += np.einsum("km,mwi,mwj->kij", counts, within, within) / v["row"]
         asked = np.concatenate([np.array(target.law), np.zeros(len(effects))])
         extra = 0.0
         if target.place is not None:
@@ -143,18 +156,18 @@ class Model:
             slope = target.place[1] - self.middle_D
             extra += 0.0 if known[0] else v["size"] + slope**2 * v["size_slope"]
             extra += 0.0 if known[1] else v["common"]
-        determined = self._determined(w, asked, A, keep)
+        determined = self._determined(w, asked[keep][: sum(free)], A[:, : sum(free)], within)
         information[~determined] = np.eye(len(prior))
         solved = np.linalg.solve(information, asked[keep][None, :, None])[..., 0]
         se = target.factor * np.sqrt(np.maximum(np.einsum("ki,i->k", solved, asked[keep]) + extra, 0.0))
         pull = (w * (solved @ A.T)) @ self.lacked
-        if free[3]:
-            lever = np.einsum("km,m->k", counts, self.log_N - self.middle[0]) / v["row"] * self.spread
-            pull[:, 1] += solved[:, at] * -lever * self.lack.bits_by_size
+        by_size = (self.widths - self.widths.mean()) * (self.log_N - self.middle[0])[:, None] * self.lack.bits_by_size
+        lever = np.einsum("km,mwi,mw->ki", counts, within, by_size) / v["row"]
+        pull[:, 1] += (solved[:, own] * lever).sum(1)
         if target.curved:
             pull[:, 0] = target.lack[0] * self.lack.curvature  # the fit has this term
-        own = np.array(target.lack) * [self.lack.curvature, self.lack.bits_by_size]
-        bias = target.factor * np.abs(own - pull).sum(1)
+        true = np.array(target.lack) * [self.lack.curvature, self.lack.bits_by_size]
+        bias = target.factor * np.abs(true - pull).sum(1)
         # A size with one D says nothing of a slope in ln D, and counts for none.
         least = 2 if target.place is None and (target.law[1] or target.law[LAW]) else 1
         k = np.stack([(counts[:, np.abs(self.log_N - size) < 1e-9] > 0).sum(1) >= least for size in self.sizes]).sum(0)
@@ -167,18 +180,15 @@ class Model:
         se, half, bias = (float(value[0]) for value in self.widths_of(counts, target))
         return Width(se=se, half=half, bias=bias)
 
-    def _determined(self, w: np.ndarray, asked: np.ndarray, A: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """(k,) whether the law's part of what is asked lies in what the cells span."""
-        law = int(keep[: LAW + 1].sum())
-        X, part = A[:, :law].copy(), asked[keep][:law].copy()
-        bits = 3 if keep[3] else None
+    def _determined(self, w: np.ndarray, goal: np.ndarray, X: np.ndarray, within: np.ndarray) -> np.ndarray:
+        """(k,) whether `goal`, what is asked of the fit's constants, lies in what the cells span: the columns `X` of
+        their means, and what differs between their widths."""
         scale = np.maximum(np.abs(X).max(0), 1e-300)
+        goal, fixed = goal / scale, X.shape[1] - within.shape[2]
 
         def spans(cells: np.ndarray) -> bool:
-            seen = X[cells] / scale
-            if bits is not None and cells.any():  # widths within a run determine P
-                seen = np.vstack([seen, np.eye(law)[[bits]]])
-            goal = part / scale
+            inside = np.pad(np.concatenate(within[cells]), ((0, 0), (fixed, 0))) if cells.any() else X[:0]
+            seen = np.vstack([X[cells], inside]) / scale
             found = np.linalg.lstsq(seen.T, goal, rcond=1e-9)[0] if len(seen) else np.zeros(0)
             return len(seen) > 0 and np.allclose(seen.T @ found, goal, atol=1e-7 * max(1.0, np.abs(goal).max()))
 
@@ -206,3 +216,8 @@ def parts(rows: Rows) -> tuple[Components, np.ndarray, np.ndarray]:
     """The components of `rows`, and the law's constants (4,) with their covariance."""
     components = fitted(rows)
     return components, *estimate(rows, components)
+
+
+def components_for(target: Target, rows: Rows, of_law: Components) -> Components:
+    """Those about what the target's fit says; `of_law` are about the law, whose misfit another law may mend."""
+    return of_law if target.fifth is None or target.curved else fitted(rows, target.columns(rows))

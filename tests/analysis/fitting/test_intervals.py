@@ -29,6 +29,8 @@ def test_what_is_drawn():
         True,
         [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3,
     )
+    found = clusters(frame.assign(cluster="p"))
+    assert (found.kind, found.count) == ("clusters", 1)
     found = clusters(frame.drop(columns="cluster"))
     assert (found.kind, found.trusted) == ("runs", True)
     assert clusters(frame[["N"]]).kind == "rows"
@@ -72,6 +74,14 @@ def test_too_few_runs_have_no_interval(tables):
     assert found.bootstrap.kind == "none"
     assert np.isnan(found.interval("gamma_D")).all()
     assert any("no intervals: only 3 runs" in warning for warning in found.warnings)
+
+
+def test_checkpoints_of_one_training_have_no_interval(tables):
+    """However many there are: what they share is in all of them, and no scatter among them shows it."""
+    frame = tables.simulate(sizes=(82_900,), seeds=1, tokens=tuple(1e6 * 2**k for k in range(8)))
+    found = analysis.fit("kumar_ptq", frame, hold={"gamma_N": 0.5}, bootstrap=100)
+    assert found.bootstrap.kind == "none" and np.isnan(found.interval("gamma_D")).all()
+    assert any("no intervals: all rows are of one chain" in warning for warning in found.warnings)
 
 
 def test_copies_of_rows_within_a_cluster_add_no_certainty(tables):

@@ -16,7 +16,7 @@ from analysis.fitting import store
 from analysis.planning.next_runs.advice import Request, advise
 from analysis.planning.next_runs.candidates import LADDER, OTHERS, Cells, Limits, cells_of, model_of, sizes_of
 from analysis.planning.next_runs.components import Components, estimate, fitted, scatter_of_sizes
-from analysis.planning.next_runs.criterion import Lack, Model, parts
+from analysis.planning.next_runs.criterion import Lack, Model, components_for, parts
 from analysis.planning.next_runs.rows import Choice, Rows, rows_of
 from analysis.planning.next_runs.search import best
 from analysis.planning.next_runs.targets import target_of
@@ -104,6 +104,39 @@ def test_mixed_model_equations_are_generalized_least_squares(known):
     for name, k, factor in (("C", 0, 1), ("gamma_D", 1, 1), ("gamma_N", 2, 1), ("gamma_post", 3, law[3] ** -2)):
         se = model.width(runs, target_of(name, rows, law)).se
         assert se == pytest.approx(factor * np.sqrt(covariance[k, k]), rel=1e-4)
+
+
+SQUARE = "gap = B * D**g / N**h * exp(-(P_post / p)**2)"
+"""Another law of gaps, by its equation."""
+
+
+@pytest.mark.parametrize("name", ["ouyang", SQUARE])
+def test_the_share_of_another_law_is_generalized_least_squares(frame, name):
+    """What differs between the widths of one run counts too; the law that differs in bits alone shows it."""
+    rows = rows_of(frame, Choice(bits=(3, 6)))
+    found, law, _ = parts(rows)
+    target = target_of(f"law:{name}", rows, law)
+    found = components_for(target, rows, found)
+    n, d, runs = (np.array(v) for v in zip(*rows.cells(), strict=True))
+    model = Model(log_N=n, log_D=d, widths=rows.widths, components=found, middle=rows.middle)
+    X = target.columns(rows)
+    assert len(rows) == len(rows.widths) * runs.sum()
+    assert model.width(runs, target).se == pytest.approx(np.sqrt(estimate(rows, found, X)[1][4, 4]), rel=1e-4)
+
+
+@pytest.mark.parametrize(("truth", "share"), [(SQUARE, 1.0), ("kumar_ptq", 0.0)])
+def test_the_share_of_another_law_is_one_where_it_is_planted(truth, share):
+    draw = np.random.default_rng(1)
+    n, d, P = (v.ravel() for v in np.meshgrid(10 + 0.6 * np.arange(5), 15 + 0.7 * np.arange(5), [3.0, 4.0, 5.0, 6.0]))
+    of_bits = (P / 3) ** 2 if truth == SQUARE else P / 0.6
+    y = 0.2 * d - 0.4 * n - of_bits + 0.05 * draw.standard_normal(len(n))
+    run = np.unique(np.stack([n, d]), axis=1, return_inverse=True)[1].ravel()
+    rows = Rows(log_gap=y, log_N=n, log_D=d, P=P, run=run, trunk=run, left_out={})
+    found, law, _ = parts(rows)
+    target = target_of(f"law:{SQUARE}", rows, law)
+    value, covariance = estimate(rows, components_for(target, rows, found), target.columns(rows))
+    se = np.sqrt(covariance[4, 4])
+    assert se < 0.05 and abs(value[4] - share) < 3 * se
 
 
 def test_components_are_recovered_from_planted_rows():
@@ -256,6 +289,11 @@ def test_the_study_that_is_written_can_be_planned(tmp_path, monkeypatch, capsys)
         (["--target", "gamma_post", "--flops", "1e15", "--bits", "4", "4"], "one width"),
         (["--target", "gamma_D", "--flops", "1e15", "--filter", "N > 6e5"], "two or more sizes"),
         (["--claim", "nonsense", "--flops", "1e15"], "nonsense"),
+        (["--target", "law:kumar_ptq", "--flops", "1e15"], "kumar_ptq itself"),
+        (["--target", "law:ouyang", "--flops", "1e15"], "says the same as kumar_ptq"),  # at two widths
+        (["--target", "law:chinchilla", "--flops", "1e15"], "a law of loss in N, D; expected one of gap"),
+        (["--target", "law:gaussian", "--flops", "1e15"], "sigma2_post; expected one of gap in N, D, P_post"),
+        (["--target", "law:", "--flops", "1e15"], "law:NAME"),
         (["--target", "gamma_D", "--flops", "1e15", "--out", "study.txt"], ".yaml"),
     ],
 )

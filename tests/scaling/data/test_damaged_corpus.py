@@ -12,7 +12,8 @@ import pytest
 from scaling.config.data import BpeTokenizer
 from scaling.data import corpus as corpora
 from scaling.data.corpus import Corpus, manifest_sha
-from scaling.data.shards import ABANDONED, prepare
+from scaling.data.new_folder import ABANDONED
+from scaling.data.shards import prepare
 from scaling.errors import InputError
 
 FILES = ("manifest.json", "train.bin", "train_offsets.npy", "validation.bin", "validation_offsets.npy")

@@ -52,6 +52,10 @@ def test_one_worker_gets_the_largest_stacks(grid):
     assert [len(stack) for stack in stacks(grid, 1)] == [8, 8]
 
 
+def test_no_runs_are_no_stacks():
+    assert stacks([], 1) == []  # as of a wave that SLURM has already
+
+
 def test_no_stack_is_larger_than_asked_for(grid):
     capped = [dataclasses.replace(r, runtime=dataclasses.replace(r.runtime, max_members=3)) for r in grid]
     found = stacks(capped, 1)
