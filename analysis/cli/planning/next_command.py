@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 from analysis.cli.arguments import add_columns, aligned, progress, table_of
 from analysis.errors import InputError
 
+DRAWS = 200  # of fits beside the numbers that are priced
+
 if TYPE_CHECKING:
     from analysis.planning.next_runs.advice import Advice
 
 CLAIMS = {"tokens": "gamma_D", "size": "gamma_N", "bits": "gamma_post", "one-power": "curvature"}
-"""Claims of the report whose rule asks for a constant of the gap law -> that constant."""
+"""Claims of the report whose rule asks for a constant of the gap law -> that constant. Others are priced by the units
+that their numbers rest on (`analysis.report.price`)."""
+MODELS = "overtraining"
+"""The study whose table those claims are about."""
 
 
 def add_parser(commands) -> None:
@@ -30,7 +35,7 @@ def add_parser(commands) -> None:
     parser.add_argument("table", metavar="TABLE.csv|FITS.json|FOLDER", type=Path, help="the table, or what lies by it")
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--target", metavar="NAME", help="what is to be known")
-    asked.add_argument("--claim", metavar="KEY", help=f"the constant that its rule asks for: {', '.join(CLAIMS)}")
+    asked.add_argument("--claim", metavar="KEY", help="a claim of the report, by its anchor there, such as tokens")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--flops", type=float, help="budget, 6 N D a run")
     budget.add_argument("--hours", type=float, help="budget, in hours of the machine that the table's seconds are of")
@@ -72,7 +77,7 @@ def run(chosen: argparse.Namespace) -> None:
     from analysis.planning.next_runs.rows import Choice
 
     if chosen.claim is not None and chosen.claim not in CLAIMS:
-        raise InputError(f"claim {chosen.claim!r}: no constant of the gap law; expected one of {', '.join(CLAIMS)}")
+        return _price(chosen)
     limits = Limits(ratio=chosen.least_ratio, tokens=chosen.least_tokens, octaves=chosen.octaves, most=chosen.most)
     anything = {
         name: None if getattr(chosen, name) == "any" else getattr(chosen, name) for name in ("ptq", "granularity")
@@ -95,6 +100,37 @@ def run(chosen: argparse.Namespace) -> None:
         print(f"study: {chosen.out}")
 
 
+def _price(chosen: argparse.Namespace) -> None:
+    """What it would cost to decide a claim whose numbers rest on pairs, chains or seeds."""
+    from analysis.report import more_seeds
+    from analysis.report.build import CLAIMS as ALL
+    from analysis.report.evidence.studies import STUDIES
+    from analysis.report.evidence.tables import Tables
+    from analysis.report.price import lines, prices
+
+    claims = {claim.key: claim for claim in ALL if not claim.follows}
+    if chosen.claim not in claims:
+        raise InputError(f"claim {chosen.claim!r}: unknown; expected one of {', '.join({**CLAIMS, **claims})}")
+    if not chosen.table.is_dir() or (chosen.table / "runs.csv").exists():
+        raise InputError(f"{chosen.table}: this claim needs the folder of all studies, such as results")
+    tables = Tables(chosen.table, STUDIES, draws=DRAWS, seed=0, progress=progress)
+    made = prices(claims[chosen.claim], tables, hours_=chosen.hours, flops=chosen.flops)
+    unit = "hours" if chosen.hours is not None else "FLOPs"
+    for line in lines(made, unit):
+        print(line)
+    if chosen.out is not None:
+        study, more = made.studies[0], max((price.affordable for price in made.prices), default=0)
+        if not more:
+            raise InputError(
+                f"--out {chosen.out}: within this budget no more seeds would narrow a number of this claim"
+            )
+        about = [f"Question  {made.claim.title}?", f"Command   make sweep S={chosen.out.stem}"]
+        about.append(f"Cost      about {chosen.hours or chosen.flops:.3g} {unit}: {more} more units")
+        about.append(f"Expected  what python -m analysis next --claim {made.claim.key} says, if the estimate stays")
+        more_seeds.write(chosen.out, chosen.out.with_name(f"{study}.yaml"), tables.frames[study], more, about)
+        print(f"study: {chosen.out}")
+
+
 def _command(chosen: argparse.Namespace) -> str:
     """What was asked, without what is as usual."""
     parser = argparse.ArgumentParser()
@@ -114,9 +150,11 @@ def _command(chosen: argparse.Namespace) -> str:
 
 
 def _table(path: Path) -> Path:
-    """The table itself, or `runs.csv` in a folder or beside a file of fits."""
+    """The table itself, or `runs.csv` in a folder or beside a file of fits; of the folder of all studies the one of
+    `MODELS`."""
     if path.is_dir():
-        return path / "runs.csv"
+        own = path / "runs.csv"
+        return own if own.exists() else path / MODELS / "runs.csv"
     return path.with_name("runs.csv") if path.suffix == ".json" else path
 
 

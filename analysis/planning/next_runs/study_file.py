@@ -25,13 +25,20 @@ def write(path: Path, made: Advice, frame: pd.DataFrame, command: str) -> None:
     Raises:
         InputError: the name does not end in .yaml or has characters that a study's name cannot, or it exists.
     """
-    name = path.stem
-    if path.suffix != ".yaml" or not name.replace("_", "").isalnum():
+    check_name(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text(path.stem, made, frame, command), encoding="utf-8")
+
+
+def check_name(path: Path) -> None:
+    """
+    Raises:
+        InputError: no study can have this name, or one has it.
+    """
+    if path.suffix != ".yaml" or not path.stem.replace("_", "").isalnum():
         raise InputError(f"{path}: expected a name of letters, digits and _ that ends in .yaml")
     if path.exists():
         raise InputError(f"{path}: exists; expected a new name, or remove it first")
-    with replacing(path) as temporary:
-        temporary.write_text(text(name, made, frame, command), encoding="utf-8")
 
 
 def text(name: str, made: Advice, frame: pd.DataFrame, command: str) -> str:

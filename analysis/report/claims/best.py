@@ -101,7 +101,8 @@ def _margin(tables: Tables, group: pd.DataFrame) -> Number:
     inner, outer = means[near].sort_values("mean").iloc[0], means[~near].sort_values("mean").iloc[0]
     scatter = tables.scatter()
     sd = math.hypot(*(float(scatter.sd(row["mean"])) / math.sqrt(row["size"]) for row in (inner, outer)))
-    return scatter.around(outer["mean"] - inner["mean"], sd)
+    seeds = int(min(inner["size"], outer["size"]))
+    return dataclasses.replace(scatter.around(outer["mean"] - inner["mean"], sd), units=seeds, freedom=scatter.freedom)
 
 
 def _matched_grid(tables: Tables, group: pd.DataFrame) -> Grid:
@@ -240,6 +241,7 @@ CLAIMS = (
             published=(published("star", "P* of the N_eff law"),),
         ),
         needs=(("matched",), *EACH_ALONE),
+        repeated=("matched",),
         measure=best,
     ),
     Claim(

@@ -44,8 +44,9 @@ class Claim:
     """One claim. `needs`: tables without which it is not run, of each entry at least one; `beside`: others whose rows
     count where they are there.
 
-    `again`: the same measured of other rows (quantizer, granularity, filter), by what they are; a verdict that these
-    change says so. `follows`: it is another claim in other words, and takes that one's numbers and verdicts.
+    `repeated`: the studies of which more runs make more of the units that its numbers rest on; by default all that it
+    needs. `again`: the same measured of other rows (quantizer, granularity, filter), by what they are; a verdict that
+    these change says so. `follows`: it is another claim in other words, and takes that one's numbers and verdicts.
     """
 
     key: str
@@ -56,6 +57,7 @@ class Claim:
     rule: Rule | None = None
     needs: tuple[tuple[str, ...], ...] = ()
     beside: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
     measure: Callable[[Tables], Finding] | None = None
     again: Mapping[str, Callable[[Tables], Finding]] = dataclasses.field(default_factory=dict)
     follows: str = ""

@@ -172,8 +172,9 @@ def same_at_every_D(tables: Tables) -> Finding:
 
 
 def growth_of_costs(slopes: pd.DataFrame) -> Number:
-    """The mean of `slopes_of`. Widths of one part rest on the same unquantized runs, so parts are the units."""
-    return mean(slopes.groupby("part")["slope"].mean(), paper=0.0, what="parts")
+    """The mean of `slopes_of`. Widths of one part rest on the same unquantized runs, so parts are the units,
+    of which there are no more."""
+    return dataclasses.replace(mean(slopes.groupby("part")["slope"].mean(), paper=0.0, what="parts"), units=0)
 
 
 def slopes_of(rows: pd.DataFrame) -> pd.DataFrame:

@@ -28,13 +28,16 @@ class Number(Interval):
     """An estimate with its 95% interval, beside the `paper`'s.
 
     `exact`: what has no interval by its nature, such as an R2 or a count; low and high are then the value. `note` says
-    how the interval was made, or why there is no number.
+    how the interval was made, or why there is no number. `units`: independent ones that the interval rests on, of which
+    more would narrow it, with `freedom` degrees of freedom; 0 where it rests on something else.
     """
 
     paper: float | None = None
     unit: str = ""
     note: str = ""
     exact: bool = False
+    units: int = 0
+    freedom: int = 0
 
     @classmethod
     def of(cls, interval: Interval, **more) -> "Number":
@@ -204,7 +207,7 @@ def mean(
     centre, k = float(known.mean()), len(known)
     half = reach(k - 1, asked) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
     note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
-    return Number.around(centre, half, paper=paper, unit=unit, note=note)
+    return Number.around(centre, half, paper=paper, unit=unit, note=note, units=k, freedom=k - 1)
 
 
 def left_out(
@@ -228,7 +231,7 @@ def left_out(
     freedom = degrees("clusters", k)
     half = reach(freedom, asked) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
     note = f"each of {k} {UNITS[by]} left out in turn, Student's t with {freedom} degrees of freedom"
-    return Number.around(value, half, unit=unit, note=note)
+    return Number.around(value, half, unit=unit, note=note, units=k, freedom=freedom)
 
 
 def mean_or_by_size(
