@@ -35,10 +35,10 @@ RULES_CHANGED = (
     "each N and has no mean; that the status of a fit (`at_bound`) decides nothing; and estimators, where a better one "
     "was found: geometric means over pairs in place of ratios of sums, which 3 bits rule ([bits](#bits), "
     "[granularity](#granularity), [robustness](#robust), [the unified law](#unified)), both texts cut at the same "
-    "cells ([corpus](#corpus)), slopes within sizes in place of a constant whose interval holds the scatter of sizes "
-    "([seeds](#seeds)), and the scatter of sizes in what is predicted of a new one ([predicted](#predicted)). Their "
-    "rules say so. A verdict that is decided by such a change is weaker than one whose rule stood before its runs, as "
-    "all others did."
+    "cells ([corpus](#corpus)), and the scatter of sizes in what is predicted of a new one ([predicted](#predicted)). "
+    "Their rules say so. [Seeds](#seeds) are judged by the rule that stood before, and a better estimator stands "
+    "beside it. A verdict that is decided by such a change is weaker than one whose rule stood before its runs, as all "
+    "others did."
 )
 PICTURES = "report.figures"
 SYMBOLS = ("kappa", "ln")
