@@ -73,16 +73,17 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _price(given: argparse.Namespace) -> "Price":
+    from scaling.numbers import number
     from scaling.study.cost import Price
 
-    def number(name: str) -> float | None:
+    def option(name: str) -> float | None:
         text = getattr(given, name.replace("-", "_"))
         try:
-            return None if text is None else float(text)
+            return None if text is None else number(text)
         except ValueError:
             raise InputError(f"--{name} {text}: expected a number") from None
 
-    return Price(device=given.device, mfu=number("mfu"), per_hour=number("price-per-hour"))
+    return Price(device=given.device, mfu=option("mfu"), per_hour=option("price-per-hour"))
 
 
 def load(name: str, overrides: Sequence[str]) -> Study:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from analysis.errors import InputError
+from analysis.numbers import whole
 from analysis.validation.public_tables import SOURCES
 
 
@@ -27,7 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         description="Write FOLDER/STUDY/runs.csv of all studies, simulated from known laws and effects.",
     )
     simulate.add_argument("folder", metavar="FOLDER", type=Path)
-    simulate.add_argument("--seed", type=int, default=0, help="of the scatter")
+    simulate.add_argument("--seed", type=whole, default=0, help="of the scatter")
     simulate.set_defaults(run=run_simulate)
 
 

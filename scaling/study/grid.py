@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from scaling.config.compose import plain_config
 from scaling.config.run import Run, build_run
 from scaling.errors import InputError
+from scaling.numbers import number
 
 Params = Mapping[str, Any]
 
@@ -81,7 +82,7 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
     return list(runs.values())
 
 
-def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
+def up_to(largest_N: float | str | None, runs: list[Run]) -> list[Run]:
     """The runs of at most so many parameters: larger ones can be predicted from these before they are trained.
 
     Raises:
@@ -89,12 +90,14 @@ def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
     """
     if largest_N is None:
         return runs
-    if not isinstance(largest_N, int | float):
-        raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters")
-    small = [run for run in runs if largest_N >= run.N]
+    try:
+        most = number(largest_N)
+    except (TypeError, ValueError):
+        raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters") from None
+    small = [run for run in runs if most >= run.N]
     if not small:
         least = min(run.N for run in runs)
-        raise InputError(f"hydra.sweeper.largest_N={largest_N:g}: no run is that small; the smallest has N = {least:,}")
+        raise InputError(f"hydra.sweeper.largest_N={most:g}: no run is that small; the smallest has N = {least:,}")
     return small
 
 

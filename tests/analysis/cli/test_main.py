@@ -147,3 +147,15 @@ def test_faults_are_one_line(capsys, study, tmp_path, arguments, line):
     assert last.startswith(f"python -m analysis {line}"), err
     assert "Traceback" not in err
     assert not (tmp_path / "fits.json").exists()
+
+
+def test_numbers_may_end_in_a_suffix(capsys):
+    long = run(capsys, "predict", "paper", "--N", "200000", "--D", "2.5e9", "--post", "int4")
+    assert long[0] == 0
+    assert run(capsys, "predict", "paper", "--N", "200k", "--D", "2.5B", "--post", "int4") == long
+    with pytest.raises(SystemExit):
+        main(["predict", "paper", "--N", "200q", "--D", "2.5B"])
+    assert "argument --N: invalid number value: '200q'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit", "chinchilla", "a.csv", "--out", "b.json", "--seed", "1.5"])
+    assert "argument --seed: invalid whole value: '1.5'" in capsys.readouterr().err

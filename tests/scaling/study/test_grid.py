@@ -44,6 +44,7 @@ def test_the_command_line_replaces_a_setting_in_every_grid(study_file):
 def test_large_models_can_wait(study_file):
     study_file("union", TWO_GRIDS)
     assert {run.N for run in load("union", ["hydra.sweeper.largest_N=5e4"]).runs} == {23552}
+    assert {run.N for run in load("union", ["hydra.sweeper.largest_N=50k"]).runs} == {23552}
     assert len(load("union", ["hydra.sweeper.largest_N=82944"]).runs) == len(load("union", []).runs)
 
 
