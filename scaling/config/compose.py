@@ -14,6 +14,22 @@ from packaging.version import Version
 
 from scaling.config.limits import FolderName
 from scaling.errors import InputError
+from scaling.numbers import number
+
+
+def part_of(tokens: Any, parts: int, most: int | None = None) -> int | None:
+    """`${part_of:TOKENS,PARTS,MOST}` in a file of configs/: one of so many parts, and at most so much.
+
+    None where TOKENS is no number: what is wrong with it is said where it is read.
+    """
+    try:
+        part = int(number(tokens)) // parts
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return part if most is None else min(part, most)
+
+
+OmegaConf.register_new_resolver("part_of", part_of, replace=True)
 
 OF_A_STUDY = ("mode", "sweeper", "launcher")
 """What a study's file may set of Hydra, which makes objects of any class that some other settings name."""

@@ -72,6 +72,22 @@ def plain(value: Any) -> Any:
     return value
 
 
+def takes_list(cls: type, key: str) -> bool:
+    """Whether the setting with this full key is a list, in any of the kinds that its group can have."""
+    name, _, rest = key.partition(".")
+    return any(
+        (dataclasses.is_dataclass(kind) and takes_list(kind, rest)) if rest else get_origin(kind) is tuple
+        for kind in _kinds(_hints(cls).get(name))
+    )
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """What a value of this type may be, without limits."""
+    if get_origin(hint) is Annotated:
+        return _kinds(get_args(hint)[0])
+    return [k for a in get_args(hint) for k in _kinds(a)] if get_origin(hint) in (Union, types.UnionType) else [hint]
+
+
 def nearest(name: str, known) -> str:
     """The tail of a "no such ..." line: the nearest known name, or all of them when none is near."""
     names = sorted(str(k) for k in known)

@@ -18,7 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from scaling.config.from_dict import nearest
 from scaling.console import streams
 from scaling.console.interrupt import raising
-from scaling.errors import InputError
+from scaling.errors import InputError, nearest_names
 
 FULL = "HYDRA_FULL_ERROR"
 COMPOSING = ("hydra._internal.config_loader_impl", "hydra._internal.defaults_list", "hydra.core.override_parser")
@@ -69,7 +69,8 @@ def one_line(fault: Exception) -> str:
     if isinstance(fault, MissingConfigException) and fault.options is not None:
         group, _, name = (fault.missing_cfg_file or "").rpartition("/")
         hint = "; more with pip install 'precision-scaling[slurm]'" if group == "hydra/launcher" else ""
-        return f"{group}={name}: no such choice; use one of {', '.join(sorted(fault.options))}{hint}"
+        near = nearest_names(name, fault.options)
+        return f"{group}={name}: no such choice; use one of {', '.join(sorted(fault.options))}{near}{hint}"
     cause = fault if isinstance(fault, OmegaConfBaseException) else fault.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node is not None:
         last = str(cause.full_key).rpartition(".")[2]

@@ -270,6 +270,23 @@ def snapshot_path(folder: Path, tokens: int) -> Path:
     return folder / "snapshots" / f"{tokens}.safetensors"
 
 
+def parent_snapshot(run: Run) -> Path:
+    """The snapshot from which a run branches.
+
+    Raises:
+        InputError: there is no such run in its study, or it has no such snapshot.
+    """
+    folder = RunFolder(run).path.parent / run.branch.parent
+    path = snapshot_path(folder, run.branch.tokens)
+    if path.exists():
+        return path
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"branch.parent={run.branch.parent}: no such run in {folder.parent}, nor in what is asked for")
+    there = sorted(int(file.stem) for file in path.parent.glob("*.safetensors") if file.stem.isdecimal())
+    has = ", ".join(map(str, there)) or "none"
+    raise InputError(f"branch.tokens={run.branch.tokens}: {run.branch.parent} has no such snapshot; it has {has}")
+
+
 def trunk_of(folder: Path) -> str:
     """run_id at the root of the branches that led to this run: its own where it did not branch.
 

@@ -290,7 +290,7 @@ def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
 @pytest.mark.parametrize(
     "command, study, arguments, line",
     [
-        ("plan", "fuor", [], "scaling.sweep: sweeps=fuor: no such choice; use one of four"),
+        ("plan", "fuor", [], "scaling.sweep: sweeps=fuor: no such choice; use one of four; nearest: four"),
         (
             "plan",
             "four",

@@ -159,3 +159,10 @@ def test_numbers_may_end_in_a_suffix(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "chinchilla", "a.csv", "--out", "b.json", "--seed", "1.5"])
     assert "argument --seed: invalid whole value: '1.5'" in capsys.readouterr().err
+
+
+def test_fit_without_out_only_prints(capsys, study, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    printed = run(capsys, "fit", "chinchilla_tied", study / "runs.csv", "--bootstrap", 0)
+    assert printed[0] == 0 and "  E " in printed[1] and "fit:" not in printed[1]
+    assert sorted(tmp_path.rglob("*")) == before
