@@ -98,6 +98,7 @@ def job(config: DictConfig) -> bool:
 
 def _train_one(config: DictConfig) -> None:
     from scaling.config.run import build_run
+    from scaling.console.outcome import outcome
     from scaling.records.run_folder import RunFolder
     from scaling.training.distributed import joined
 
@@ -110,9 +111,7 @@ def _train_one(config: DictConfig) -> None:
         elif failed := train([run], processes):
             raise UnfinishedError(str(failed[run.run_id]))
     if processes.first:
-        losses = folder.result()["evaluations"]
-        loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
-        print(f"{folder.path}: {loss}")
+        print(f"{folder.path}: " + "\n".join(outcome(folder.result(), folder.ptq())))
 
 
 def _train_file(stack: object) -> None:
