@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="An override (model=24k, data.tokens=1e6,2e6) replaces what the study's file says of that setting.",
     )
     parser.add_argument("command", choices=("plan", "status", "collect"), help="before, during, after")
-    parser.add_argument("study", help="a file of sweeps/, without .yaml; for collect also just a folder of outputs/")
+    parser.add_argument("study", help="a file of sweeps/, without .yaml; but for plan also a folder of outputs/")
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="as for python -m scaling.train")
     parser.add_argument("--ids", action="store_true", help="list every run (plan, status)")
     parser.add_argument("--device", default="h100", help="GPU whose hours are counted (plan); h100 if not given")
@@ -66,7 +66,7 @@ def _run(given: argparse.Namespace) -> None:
         out = given.out or given.results / given.study / "runs.csv"
         _collect(given.study, given.overrides, out, given.add, given.prune)
     elif given.command == "status":
-        _status(load(given.study, given.overrides), given.ids)
+        _status(_begun(given.study, given.overrides) or load(given.study, given.overrides).runs, given.ids)
     else:
         price = _price(given)
         _plan(load(given.study, given.overrides), given.ids, price, given.out)
@@ -150,17 +150,34 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
         print(line)
 
 
-def _status(study: Study, ids: bool) -> None:
+def _begun(name: str, overrides: Sequence[str]) -> list["Run"]:
+    """The runs in the folder of a study that has no file, such as that of a grid on the command line; none where it has
+    a file, which names all its runs."""
+    from dataclasses import replace
+
+    from scaling.config.compose import study_file
+    from scaling.config.run import Run
+    from scaling.records.run_folder import RunFolder, stored_run
+
+    if study_file(name) is not None:
+        return []
+    single = _single(name, overrides)
+    folders = [path.parent for path in sorted(RunFolder(single).path.parent.glob("*/config.yaml"))]
+    runs = [run for run in map(stored_run, folders) if isinstance(run, Run)]
+    return [replace(r, study=name, runtime=replace(r.runtime, out=single.runtime.out)) for r in runs]
+
+
+def _status(runs: Sequence["Run"], ids: bool) -> None:
     from scaling.study.status import STATES, cells, standings
 
-    standings_by_run = standings(study.runs)
+    standings_by_run = standings(runs)
     counts = Counter(s.state for s in standings_by_run.values())
     shown = [state for state in STATES if counts[state]]
     rows = []
-    for (n, d), cell in cells(study.runs).items():
+    for (n, d), cell in cells(runs).items():
         in_cell = Counter(standings_by_run[run.run_id].state for run in cell)
         rows.append((f"{n:,}", f"{d:,}", len(cell), *(in_cell[state] or "" for state in shown)))
-    _print_table(study.runs[0].study, ("N", "D", "runs", *shown), rows)
+    _print_table(runs[0].study, ("N", "D", "runs", *shown), rows)
     for run_id, (state, detail) in standings_by_run.items():
         if ids or (state != "new" and detail):
             print(f"{state:8}{run_id}  {detail}".rstrip())

@@ -42,6 +42,7 @@ def main() -> None:
         # Python's parser takes no setting behind a flag that stands among them.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
         with one_voice():
+            compose.check_places(sys.argv[1:])
             if place().size > 1 and any(a in MULTIRUN or a.startswith("sweeps=") for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             for argument in sys.argv[1:]:
@@ -105,6 +106,8 @@ def _train_one(config: DictConfig) -> None:
     run = build_run(compose.plain_config(config))
     folder = RunFolder(run)
     with joined() as processes:
+        if processes.first:
+            note(f"run {folder.path}, corpora in {Path(run.runtime.cache).absolute()}")
         if processes.from_first(folder.state) == "done":
             if processes.first:
                 note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")

@@ -97,3 +97,11 @@ def test_users_folders_are_found_beside_the_shipped_ones(tmp_path):
     own, fault = ids("mine")
     assert [name.partition("-")[0] for name in own[:2]] == ["n6.7k", "n24k"], fault  # 2 (4 16^2 + 3 16 48) = 6,656
     assert len(ids("batch")[0]) == 6
+
+
+@pytest.mark.parametrize("command", ["scaling", "scaling.train", "scaling.ptq", "analysis"])
+def test_without_its_packages_a_command_says_what_to_activate(command):
+    bare = [sys.executable, "-S", "-m", command]  # without site-packages
+    done = subprocess.run(bare, capture_output=True, text=True, cwd=REPOSITORY, env={}, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.endswith("activate the environment that has them: . .venv/bin/activate")

@@ -89,6 +89,14 @@ def _check_study(path: Path, name: str) -> None:
             raise InputError(f"{path}: hydra.{key}._target_: a study names no program; choose one in its defaults")
 
 
+def check_places(overrides: Sequence[str]) -> None:
+    """Raise InputError where Hydra is told to choose a folder, which would then hold nothing of a run."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+            raise InputError(f"{key}={value}: not used; runs go to runtime.out=FOLDER, below it to study=NAME")
+
+
 def is_multirun(study: Path) -> bool:
     """Whether a study's file, which `study_file` has found, says that it is more than one run."""
     return (yaml.safe_load(study.read_text(encoding="utf-8")).get("hydra") or {}).get("mode") == "MULTIRUN"

@@ -1,5 +1,7 @@
 """The command `python -m scaling.ptq`: adds quantizations to finished runs, without training."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -13,6 +15,7 @@ _faults: list[Exception] = []
 def main() -> None:
     def app():
         _faults.clear()
+        compose.check_places(sys.argv[1:])
         hydra.main(config_path=str(compose.CONFIGS), config_name="quantize", **compose.BEHAVIOUR)(_job)()
         if _faults:
             raise _faults[0]

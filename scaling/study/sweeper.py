@@ -68,6 +68,8 @@ class StackSweeper:
         prepare_corpora(todo)
         done = len(runs) - len(todo) - len(refused)
         note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
+        place, cache = RunFolder(runs[0]).path.parent, Path(runs[0].runtime.cache)
+        note(f"runs go to {place.absolute()}, corpora to {cache.absolute()}")
         # Jobs are composed with the study's file, as the sweep is: Hydra wants to see its launcher and sweeper again.
         self.study = [argument for argument in arguments if argument.startswith("sweeps=")]
         launched = 0

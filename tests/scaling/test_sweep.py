@@ -282,7 +282,10 @@ def test_collect_says_which_runs_the_study_does_not_name(sweep, train, tmp_path)
 
 
 def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
-    train("study=loose")
+    _, _, err = train("study=loose")
+    assert "corpora in " in err
+    status, out, _ = sweep("status", study="loose")
+    assert status == 0 and out.endswith("1 runs: 1 done\n")
     status, _, _ = sweep("collect", study="loose", options=["--out", str(tmp_path / "runs.csv")])
     assert status == 0 and len(pd.read_csv(tmp_path / "runs.csv")) == 3
 

@@ -14,6 +14,7 @@ from scaling.console.cli import guarded
         (["+foo=1"], "foo: no such setting; use one of branch, data, "),
         (["modle=24k"], "modle: no such setting; did you mean model?"),
         (["precision.weihgts=int4"], "precision.weihgts: no such setting; did you mean weights?"),
+        (["hydra.run.dir=here"], "hydra.run.dir=here: not used; runs go to runtime.out=FOLDER"),
         (["model=9k"], "model=9k: no such choice; use one of 1.6M, 100k, "),
         (["hydra/launcher=nope"], "hydra/launcher=nope: no such choice; use one of basic, "),
         (["seed=0,1"], "seed=0,1: several values; add --multirun"),
@@ -93,3 +94,17 @@ def test_faults_of_the_program_keep_their_traceback():
         guarded(lambda: 1 / 0, "scaling.train")
     with pytest.raises(ValueError):
         guarded(lambda: int("x"), "scaling.train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, line, choices",
+    [
+        ("scaling.train", "scaling-train schedule=w", "schedule=wsd"),
+        ("scaling.ptq", "scaling-ptq ptq=g", "ptq=gptq"),
+        ("scaling.pretrained", "scaling-pretrained pretrained=pythia-14", "pretrained=pythia-14m"),
+    ],
+)
+def test_the_shell_is_told_how_a_line_can_go_on(name, line, choices):
+    found = command(name, "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert (found.returncode, found.stdout.split()) == (0, [choices]), found.stderr
