@@ -106,14 +106,13 @@ def _train_one(config: DictConfig) -> None:
     run = build_run(compose.plain_config(config))
     folder = RunFolder(run)
     with joined() as processes:
-        if processes.first:
-            note(f"run {folder.path}, corpora in {Path(run.runtime.cache).absolute()}")
         if processes.from_first(folder.state) == "done":
             if processes.first:
                 note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")
         elif failed := train([run], processes):
             raise UnfinishedError(str(failed[run.run_id]))
     if processes.first:
+        note(f"run in {folder.path.absolute()}, corpora in {Path(run.runtime.cache).absolute()}")
         print(f"{folder.path}: " + "\n".join(outcome(folder.result(), folder.ptq())))
 
 
