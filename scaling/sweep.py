@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from scaling.config.compose import CONFIG_DIR, with_folder
 from scaling.console.cli import guarded
 from scaling.errors import InputError
 
@@ -57,8 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="TABLE",
         help="a table of the same study from another machine, whose other runs are put into this one (collect)",
     )
+    parser.add_argument(*CONFIG_DIR, metavar="FOLDER", help="where choices and studies (its sweeps/) are found as well")
     parser.add_argument("--prune", action="store_true", help="leave out runs that the study does not name (collect)")
-    guarded(lambda: _run(parser.parse_intermixed_args(arguments)), "scaling.sweep")
+
+    def app():
+        given = parser.parse_intermixed_args(arguments)
+        with with_folder(given.config_dir):
+            _run(given)
+
+    guarded(app, "scaling.sweep")
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -152,18 +160,32 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
 
 def _begun(name: str, overrides: Sequence[str]) -> list["Run"]:
     """The runs in the folder of a study that has no file, such as that of a grid on the command line; none where it has
-    a file, which names all its runs."""
+    a file, which names all its runs. Folders that cannot be read are named."""
     from dataclasses import replace
 
     from scaling.config.compose import study_file
     from scaling.config.run import Run
+    from scaling.console.terminal import note
     from scaling.records.run_folder import RunFolder, stored_run
 
     if study_file(name) is not None:
         return []
     single = _single(name, overrides)
-    folders = [path.parent for path in sorted(RunFolder(single).path.parent.glob("*/config.yaml"))]
-    runs = [run for run in map(stored_run, folders) if isinstance(run, Run)]
+    runs, measured = [], 0
+    for path in sorted(RunFolder(single).path.parent.glob("*/config.yaml")):
+        try:
+            run = stored_run(path.parent)
+        except InputError as fault:
+            note(f"refused {path.parent.name}  {fault}")
+            continue
+        if isinstance(run, Run):
+            runs.append(run)
+        else:
+            measured += 1
+    if measured and not runs:
+        raise InputError(
+            f"{name}: {measured} models that others trained; the command that measures them says what is done"
+        )
     return [replace(r, study=name, runtime=replace(r.runtime, out=single.runtime.out)) for r in runs]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from scaling.config import compose
+from scaling.config.compose import CONFIG_DIR
 from scaling.console import interrupt, streams
 from scaling.console.allocation import slurm_job
 from scaling.console.cli import UnfinishedError, guarded
@@ -37,15 +38,16 @@ def main() -> None:
     def app():
         # Python's parser takes no setting behind a flag that stands among them.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
-        with one_voice():
+        with one_voice(), compose.with_folder(compose.folder_of(sys.argv[1:])):
             compose.check_places(sys.argv[1:])
             if place().size > 1 and any(a in MULTIRUN or a.startswith("sweeps=") for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             for argument in sys.argv[1:]:
                 if argument.startswith("sweeps=") and (name := argument.partition("=")[2].strip("'\"")):
                     path = compose.study_file(name)
+                    flags = [a for a in sys.argv[1:] if a.startswith("-") and a.partition("=")[0] not in CONFIG_DIR]
                     # Hydra 1.4 refuses to learn it from the study, which it reads too late.
-                    if path and compose.is_multirun(path) and not any(a.startswith("-") for a in sys.argv[1:]):
+                    if path and compose.is_multirun(path) and not flags:
                         sys.argv.insert(1, MULTIRUN[0])
             with _queued_again():
                 start("train", job)

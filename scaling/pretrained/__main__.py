@@ -12,8 +12,9 @@ from scaling.console.job import hydra_job, start
 
 def main() -> None:
     def app():
-        sys.argv[1:] = [rewritten for argument in sys.argv[1:] for rewritten in _rewritten(argument)]
-        start("pretrained", _job)
+        with compose.with_folder(compose.folder_of(sys.argv[1:])):
+            sys.argv[1:] = [rewritten for argument in sys.argv[1:] for rewritten in _rewritten(argument)]
+            start("pretrained", _job)
 
     guarded(app, "scaling.pretrained")
 

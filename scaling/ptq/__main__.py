@@ -11,8 +11,9 @@ from scaling.console.job import hydra_job, start
 
 def main() -> None:
     def app():
-        compose.check_places(sys.argv[1:])
-        start("quantize", _job)
+        with compose.with_folder(compose.folder_of(sys.argv[1:])):
+            compose.check_places(sys.argv[1:])
+            start("quantize", _job)
 
     guarded(app, "scaling.ptq")
 

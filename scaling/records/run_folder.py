@@ -165,6 +165,13 @@ class RunFolder:
         except OSError as fault:
             raise InputError(f"{path}: cannot be written ({fault.strerror}); run again to go on") from None
 
+    def last_point(self) -> int:
+        """Tokens at the last point of the training curve; 0 where there is none that can be read."""
+        try:
+            return int(json.loads((self.path / "metrics.jsonl").read_bytes().splitlines()[-1])["tokens"])
+        except (OSError, ValueError, TypeError, LookupError):
+            return 0
+
     def forget_metrics_after(self, tokens: int) -> None:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from. Says so where lines
         are damaged, and drops them: nothing is computed from them."""
