@@ -39,7 +39,6 @@ def main() -> None:
         # Python's parser takes no setting behind a flag that stands among them.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
         with one_voice(), compose.with_folder(compose.folder_of(sys.argv[1:])):
-            compose.check_places(sys.argv[1:])
             if place().size > 1 and any(a in MULTIRUN or a.startswith("sweeps=") for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             for argument in sys.argv[1:]:

@@ -5,6 +5,7 @@ that; a person who asked for one run gets one line instead, for which the fault 
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -48,8 +49,9 @@ def start(config_name: str, job: Job) -> None:
     """Compose the settings of the command line, and run the job with them; with --multirun a sweeper runs many.
 
     Raises:
-        InputError, UnfinishedError, ...: what the job raised, or the sweeper.
+        InputError: Hydra is told to choose a folder. Besides, whatever the job or the sweeper raises.
     """
+    compose.check_places(sys.argv[1:])
     # Not a decorator: workers look a job up by its name, which then has to lead to a function that takes its settings.
     try:
         hydra.main(config_path=str(compose.CONFIGS), config_name=config_name, **compose.BEHAVIOUR)(job)()

@@ -12,7 +12,6 @@ from scaling.console.job import hydra_job, start
 def main() -> None:
     def app():
         with compose.with_folder(compose.folder_of(sys.argv[1:])):
-            compose.check_places(sys.argv[1:])
             start("quantize", _job)
 
     guarded(app, "scaling.ptq")
