@@ -118,7 +118,9 @@ def settings() -> str:
     parts = [
         "# Settings",
         "What `python -m scaling.train` takes, as `group=choice` and `group.setting=value`. A run keeps all of them in "
-        "its `config.yaml`. In brackets: what is accepted. Launchers are on [another page](../cluster.md#settings).",
+        "its `config.yaml`. In brackets: what is accepted. Launchers are on [another page](../cluster.md#settings). "
+        "Two settings are of no run: `seed` is the default of both seeds, and `optimized_metric` what a "
+        "[search](../studies.md#a-search-in-place-of-a-grid) makes least.",
         "## Groups",
         _table(("group", "choices", "default"), _groups(CONFIGS)),
     ]

@@ -7,7 +7,7 @@ that; a person who asked for one run gets one line instead, for which the fault 
 import functools
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,8 +18,7 @@ from scaling.config import compose
 from scaling.console.cli import EXPECTED, UnfinishedError, one_line
 from scaling.console.terminal import note
 
-T = TypeVar("T")
-Job = Callable[[DictConfig], T]
+Job = Callable[[DictConfig], Any]
 
 
 class _Carried(BaseException):
@@ -34,7 +33,7 @@ def hydra_job(job: Job) -> Job:
     """Let what a module's function raises out of `start` as it is."""
 
     @functools.wraps(job)
-    def carrying(config: DictConfig) -> T:
+    def carrying(config: DictConfig) -> Any:
         try:
             return job(config)
         except EXPECTED as fault:
