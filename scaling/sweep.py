@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scaling.config.compose import CONFIG_DIR, with_folder
 from scaling.console.cli import guarded
-from scaling.errors import InputError
+from scaling.errors import InputError, nearest_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,7 +74,7 @@ def _run(given: argparse.Namespace) -> None:
         out = given.out or given.results / given.study / "runs.csv"
         _collect(given.study, given.overrides, out, given.add, given.prune)
     elif given.command == "status":
-        _status(_begun(given.study, given.overrides) or load(given.study, given.overrides).runs, given.ids)
+        _status(_runs(given.study, given.overrides), given.ids)
     else:
         price = _price(given)
         _plan(load(given.study, given.overrides), given.ids, price, given.out)
@@ -158,21 +158,22 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
         print(line)
 
 
-def _begun(name: str, overrides: Sequence[str]) -> list["Run"]:
-    """The runs in the folder of a study that has no file, such as that of a grid on the command line; none where it has
-    a file, which names all its runs. Folders that cannot be read are named."""
+def _runs(name: str, overrides: Sequence[str]) -> list["Run"]:
+    """The runs that a study's file names. Those in its folder where it has no file, such as a grid of the command line;
+    what cannot be read there is named."""
     from dataclasses import replace
 
-    from scaling.config.compose import study_file
+    from scaling.config.compose import groups, study_file
     from scaling.config.run import Run
     from scaling.console.terminal import note
     from scaling.records.run_folder import RunFolder, stored_run
 
     if study_file(name) is not None:
-        return []
+        return load(name, overrides).runs
     single = _single(name, overrides)
+    folder = RunFolder(single).path.parent
     runs, measured = [], 0
-    for path in sorted(RunFolder(single).path.parent.glob("*/config.yaml")):
+    for path in sorted(folder.glob("*/config.yaml")):
         try:
             run = stored_run(path.parent)
         except InputError as fault:
@@ -183,9 +184,10 @@ def _begun(name: str, overrides: Sequence[str]) -> list["Run"]:
         else:
             measured += 1
     if measured and not runs:
-        raise InputError(
-            f"{name}: {measured} models that others trained; the command that measures them says what is done"
-        )
+        raise InputError(f"{name}: has models that others trained; what measures them says which are done")
+    if not runs:
+        known = [*groups("train")["sweeps"], *(path.name for path in folder.parent.glob("*/"))]
+        raise InputError(f"{name}: has no file in sweeps/, and no run in {folder}{nearest_names(name, known)}")
     return [replace(r, study=name, runtime=replace(r.runtime, out=single.runtime.out)) for r in runs]
 
 

@@ -294,6 +294,9 @@ def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
     status, out, err = sweep("status", study="loose")
     assert status == 0 and out.endswith("1 runs: 1 done\n") and re.match("refused n1  .*: not the config of a run", err)
     shutil.rmtree(tmp_path / "outputs/loose/n1")
+    status, out, _ = sweep("status", study="lose")
+    place = tmp_path / "outputs/lose"
+    assert (status, out) == (1, f"scaling.sweep: lose: has no file in sweeps/, and no run in {place}; nearest: loose\n")
     status, _, _ = sweep("collect", study="loose", options=["--out", str(tmp_path / "runs.csv")])
     assert status == 0 and len(pd.read_csv(tmp_path / "runs.csv")) == 3
 
