@@ -24,7 +24,14 @@ The public interface, imported when it is first used, so that the command line a
 folder of laws; `laws.LAWS` has them by name. Everything else is internal and may move.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
+
+if sys.argv[:1] == ["-m"] and find_spec("scipy") is None:  # as a command, of a Python that knows nothing of it
+    sys.exit(
+        f"analysis: {sys.executable} lacks its packages; activate the environment that has them: . .venv/bin/activate"
+    )
 
 _PUBLIC = {
     "fit": ("analysis.fitting.fit", "fit"),

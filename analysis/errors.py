@@ -1,5 +1,8 @@
 """The one exception that users see as a line instead of a traceback."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input. Its message is one line that names the value and what would be accepted.
@@ -16,3 +19,10 @@ class InputError(ValueError):
         )
         super().__init__(whole)
         self.brief = message
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message that refuses a name: the known one that is spelled most like it, else all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}"

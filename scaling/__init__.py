@@ -22,7 +22,14 @@ The public interface, imported when it is first used (torch takes two seconds):
 Everything else is internal and may move.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
+
+if sys.argv[:1] == ["-m"] and find_spec("hydra") is None:  # as a command, of a Python that knows nothing of it
+    sys.exit(
+        f"scaling: {sys.executable} lacks its packages; activate the environment that has them: . .venv/bin/activate"
+    )
 
 _PUBLIC = {
     "fake_quantize": ("scaling.quantization.fake_quantize", "fake_quantize"),

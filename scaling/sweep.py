@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from scaling.config.compose import CONFIG_DIR, with_folder
 from scaling.console.cli import guarded
-from scaling.errors import InputError
+from scaling.errors import InputError, nearest_names
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="An override (model=24k, data.tokens=1e6,2e6) replaces what the study's file says of that setting.",
     )
     parser.add_argument("command", choices=("plan", "status", "collect"), help="before, during, after")
-    parser.add_argument("study", help="a file of sweeps/, without .yaml; for collect also just a folder of outputs/")
+    parser.add_argument("study", help="a file of sweeps/, without .yaml; but for plan also a folder of outputs/")
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="as for python -m scaling.train")
     parser.add_argument("--ids", action="store_true", help="list every run (plan, status)")
     parser.add_argument("--device", default="h100", help="GPU whose hours are counted (plan); h100 if not given")
@@ -57,8 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="TABLE",
         help="a table of the same study from another machine, whose other runs are put into this one (collect)",
     )
+    parser.add_argument(*CONFIG_DIR, metavar="FOLDER", help="where choices and studies (its sweeps/) are found as well")
     parser.add_argument("--prune", action="store_true", help="leave out runs that the study does not name (collect)")
-    guarded(lambda: _run(parser.parse_intermixed_args(arguments)), "scaling.sweep")
+
+    def app():
+        given = parser.parse_intermixed_args(arguments)
+        with with_folder(given.config_dir):
+            _run(given)
+
+    guarded(app, "scaling.sweep")
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -66,23 +74,24 @@ def _run(given: argparse.Namespace) -> None:
         out = given.out or given.results / given.study / "runs.csv"
         _collect(given.study, given.overrides, out, given.add, given.prune)
     elif given.command == "status":
-        _status(load(given.study, given.overrides), given.ids)
+        _status(_runs(given.study, given.overrides), given.ids)
     else:
         price = _price(given)
         _plan(load(given.study, given.overrides), given.ids, price, given.out)
 
 
 def _price(given: argparse.Namespace) -> "Price":
+    from scaling.numbers import number
     from scaling.study.cost import Price
 
-    def number(name: str) -> float | None:
+    def option(name: str) -> float | None:
         text = getattr(given, name.replace("-", "_"))
         try:
-            return None if text is None else float(text)
+            return None if text is None else number(text)
         except ValueError:
             raise InputError(f"--{name} {text}: expected a number") from None
 
-    return Price(device=given.device, mfu=number("mfu"), per_hour=number("price-per-hour"))
+    return Price(device=given.device, mfu=option("mfu"), per_hour=option("price-per-hour"))
 
 
 def load(name: str, overrides: Sequence[str]) -> Study:
@@ -149,17 +158,50 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
         print(line)
 
 
-def _status(study: Study, ids: bool) -> None:
+def _runs(name: str, overrides: Sequence[str]) -> list["Run"]:
+    """The runs that a study's file names. Those in its folder where it has no file, such as a grid of the command line;
+    what cannot be read there is named."""
+    from dataclasses import replace
+
+    from scaling.config.compose import groups, study_file
+    from scaling.config.run import Run
+    from scaling.console.terminal import note
+    from scaling.records.run_folder import RunFolder, stored_run
+
+    if study_file(name) is not None:
+        return load(name, overrides).runs
+    single = _single(name, overrides)
+    folder = RunFolder(single).path.parent
+    runs, measured = [], 0
+    for path in sorted(folder.glob("*/config.yaml")):
+        try:
+            run = stored_run(path.parent)
+        except InputError as fault:
+            note(f"refused {path.parent.name}  {fault}")
+            continue
+        if isinstance(run, Run):
+            runs.append(run)
+        else:
+            measured += 1
+    if measured and not runs:
+        raise InputError(f"{name}: has models that others trained; what measures them says which are done")
+    if not runs:
+        known = [*groups("train")["sweeps"], *(path.name for path in folder.parent.glob("*/"))]
+        raise InputError(f"{name}: has no file in sweeps/, and no run in {folder}{nearest_names(name, known)}")
+    return [replace(r, study=name, runtime=replace(r.runtime, out=single.runtime.out)) for r in runs]
+
+
+def _status(runs: Sequence["Run"], ids: bool) -> None:
     from scaling.study.status import STATES, cells, standings
 
-    standings_by_run = standings(study.runs)
+    standings_by_run = standings(runs)
     counts = Counter(s.state for s in standings_by_run.values())
     shown = [state for state in STATES if counts[state]]
     rows = []
-    for (n, d), cell in cells(study.runs).items():
+    for (n, d), cell in cells(runs).items():
         in_cell = Counter(standings_by_run[run.run_id].state for run in cell)
         rows.append((f"{n:,}", f"{d:,}", len(cell), *(in_cell[state] or "" for state in shown)))
-    _print_table(study.runs[0].study, ("N", "D", "runs", *shown), rows)
+    _print_table(runs[0].study, ("N", "D", "runs", *shown), rows)
     for run_id, (state, detail) in standings_by_run.items():
         if ids or (state != "new" and detail):
             print(f"{state:8}{run_id}  {detail}".rstrip())

@@ -6,22 +6,22 @@ before it is needed, so that `--help` answers at once.
 """
 
 import contextlib
+import math
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from scaling.config import compose
+from scaling.config.compose import CONFIG_DIR
 from scaling.console import interrupt, streams
 from scaling.console.allocation import slurm_job
-from scaling.console.cli import EXPECTED, UnfinishedError, guarded, one_line
+from scaling.console.cli import UnfinishedError, guarded
 from scaling.console.interrupt import Interrupted
+from scaling.console.job import hydra_job, start
 from scaling.console.terminal import note
 from scaling.console.torchrun import leaving, one_voice, place
 from scaling.errors import InputError
@@ -32,29 +32,24 @@ if TYPE_CHECKING:
 
 
 MULTIRUN = ("--multirun", "-m")
-_faults: list[Exception] = []
-"""What went wrong where no sweeper looks: Hydra drops what a job returns, and reports in its own way what it raises."""
 
 
 def main() -> None:
     def app():
-        _faults.clear()
         # Python's parser takes no setting behind a flag that stands among them.
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
-        with one_voice():
+        with one_voice(), compose.with_folder(compose.folder_of(sys.argv[1:])):
             if place().size > 1 and any(a in MULTIRUN or a.startswith("sweeps=") for a in sys.argv[1:]):
                 raise InputError("torchrun trains one run, or the runs of one +stack=FILE; a study goes without it")
             for argument in sys.argv[1:]:
                 if argument.startswith("sweeps=") and (name := argument.partition("=")[2].strip("'\"")):
                     path = compose.study_file(name)
+                    flags = [a for a in sys.argv[1:] if a.startswith("-") and a.partition("=")[0] not in CONFIG_DIR]
                     # Hydra 1.4 refuses to learn it from the study, which it reads too late.
-                    if path and compose.is_multirun(path) and not any(a.startswith("-") for a in sys.argv[1:]):
+                    if path and compose.is_multirun(path) and not flags:
                         sys.argv.insert(1, MULTIRUN[0])
-            # Not a decorator: workers look `job` up by its name, which then has to lead to the plain function.
             with _queued_again():
-                hydra.main(config_path=str(compose.CONFIGS), config_name="train", **compose.BEHAVIOUR)(job)()
-            if _faults:
-                raise _faults[0]
+                start("train", job)
 
     with leaving():
         guarded(app, "scaling.train")
@@ -74,48 +69,53 @@ def _queued_again() -> Iterator[None]:
         raise Interrupted(stop.number, requeued()) from None
 
 
-def job(config: DictConfig) -> bool:
-    """What Hydra or a job of SLURM runs: here, or in a worker of a launcher. Returns whether all runs are done."""
+@hydra_job
+def job(config: DictConfig) -> float | dict[str, float]:
+    """What Hydra or a job of SLURM runs: here, or in a worker of a launcher.
+
+    Returns:
+        Of a run what a sweeper of Hydra's is to minimize: its loss, that of a quantization if `optimized_metric` names
+        one, infinity if it diverged. Of a stack run_id -> loss. In processes but the first of a group nothing of use.
+
+    Raises:
+        InputError: the settings cannot be used.
+        UnfinishedError: a run is not done; why was noted, and lies in its folder.
+    """
     streams.secure()
     interrupt.end_with_parent()
     from scaling.study.gpus import take
 
     take()
-    try:
-        if "stack" in config:
-            _train_file(config.stack)
-        else:
-            _train_one(config)
-    except EXPECTED as fault:
-        # Whether a study is done its sweeper says, from what is on disk in the end.
-        if HydraConfig.initialized() and HydraConfig.get().mode != RunMode.MULTIRUN:
-            _faults.append(fault)
-        elif not isinstance(fault, UnfinishedError):  # whose runs were named
-            note(one_line(fault))
-        return False
-    return True
+    return _train_file(config.stack) if "stack" in config else _train_one(config)
 
 
-def _train_one(config: DictConfig) -> None:
+def _train_one(config: DictConfig) -> float:
     from scaling.config.run import build_run
+    from scaling.console.outcome import check_metric, optimized, outcome
+    from scaling.ptq.settings import settings_of
     from scaling.records.run_folder import RunFolder
     from scaling.training.distributed import joined
 
-    run = build_run(compose.plain_config(config))
+    run, metric = build_run(compose.plain_config(config)), config.optimized_metric
     folder = RunFolder(run)
     with joined() as processes:
+        check_metric(metric, [row["setting"] for row in folder.ptq()] + [setting.key for setting in settings_of(run)])
         if processes.from_first(folder.state) == "done":
             if processes.first:
                 note(f"{run.run_id} is done already; python -m scaling.ptq adds quantizations to finished runs")
         elif failed := train([run], processes):
             raise UnfinishedError(str(failed[run.run_id]))
-    if processes.first:
-        losses = folder.result()["evaluations"]
-        loss = f"loss {losses[-1]['loss']:.4f} +- {losses[-1]['loss_se']:.4f}" if losses else "diverged"
-        print(f"{folder.path}: {loss}")
+    if not processes.first:
+        return math.nan
+    result, rows = folder.finished(), folder.ptq()
+    note(f"run in {folder.path.absolute()}, corpora in {Path(run.runtime.cache).absolute()}")
+    print(f"{folder.path}: " + "\n".join(outcome(result, rows)))
+    return optimized(metric, result, rows)
 
 
-def _train_file(stack: object) -> None:
+def _train_file(stack: object) -> dict[str, float]:
+    from scaling.console.outcome import LOSS, optimized
+    from scaling.records.run_folder import RunFolder
     from scaling.study.jobs import read_stack
     from scaling.training.distributed import joined
 
@@ -131,6 +131,7 @@ def _train_file(stack: object) -> None:
             note(f"{first}{f' and {len(others)} more' if others else ''}: {line}")
         if failed:
             raise UnfinishedError(f"{len(failed)} of {len(runs)} runs of {path} not done")
+    return {run.run_id: optimized(LOSS, RunFolder(run).finished()) for run in runs if processes.first}
 
 
 def train(runs: Sequence["Run"], processes: "Processes | None" = None) -> dict[str, InputError]:

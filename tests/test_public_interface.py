@@ -86,15 +86,26 @@ def test_users_folders_are_found_beside_the_shipped_ones(tmp_path):
     (tmp_path / "sweeps" / "mine.yaml").write_text(
         "# @package _global_\nstudy: mine\nhydra: {mode: MULTIRUN, sweeper: {params: {model: 'own,24k'}}}\n"
     )
-    shipped = (REPOSITORY / "configs" / "model" / "24k.yaml").read_text()
-    (tmp_path / "configs" / "model" / "own.yaml").write_text(shipped.replace("d_model: 32", "d_model: 16"))
+    (tmp_path / "configs" / "model" / "own.yaml").write_text("n_layers: 2\nd_model: 16\n")  # the rest has defaults
 
-    def ids(study):
-        command = [sys.executable, "-m", "scaling.sweep", "plan", study, "--ids", "--out", "cells.csv"]
+    def ids(*study, folder=tmp_path):
+        command = [sys.executable, "-m", "scaling.sweep", "plan", *study, "--ids", "--out", "cells.csv"]
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
         return [line for line in done.stdout.splitlines() if line.startswith("n")], done.stderr
 
     own, fault = ids("mine")
     assert [name.partition("-")[0] for name in own[:2]] == ["n6.7k", "n24k"], fault  # 2 (4 16^2 + 3 16 48) = 6,656
     assert len(ids("batch")[0]) == 6
+    (tmp_path / "configs" / "sweeps").symlink_to(tmp_path / "sweeps")
+    (tmp_path / "elsewhere").mkdir()
+    given = ids("mine", "-cd", "../configs", folder=tmp_path / "elsewhere")
+    assert given[0] == own, given[1]
+
+
+@pytest.mark.parametrize("command", ["scaling", "scaling.train", "scaling.ptq", "analysis"])
+def test_without_its_packages_a_command_says_what_to_activate(command):
+    bare = [sys.executable, "-S", "-m", command]  # without site-packages
+    done = subprocess.run(bare, capture_output=True, text=True, cwd=REPOSITORY, env={}, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.endswith("activate the environment that has them: . .venv/bin/activate")

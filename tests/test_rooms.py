@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[1]
 ROOMS = {
     "scaling": [
         "errors",
+        "numbers",
         "quantization",
         "config",
         "model",
@@ -28,6 +29,7 @@ ROOMS = {
     ],
     "analysis": [
         "errors",
+        "numbers",
         "files",
         "streams",
         "notebook",

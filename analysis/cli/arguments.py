@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.errors import InputError
 from analysis.fitting.options import OBJECTIVES, Options
+from analysis.numbers import number, whole
 
 if TYPE_CHECKING:
     from analysis.table import Table
@@ -27,11 +28,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="huber (default) or squares of ln(prediction / loss), or squares of prediction - loss",
     )
     parser.add_argument(
-        "--huber-delta", type=float, help="in log loss; default 1.345 x the scatter between seeds, else 1e-3"
+        "--huber-delta", type=number, help="in log loss; default 1.345 x the scatter between seeds, else 1e-3"
     )
     parser.add_argument(
         "--bits",
-        type=float,
+        type=number,
         nargs=2,
         default=Options.bits,
         metavar=("LOW", "HIGH"),
@@ -39,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gap-below",
-        type=float,
+        type=number,
         default=Options.gap_below,
         metavar="NATS",
         help=f"rows with a larger predicted gap are not fitted; default {Options.gap_below:g}",
@@ -122,7 +123,7 @@ def constants(option: str, texts: Sequence[str]) -> dict[str, float]:
     """
     entries = said(option, texts)
     try:
-        return {symbol: float(value) for symbol, value in entries.items()}
+        return {symbol: number(value) for symbol, value in entries.items()}
     except ValueError as fault:
         raise InputError(f"{option}: {fault}; expected SYMBOL=NUMBER, e.g. E=1.69") from None
 
@@ -148,12 +149,12 @@ def add_draws(parser: argparse.ArgumentParser, draws: int = Options.bootstrap) -
     """How intervals are drawn, by default with so many draws."""
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=whole,
         default=draws,
         metavar="DRAWS",
         help=f"default {draws}; 0: no intervals",
     )
-    parser.add_argument("--seed", type=int, default=Options.seed, help="of the bootstrap")
+    parser.add_argument("--seed", type=whole, default=Options.seed, help="of the bootstrap")
 
 
 def progress(line: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.cli.arguments import add_filter, add_table, aligned, progress, table_of
+from analysis.numbers import whole
 
 if TYPE_CHECKING:
     from analysis.diagnostics.compare import Comparison
@@ -65,7 +66,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--laws", metavar="LAW,LAW", help="names from `laws`; default all")
     add_filter(parser)
     parser.add_argument("--out", metavar="FILE.json", type=Path, help="write scores and fits of all parts there too")
-    parser.add_argument("--seed", type=int, default=0, help="of the random folds")
+    parser.add_argument("--seed", type=whole, default=0, help="of the random folds")
     parser.set_defaults(run=run)
 
 

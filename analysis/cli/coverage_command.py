@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from analysis.cli.arguments import progress
+from analysis.numbers import whole
 
 DEFAULT_STUDIES = 400
 DEFAULT_DRAWS = 200
@@ -21,10 +22,10 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "planted values.",
     )
     parser.add_argument(
-        "--studies", type=int, default=DEFAULT_STUDIES, help=f"of each design and noise (default {DEFAULT_STUDIES})"
+        "--studies", type=whole, default=DEFAULT_STUDIES, help=f"of each design and noise (default {DEFAULT_STUDIES})"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated studies")
-    parser.add_argument("--draws", type=int, default=DEFAULT_DRAWS, help=f"of the bootstrap (default {DEFAULT_DRAWS})")
+    parser.add_argument("--seed", type=whole, default=0, help="of the simulated studies")
+    parser.add_argument("--draws", type=whole, default=DEFAULT_DRAWS, help=f"bootstrap (default {DEFAULT_DRAWS})")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, default=Path("results/coverage"), help="for coverage.csv and README.md"
     )

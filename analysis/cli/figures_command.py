@@ -23,6 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument(
         "--against", metavar="FOLDER", type=Path, help="say how far FOLDER/STUDY agrees: losses, parameters of laws"
     )
+    parser.add_argument("--why", action="store_true", help="say of each law and figure that was skipped why")
     add_draws(parser)
     parser.set_defaults(run=run)
 
@@ -45,14 +46,16 @@ def run(chosen: argparse.Namespace) -> None:
     if other and not (other / "fits.json").is_file():
         raise InputError(f"{other}: has no fits.json to compare with")
     made = make(folder, draws=chosen.bootstrap, seed=chosen.seed, progress=progress)
-    for name, reason in made.skipped.items():
+    for path in made.figures:
+        if path.suffix == ".png":
+            print(f"figure: {path}")
+    if made.skipped and not chosen.why:
+        print(f"skipped, as the table does not support them (--why): {', '.join(made.skipped)}")
+    for name, reason in made.skipped.items() if chosen.why else ():
         print(f"skipped {name}: {reason}")
     for fit in made.fits.fits.values():
         for warning in fit.warnings:
             print(f"warning {fit.law.name}: {warning}")
-    for path in made.figures:
-        if path.suffix == ".png":
-            print(f"figure: {path}")
     print(f"fits: {made.stored}")
     print(f"table: {made.table}")
     if made.slopes:

@@ -22,8 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "--out",
         metavar="FITS.json",
         type=Path,
-        required=True,
-        help="write the fit there, with --columns; fits of other laws to the same table stay in it",
+        help="write the fit there, with --columns; fits of other laws to the same table stay in it; default: print it",
     )
     add_draws(parser)
     parser.add_argument(
@@ -44,7 +43,7 @@ def run(chosen: argparse.Namespace) -> None:
     from analysis.fitting.fit import fit
 
     options = options_of(chosen)
-    stored = store.read(chosen.out) if chosen.out.exists() else None
+    stored = store.read(chosen.out) if chosen.out and chosen.out.exists() else None
     table = table_of(chosen.table, chosen.columns, stored and stored.columns)
     if stored and stored.sha256 != table.sha256:
         said = f"holds fits of another table ({stored.name})"
@@ -55,11 +54,10 @@ def run(chosen: argparse.Namespace) -> None:
     if stored and stored.columns and not chosen.columns:
         progress(f"{chosen.out}: --columns " + ",".join(f"{name}={source}" for name, source in stored.columns.items()))
     made = fit(chosen.law, table.frame, progress=progress, bootstrap=chosen.bootstrap, seed=chosen.seed, **options)
-    fits = (stored.fits if stored else {}) | {made.law.name: made}
-    store.write(
-        chosen.out,
-        store.Fits(name=table.name, sha256=table.sha256, rows=len(table.frame), fits=fits, columns=table.columns),
-    )
+    if chosen.out:
+        fits = (stored.fits if stored else {}) | {made.law.name: made}
+        content = {"name": table.name, "sha256": table.sha256, "rows": len(table.frame), "columns": table.columns}
+        store.write(chosen.out, store.Fits(fits=fits, **content))
     for line in text(made):
         print(line)
     if chosen.summary or chosen.residuals:
@@ -68,7 +66,8 @@ def run(chosen: argparse.Namespace) -> None:
             summary.plot(chosen.residuals)
         for line in str(summary).splitlines() if chosen.summary else ():
             print(line)
-    print(f"fit: {chosen.out}")
+    if chosen.out:
+        print(f"fit: {chosen.out}")
     if chosen.residuals:
         print(f"residuals: {chosen.residuals}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.cli.arguments import account, add_options, aligned, csv_path, options_of, progress, table_of
+from analysis.numbers import number
 
 if TYPE_CHECKING:
     from analysis.diagnostics.profile import Profile
@@ -24,7 +25,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     add_options(parser)
     parser.add_argument("--parameter", metavar="SYMBOL", required=True, help="as `laws` names it, e.g. E or gamma_D")
     parser.add_argument(
-        "--values", type=float, nargs="+", metavar="V", help="to hold it at; default as far as its intervals reach"
+        "--values", type=number, nargs="+", metavar="V", help="to hold it at; default as far as its intervals reach"
     )
     parser.add_argument("--out", metavar="PROFILE.csv", type=Path, help="write it there, and beside it as PDF and PNG")
     parser.set_defaults(run=run)

@@ -6,7 +6,8 @@ Nothing heavier than argparse is imported before a command runs.
 import argparse
 from pathlib import Path
 
-from analysis.errors import InputError
+from analysis.errors import InputError, nearest
+from analysis.numbers import whole
 from analysis.validation.public_tables import SOURCES
 
 
@@ -27,7 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         description="Write FOLDER/STUDY/runs.csv of all studies, simulated from known laws and effects.",
     )
     simulate.add_argument("folder", metavar="FOLDER", type=Path)
-    simulate.add_argument("--seed", type=int, default=0, help="of the scatter")
+    simulate.add_argument("--seed", type=whole, default=0, help="of the scatter")
     simulate.set_defaults(run=run_simulate)
 
 
@@ -40,7 +41,7 @@ def run_public(chosen: argparse.Namespace) -> None:
     from analysis.validation.download import fetch, write
 
     if chosen.name not in SOURCES:
-        raise InputError(f"{chosen.name}: no such table; use one of {', '.join(SOURCES)}")
+        raise InputError(f"{chosen.name}: no such table; {nearest(chosen.name, SOURCES)}")
     source = SOURCES[chosen.name]
     rows, sha256 = fetch(source)
     path = chosen.out / f"{source.name}.csv"

@@ -1,7 +1,7 @@
 """The registry of laws. A new law is a `Law` in a module of its family, listed here; one that is needed once is an
 equation in place of a name."""
 
-from analysis.errors import InputError
+from analysis.errors import InputError, nearest
 from analysis.laws import (
     after_training,
     chinchilla,
@@ -27,5 +27,5 @@ def named(name: str) -> Law:
     if name not in LAWS and equations.is_equation(name):
         return equations.law(name)
     if name not in LAWS:
-        raise InputError(f"{name}: no such law; use one of {', '.join(LAWS)}")
+        raise InputError(f"{name}: no such law; {nearest(name, LAWS)}")
     return LAWS[name]

@@ -15,6 +15,7 @@ from analysis.fitting.fit import Fit
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS, Law
 from analysis.laws.variables import BY_FORMAT, column, of_format
+from analysis.numbers import number
 
 LOW_LAWS = ("kumar_neff", "kumar_neff_tied")  # with N_eff; of those that know as many parts, the first
 FULL_LAWS = ("chinchilla", "chinchilla_tied")  # for 16 bits alone, in the order in which they are preferred
@@ -117,7 +118,7 @@ def question(
     if missing := [name for name in law.variables if name not in known]:
         raise InputError(f"{law.name}: needs {', '.join(missing)}; say so by --at {missing[0]}=VALUE")
     try:
-        values = {name: known[name] if name == "scheme" else float(known[name]) for name in law.variables}
+        values = {name: known[name] if name == "scheme" else number(known[name]) for name in law.variables}
     except ValueError as fault:
         raise InputError(f"{law.name}: {fault}; expected a number") from None
     frame = {name: np.array([value if name != "scheme" else str(value)]) for name, value in values.items()}

@@ -118,7 +118,9 @@ def settings() -> str:
     parts = [
         "# Settings",
         "What `python -m scaling.train` takes, as `group=choice` and `group.setting=value`. A run keeps all of them in "
-        "its `config.yaml`. In brackets: what is accepted. Launchers are on [another page](../cluster.md#settings).",
+        "its `config.yaml`. In brackets: what is accepted. Launchers are on [another page](../cluster.md#settings). "
+        "Two settings are of no run: `seed` is the default of both seeds, and `optimized_metric` what a "
+        "[search](../studies.md#a-search-in-place-of-a-grid) makes least.",
         "## Groups",
         _table(("group", "choices", "default"), _groups(CONFIGS)),
     ]
@@ -141,24 +143,14 @@ def settings() -> str:
 
 
 def _groups(configs: Path) -> Iterator[tuple[str, str, str]]:
+    from scaling.config.compose import groups
+
     defaults = yaml.safe_load((configs / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     chosen = {group: choice for entry in defaults if isinstance(entry, dict) for group, choice in entry.items()}
-    for folder in sorted({path.parent for path in configs.rglob("*.yaml")} - {configs, configs / "sweeps"}):
-        group = str(folder.relative_to(configs))
-        names = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "common")
-        if not group.startswith("hydra"):
-            default = "" if group == "data/tokenizer" else chosen.get(group, "")
-            yield (
-                f"`{group}`",
-                " ".join(f"`{name}`" for name in sorted(names, key=_size)),
-                f"`{default}`" * bool(default),
-            )
-
-
-def _size(name: str) -> tuple[float, str]:
-    """Names of models by their size, all others by the alphabet."""
-    match = re.fullmatch(r"([\d.]+)([kM])", name)
-    return (float(match[1]) * {"k": 1e3, "M": 1e6}[match[2]] if match else 0.0), name
+    for group, choices in groups("train").items():
+        if group != "sweeps":
+            default = chosen.get(group, "")
+            yield f"`{group}`", " ".join(f"`{name}`" for name in choices), f"`{default}`" * bool(default)
 
 
 def _classes(cls: type, key: str, values: Any) -> Iterator[tuple[str, Any, Any]]:

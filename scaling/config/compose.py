@@ -1,8 +1,10 @@
 """What Hydra composes from the files of configs/, as plain values. Imports nothing heavy: `--help` asks as well."""
 
+import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,29 @@ from packaging.version import Version
 
 from scaling.config.limits import FolderName
 from scaling.errors import InputError
+from scaling.numbers import number
+
+
+def part_of(tokens: Any, parts: int, most: int | None = None) -> int | None:
+    """`${part_of:TOKENS,PARTS,MOST}` in a file of configs/: one of so many parts, and at most so much.
+
+    None where TOKENS is no number: what is wrong with it is said where it is read.
+    """
+    try:
+        part = int(number(tokens)) // parts
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return part if most is None else min(part, most)
+
+
+OmegaConf.register_new_resolver("part_of", part_of, replace=True)
 
 OF_A_STUDY = ("mode", "sweeper", "launcher")
 """What a study's file may set of Hydra, which makes objects of any class that some other settings name."""
+BENEATH = "common"
+"""The file of a group that lies beneath its choices, and is none itself."""
+CONFIG_DIR = ("-cd", "--config-dir")
+"""Hydra's options for one more folder of settings."""
 CONFIGS = Path(__file__).parents[1] / "configs"
 """What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
 
@@ -24,14 +46,74 @@ BEHAVIOUR = {"version_base": "1.3"} if Version(hydra.__version__) < Version("1.4
 """Hydra 1.3 wants to be told that its own defaults are meant, and 1.4 not to be told."""
 
 
+_NAMED: ContextVar[tuple[Path, ...]] = ContextVar("_NAMED", default=())
+"""What `with_folder` has added."""
+
+
+@contextlib.contextmanager
+def with_folder(name: str | None) -> Iterator[None]:
+    """Let choices and studies (its sweeps/) be found in one more folder, that of `--config-dir`; None: in no other.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if name is not None and not Path(name).is_dir():
+        raise InputError(f"--config-dir {name}: no such folder")
+    before = _NAMED.set((*_NAMED.get(), *([] if name is None else [Path(name).absolute()])))
+    try:
+        yield
+    finally:
+        _NAMED.reset(before)
+
+
+def folder_of(arguments: Sequence[str]) -> str | None:
+    """What arguments of a Hydra program say of `--config-dir`; None: nothing."""
+    found = None
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        option, given, value = argument.partition("=")
+        if option in CONFIG_DIR:
+            found = value if given else following
+    return found
+
+
 def user_folders() -> list[Path]:
-    """Folders of the user's own, in which Hydra looks as well: ./configs for choices of any group, and the working
-    folder for the studies of ./sweeps. None in the checkout, whose folders are those that are shipped."""
+    """Folders of the user's own, in which Hydra looks as well: that of `--config-dir`, ./configs for choices of any
+    group, and the working folder for the studies of ./sweeps. In the checkout the last two are those that are shipped.
+    """
     here, shipped = Path.cwd(), Path(__file__).parents[1] / "configs"
     if (here / "configs").resolve() == shipped.resolve():
-        return []
+        return list(_NAMED.get())
     own = {here / "configs": here / "configs", here / "sweeps": here}
-    return [folder for asked, folder in own.items() if asked.is_dir()]
+    return [*_NAMED.get(), *(folder for asked, folder in own.items() if asked.is_dir())]
+
+
+def groups(name: str) -> dict[str, list[str]]:
+    """Group -> its choices: the groups that the command takes whose file in configs/ has this name."""
+    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    taken = [group for entry in content["defaults"] if isinstance(entry, dict) for group in entry]
+    found: dict[str, set[str]] = {}
+    for folder in (CONFIGS, *user_folders()):
+        for path in itertools.chain.from_iterable((folder / group).rglob("*.yaml") for group in taken):
+            found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
+    return {group: choices_of(found[group]) for group in sorted(found)}
+
+
+def choices_of(names: Iterable[str]) -> list[str]:
+    """The choices among the files of a group: models by their size, others by the alphabet."""
+
+    def order(name: str) -> tuple[float, str]:
+        size = re.fullmatch(r"[\d.]+[kM]", name)
+        return (number(name) if size else 0.0), name
+
+    return sorted({*names} - {BENEATH}, key=order)
+
+
+def _listed(name: str) -> str:
+    """`${groups:NAME}` in the help of a command."""
+    return "\n".join(f"{group}: {', '.join(choices)}" for group, choices in groups(name).items())
+
+
+OmegaConf.register_new_resolver("groups", _listed, replace=True)
 
 
 def study_file(name: str) -> Path | None:
@@ -71,6 +153,14 @@ def _check_study(path: Path, name: str) -> None:
     for key, settings in about_hydra.items():
         if isinstance(settings, dict) and "_target_" in settings:
             raise InputError(f"{path}: hydra.{key}._target_: a study names no program; choose one in its defaults")
+
+
+def check_places(overrides: Sequence[str]) -> None:
+    """Raise InputError where Hydra is told to choose a folder, which would then hold nothing of a run."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+            raise InputError(f"{key}={value}: not used; runs go to runtime.out=FOLDER, below it to study=NAME")
 
 
 def is_multirun(study: Path) -> bool:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from scaling.errors import InputError
+from scaling.numbers import number
 
 T = TypeVar("T")
 
@@ -32,8 +33,8 @@ def build(cls: type[T], values: Any, key: str = "") -> T:
     """Make a `cls` (a dataclass) from a mapping of all its fields that have no default.
 
     Accepted field types: dataclass, a union of dataclasses that differ in their `kind: Literal[...]` field, `Literal`,
-    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6), `float`, `bool`, `str`, these with limits as
-    `Annotated[X, ...]`, and `Any`.
+    `X | None`, `tuple[X, ...]`, `dict[str, X]`, `int` (also written 2e6 or 2M), `float`, `bool`, `str`, these with
+    limits as `Annotated[X, ...]`, and `Any`.
 
     Raises:
         InputError: unknown, missing or mistyped value, or one beyond its limits; the line names its full key and what
@@ -69,6 +70,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     return value
+
+
+def takes_list(cls: type, key: str) -> bool:
+    """Whether the setting with this full key is a list, in any of the kinds that its group can have."""
+    name, _, rest = key.partition(".")
+    return any(
+        (dataclasses.is_dataclass(kind) and takes_list(kind, rest)) if rest else get_origin(kind) is tuple
+        for kind in _kinds(_hints(cls).get(name))
+    )
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """What a value of this type may be, without limits."""
+    if get_origin(hint) is Annotated:
+        return _kinds(get_args(hint)[0])
+    return [k for a in get_args(hint) for k in _kinds(a)] if get_origin(hint) in (Union, types.UnionType) else [hint]
 
 
 def nearest(name: str, known) -> str:
@@ -160,17 +177,17 @@ def _scalar(hint: type, value: Any, key: str) -> Any:
 
 def _number(hint: type, value: Any, key: str) -> int | float:
     try:
-        number = float(value)
+        converted = number(value)
     except (TypeError, ValueError):
         raise InputError(f"{key}={value!r}: expected a number") from None
     except OverflowError:
-        number = math.inf
+        converted = math.inf
     if hint is float:
-        if not math.isfinite(number):
+        if not math.isfinite(converted):
             raise InputError(f"{key}={_shown(value)}: expected a finite number")
-        return number
-    if not math.isfinite(number) or number != int(number):
+        return converted
+    if not math.isfinite(converted) or converted != int(converted):
         raise InputError(f"{key}={_shown(value)}: expected a whole number")
-    if abs(number) >= 2**63:
+    if abs(converted) >= 2**63:
         raise InputError(f"{key}={_shown(value)}: expected a whole number of 64 bits")
-    return value if isinstance(value, int) else int(number)
+    return value if isinstance(value, int) else int(converted)

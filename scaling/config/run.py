@@ -25,6 +25,9 @@ from scaling.errors import InputError, named
 from scaling.quantization.formats import FULL, ROTATIONS, UNQUANTIZED
 from scaling.quantization.skip import one_way
 
+OF_A_COMMAND = ("seed", "sweeps", "stack", "optimized_metric")
+"""What configs/train.yaml has, or may be given, beside a run."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BranchConfig(Settings):
@@ -247,13 +250,14 @@ class Run(Batched, Settings):
 
 
 def build_run(values: Mapping[str, Any]) -> Run:
-    """A checked `Run` from a resolved plain dict. `seed`, a mere default of the two seeds, is dropped.
+    """A checked `Run` from a resolved plain dict. What says nothing of a run is dropped, such as
+    `seed`, a mere default of the two seeds.
 
     Raises:
         InputError: one line with the full key of the offending value.
     """
     if isinstance(values, Mapping):
-        values = {k: v for k, v in values.items() if k not in ("seed", "sweeps", "stack")}
+        values = {k: v for k, v in values.items() if k not in OF_A_COMMAND}
     run = build(Run, values)
     return dataclasses.replace(run, runtime=resolved_runtime(run.runtime))
 

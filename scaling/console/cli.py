@@ -15,12 +15,15 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from scaling.config.compose import choices_of
 from scaling.config.from_dict import nearest
 from scaling.console import streams
 from scaling.console.interrupt import raising
-from scaling.errors import InputError
+from scaling.errors import InputError, nearest_names
 
 FULL = "HYDRA_FULL_ERROR"
+MORE = {"hydra/launcher": "'precision-scaling[slurm]'", "hydra/sweeper": "hydra-optuna-sweeper"}
+"""Groups to which packages add choices."""
 COMPOSING = ("hydra._internal.config_loader_impl", "hydra._internal.defaults_list", "hydra.core.override_parser")
 """What goes wrong in these modules is the fault of what they are given."""
 
@@ -68,8 +71,10 @@ def one_line(fault: Exception) -> str:
     """The fault in one line: the setting, what is wrong with it, and what would be accepted where that is known."""
     if isinstance(fault, MissingConfigException) and fault.options is not None:
         group, _, name = (fault.missing_cfg_file or "").rpartition("/")
-        hint = "; more with pip install 'precision-scaling[slurm]'" if group == "hydra/launcher" else ""
-        return f"{group}={name}: no such choice; use one of {', '.join(sorted(fault.options))}{hint}"
+        more = f"; more with pip install {MORE[group]}" if group in MORE else ""
+        choices = choices_of(fault.options)
+        near = nearest_names(name, choices)
+        return f"{group}={name}: no such choice; use one of {', '.join(choices)}{near}{more}"
     cause = fault if isinstance(fault, OmegaConfBaseException) else fault.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.parent_node is not None:
         last = str(cause.full_key).rpartition(".")[2]

@@ -3,23 +3,18 @@
 import sys
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from scaling.config import compose
-from scaling.console.cli import EXPECTED, UnfinishedError, guarded
-
-_faults: list[Exception] = []
-"""What went wrong: Hydra reports in its own way what a job raises."""
+from scaling.console.cli import UnfinishedError, guarded
+from scaling.console.job import hydra_job, start
 
 
 def main() -> None:
     def app():
-        _faults.clear()
-        sys.argv[1:] = [rewritten for argument in sys.argv[1:] for rewritten in _rewritten(argument)]
-        hydra.main(config_path=str(compose.CONFIGS), config_name="pretrained", **compose.BEHAVIOUR)(_job)()
-        if _faults:
-            raise _faults[0]
+        with compose.with_folder(compose.folder_of(sys.argv[1:])):
+            sys.argv[1:] = [rewritten for argument in sys.argv[1:] for rewritten in _rewritten(argument)]
+            start("pretrained", _job)
 
     guarded(app, "scaling.pretrained")
 
@@ -40,6 +35,7 @@ def _rewritten(argument: str) -> list[str]:
     return [f"pretrained={known}", f"pretrained.variant={name.removeprefix(f'{known}-')}"]
 
 
+@hydra_job
 def _job(config: DictConfig) -> None:
     from scaling.config.from_dict import build
     from scaling.config.pretrained.measured_run import MeasureJob
@@ -47,29 +43,26 @@ def _job(config: DictConfig) -> None:
     from scaling.model.allocator import keep_memory
 
     keep_memory()
-    try:
-        job = build(MeasureJob, compose.plain_config(config))
-        from scaling.pretrained.presets import runs_of
+    job = build(MeasureJob, compose.plain_config(config))
+    from scaling.pretrained.presets import runs_of
 
-        runs = runs_of(job)
-        if job.plan:
-            from scaling.pretrained.plan import lines
+    runs = runs_of(job)
+    if job.plan:
+        from scaling.pretrained.plan import lines
 
-            for line in lines(runs, job.pretrained):
-                print(line)
-            return
-        from scaling.pretrained.measure import measure_all
+        for line in lines(runs, job.pretrained):
+            print(line)
+        return
+    from scaling.pretrained.measure import measure_all
 
-        failed = measure_all(runs, job.pretrained)
-        for run_id, line in failed.items() if len(failed) < len(runs) or len(runs) > 1 else ():
-            note(f"{run_id}: {line}")
-        if failed and len(runs) == 1:
-            raise UnfinishedError(next(iter(failed.values())))
-        if failed:
-            raise UnfinishedError(f"{len(failed)} of {len(runs)} checkpoints of {job.study} not measured")
-        print(f"{job.study}: done; python -m scaling.sweep collect {job.study} makes the table")
-    except EXPECTED as fault:
-        _faults.append(fault)
+    failed = measure_all(runs, job.pretrained)
+    for run_id, line in failed.items() if len(failed) < len(runs) or len(runs) > 1 else ():
+        note(f"{run_id}: {line}")
+    if failed and len(runs) == 1:
+        raise UnfinishedError(next(iter(failed.values())))
+    if failed:
+        raise UnfinishedError(f"{len(failed)} of {len(runs)} checkpoints of {job.study} not measured")
+    print(f"{job.study}: done; python -m scaling.sweep collect {job.study} makes the table")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,23 @@
 """The command `python -m scaling.ptq`: adds quantizations to finished runs, without training."""
 
-import hydra
+import sys
+
 from omegaconf import DictConfig
 
 from scaling.config import compose
-from scaling.console.cli import EXPECTED, UnfinishedError, guarded
-
-_faults: list[Exception] = []
-"""What went wrong: Hydra reports in its own way what a job raises."""
+from scaling.console.cli import UnfinishedError, guarded
+from scaling.console.job import hydra_job, start
 
 
 def main() -> None:
     def app():
-        _faults.clear()
-        hydra.main(config_path=str(compose.CONFIGS), config_name="quantize", **compose.BEHAVIOUR)(_job)()
-        if _faults:
-            raise _faults[0]
+        with compose.with_folder(compose.folder_of(sys.argv[1:])):
+            start("quantize", _job)
 
     guarded(app, "scaling.ptq")
 
 
+@hydra_job
 def _job(config: DictConfig) -> None:
     from scaling.config.from_dict import build
     from scaling.console.terminal import note
@@ -27,16 +25,13 @@ def _job(config: DictConfig) -> None:
     from scaling.ptq.requantize import PTQJob, add_rows
 
     keep_memory()
-    try:
-        job = build(PTQJob, compose.plain_config(config))
-        failed = add_rows(job)
-        for run_id, line in failed.items():
-            note(f"{run_id}: {line}")
-        if failed:
-            raise UnfinishedError(f"{len(failed)} runs of {job.study} not quantized")
-        print(f"{job.study}: done; python -m scaling.sweep collect {job.study} puts the rows into the table")
-    except EXPECTED as fault:
-        _faults.append(fault)
+    job = build(PTQJob, compose.plain_config(config))
+    failed = add_rows(job)
+    for run_id, line in failed.items():
+        note(f"{run_id}: {line}")
+    if failed:
+        raise UnfinishedError(f"{len(failed)} runs of {job.study} not quantized")
+    print(f"{job.study}: done; python -m scaling.sweep collect {job.study} puts the rows into the table")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,10 @@ class Checkpoint:
         Raises:
             InputError: missing, truncated, damaged or of another run; the line says which file and what to do.
         """
-        what_to_do = "delete the file to train the run from its start"
+        folder = path.parent.parent if path.parent.name == "snapshots" else path.parent
+        finished = (folder / "result.json").exists()  # then nothing is trained, whatever else is missing
+        what = folder if finished or folder != path.parent else "the file"
+        what_to_do = f"delete {what} to train the run from its start"
         tensors, metadata = tensor_files.load(path, what_to_do)
         groups: dict[str, dict[str, torch.Tensor]] = {prefix: {} for prefix in PREFIXES}
         try:

@@ -165,6 +165,13 @@ class RunFolder:
         except OSError as fault:
             raise InputError(f"{path}: cannot be written ({fault.strerror}); run again to go on") from None
 
+    def last_point(self) -> int:
+        """Tokens at the last point of the training curve; 0 where there is none that can be read."""
+        try:
+            return int(json.loads((self.path / "metrics.jsonl").read_bytes().splitlines()[-1])["tokens"])
+        except (OSError, ValueError, TypeError, LookupError):
+            return 0
+
     def forget_metrics_after(self, tokens: int) -> None:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from. Says so where lines
         are damaged, and drops them: nothing is computed from them."""
@@ -268,6 +275,23 @@ class RunFolder:
 def snapshot_path(folder: Path, tokens: int) -> Path:
     """Where a run folder keeps the snapshot that was asked for at `tokens`."""
     return folder / "snapshots" / f"{tokens}.safetensors"
+
+
+def parent_snapshot(run: Run) -> Path:
+    """The snapshot from which a run branches.
+
+    Raises:
+        InputError: there is no such run in its study, or it has no such snapshot.
+    """
+    folder = RunFolder(run).path.parent / run.branch.parent
+    path = snapshot_path(folder, run.branch.tokens)
+    if path.exists():
+        return path
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"branch.parent={run.branch.parent}: no such run in {folder.parent}, nor in what is asked for")
+    there = sorted(int(file.stem) for file in path.parent.glob("*.safetensors") if file.stem.isdecimal())
+    has = ", ".join(map(str, there)) or "none"
+    raise InputError(f"branch.tokens={run.branch.tokens}: {run.branch.parent} has no such snapshot; it has {has}")
 
 
 def trunk_of(folder: Path) -> str:

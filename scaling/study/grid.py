@@ -2,7 +2,7 @@
 
 A study is a grid (`hydra.sweeper.params`: setting -> values, as in every Hydra program), or the union of several
 (`hydra.sweeper.grids`: a list of such maps, each laid over `params`), because few studies are one full product.
-Settings of the command line replace those of the file in every grid.
+Settings of the command line replace those of the file in every grid. Values stand with commas between, or as a list.
 
 In one of several grids, `parent` names no setting: it says how the run from which a point branches differs from it;
 a parent that branches itself has a `parent` of its own.
@@ -27,11 +27,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from scaling.config.compose import plain_config
+from scaling.config.from_dict import takes_list
 from scaling.config.run import Run, build_run
 from scaling.errors import InputError
+from scaling.numbers import number
 
 Params = Mapping[str, Any]
 
@@ -81,7 +83,7 @@ def study_runs(params: Params, grids: Sequence[Params], arguments: Sequence[str]
     return list(runs.values())
 
 
-def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
+def up_to(largest_N: float | str | None, runs: list[Run]) -> list[Run]:
     """The runs of at most so many parameters: larger ones can be predicted from these before they are trained.
 
     Raises:
@@ -89,12 +91,14 @@ def up_to(largest_N: float | None, runs: list[Run]) -> list[Run]:
     """
     if largest_N is None:
         return runs
-    if not isinstance(largest_N, int | float):
-        raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters")
-    small = [run for run in runs if largest_N >= run.N]
+    try:
+        most = number(largest_N)
+    except (TypeError, ValueError):
+        raise InputError(f"hydra.sweeper.largest_N={largest_N}: expected a number of parameters") from None
+    small = [run for run in runs if most >= run.N]
     if not small:
         least = min(run.N for run in runs)
-        raise InputError(f"hydra.sweeper.largest_N={largest_N:g}: no run is that small; the smallest has N = {least:,}")
+        raise InputError(f"hydra.sweeper.largest_N={most:g}: no run is that small; the smallest has N = {least:,}")
     return small
 
 
@@ -182,7 +186,14 @@ def _run(config: DictConfig) -> Run:
 
 def _overrides(settings: Params) -> list[str]:
     """Settings of a study's file in the words of Hydra's command line."""
-    return [f"{key}={_text(value)}" for key, value in settings.items()]
+    return [f"{key}={_swept(key, value)}" for key, value in settings.items()]
+
+
+def _swept(key: str, value: Any) -> str:
+    """A list is one value of a setting that is a list itself, and several values of any other."""
+    if not isinstance(value, list | tuple | ListConfig):
+        return _text(value)
+    return _text(value) if takes_list(Run, key) else ",".join(map(_text, value))
 
 
 def _text(value: Any) -> str:

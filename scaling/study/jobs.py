@@ -14,7 +14,7 @@ from scaling.console.allocation import cores
 from scaling.errors import InputError
 from scaling.model.stack_size import best_size
 from scaling.records.files import is_intact, with_checksum, write_new
-from scaling.records.run_folder import RunFolder, snapshot_path
+from scaling.records.run_folder import RunFolder, parent_snapshot, snapshot_path
 from scaling.study.cost import cost, work
 from scaling.study.machine import room
 from scaling.study.memory import device_of, most_models
@@ -38,9 +38,7 @@ def waves(runs: Sequence[Run]) -> list[list[Run]]:
         if parent is None or snapshot_path(RunFolder(run).path.parent / parent, tokens).exists():
             return 0
         if parent not in by_id:
-            raise InputError(
-                f"branch.parent={parent}: not a run of this study, and no snapshot {tokens} of it is there"
-            )
+            parent_snapshot(run)  # says what is not there
         if tokens not in by_id[parent].snapshots:
             made = ", ".join(map(str, by_id[parent].snapshots)) or "none"
             raise InputError(f"branch.tokens={tokens}: {parent} makes no such snapshot; it makes {made}")

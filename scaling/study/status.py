@@ -43,7 +43,7 @@ def standings(runs: Sequence[Run]) -> dict[str, Standing]:
             who = None  # its sign of life is younger than its end
         known = found[run.run_id]
         if who:
-            found[run.run_id] = _running(known, who)
+            found[run.run_id] = _running(run, who)
         elif task in there:
             found[run.run_id] = _waiting(known, there[task])
         elif known.state != "failed" and (why := _end(run, task)):
@@ -76,9 +76,11 @@ def standing(run: Run) -> Standing:
     return Standing(state, reached if state == "partial" else "")
 
 
-def _running(known: Standing, who: Holder) -> Standing:
+def _running(run: Run, who: Holder) -> Standing:
     since = f" since {_clock(who.since)}" if isinstance(who.since, int | float) else ""
-    return Standing("running", _joined(_reached(known), f"{who}{since}"))
+    at = RunFolder(run).last_point()  # later than the checkpoint, from which it would go on
+    reached = f"{amount(at)} of {amount(run.D)} tokens" if at else ""
+    return Standing("running", _joined(reached, f"{who}{since}"))
 
 
 def _waiting(known: Standing, job: QueuedJob) -> Standing:

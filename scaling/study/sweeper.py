@@ -6,6 +6,7 @@ Whether a run is done is decided on disk and nowhere else: launchers lose what f
 """
 
 import dataclasses
+import functools
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 
 from scaling.config.run import Run
 from scaling.console.cli import UnfinishedError
+from scaling.console.job import is_done
 from scaling.console.terminal import PLAIN_VARIABLE, duration, note
 from scaling.data.corpus import Corpus
 from scaling.data.shards import prepare
@@ -50,7 +52,7 @@ class StackSweeper:
         if self.slurm:
             return
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+            hydra_context=hydra_context, task_function=functools.partial(is_done, task_function), config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
@@ -68,6 +70,8 @@ class StackSweeper:
         prepare_corpora(todo)
         done = len(runs) - len(todo) - len(refused)
         note(f"{runs[0].study}: {len(runs)} runs, {done} of them done, {len(todo)} to train")
+        place, cache = RunFolder(runs[0]).path.parent, Path(runs[0].runtime.cache)
+        note(f"runs go to {place.absolute()}, corpora to {cache.absolute()}")
         # Jobs are composed with the study's file, as the sweep is: Hydra wants to see its launcher and sweeper again.
         self.study = [argument for argument in arguments if argument.startswith("sweeps=")]
         launched = 0

@@ -10,7 +10,7 @@ from scaling.config.run import Run
 from scaling.errors import InputError
 from scaling.ptq.measure import is_measured
 from scaling.records.checkpoint import Checkpoint
-from scaling.records.run_folder import RunFolder, snapshot_path
+from scaling.records.run_folder import RunFolder, parent_snapshot, snapshot_path
 from scaling.training.adamw import SKIPS
 from scaling.training.families import family, parting
 from scaling.training.schedule import learning_rate
@@ -81,13 +81,9 @@ class Member:
     def _find_start(self) -> Checkpoint | None:
         if self.folder.state() == "partial":
             return Checkpoint.load(self.folder.checkpoint_path)
-        branch = self.run.branch
-        if branch.parent is None:
+        if self.run.branch.parent is None:
             return None
-        path = snapshot_path(self.folder.path.parent / branch.parent, branch.tokens)
-        if not path.exists():
-            raise InputError(f"branch.parent={branch.parent}: no snapshot at {branch.tokens} tokens ({path})")
-        parent = Checkpoint.load(path)
+        parent = Checkpoint.load(parent_snapshot(self.run))
         return Checkpoint(parent.weights, parent.first, parent.second, parent.step, seconds=0.0, skipped=0)
 
 

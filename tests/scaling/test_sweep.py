@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -196,6 +197,7 @@ def test_status_tells_who_is_at_work_and_who_was_killed(sweep, make_run):
     gone = subprocess.Popen(["true"])
     gone.wait()
     writers = [Writer.take(folder.path) for folder in (alive, dead)]
+    (alive.path / "metrics.jsonl").write_text('{"tokens": 640}\n{"tokens": 1280}\n')
     sign = {"host": socket.gethostname(), "pid": gone.pid, "token": "x", "heartbeat": time.time()}
     writers[1].close()
     (dead.path / "writer.json").write_text(json.dumps(sign))
@@ -203,7 +205,8 @@ def test_status_tells_who_is_at_work_and_who_was_killed(sweep, make_run):
     assert out.splitlines()[-1] == "4 runs: 1 running, 1 dead, 2 new"
     here = f"on {socket.gethostname()}"
     assert re.search(
-        rf"^running {alive.run.run_id}  process {os.getpid()} {here} since \d{{4}}-\d\d-\d\d \d\d:\d\d$",
+        rf"^running {alive.run.run_id}  1\.28k of 2\.56k tokens; process {os.getpid()} {here} "
+        r"since \d{4}-\d\d-\d\d \d\d:\d\d$",
         out,
         re.MULTILINE,
     )
@@ -282,7 +285,18 @@ def test_collect_says_which_runs_the_study_does_not_name(sweep, train, tmp_path)
 
 
 def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
-    train("study=loose")
+    _, _, err = train("study=loose")
+    assert "corpora in " in err
+    status, out, _ = sweep("status", study="loose")
+    assert status == 0 and out.endswith("1 runs: 1 done\n")
+    (tmp_path / "outputs/loose/n1").mkdir()
+    (tmp_path / "outputs/loose/n1/config.yaml").write_text("run: {}")
+    status, out, err = sweep("status", study="loose")
+    assert status == 0 and out.endswith("1 runs: 1 done\n") and re.match("refused n1  .*: not the config of a run", err)
+    shutil.rmtree(tmp_path / "outputs/loose/n1")
+    status, out, _ = sweep("status", study="lose")
+    place = tmp_path / "outputs/lose"
+    assert (status, out) == (1, f"scaling.sweep: lose: has no file in sweeps/, and no run in {place}; nearest: loose\n")
     status, _, _ = sweep("collect", study="loose", options=["--out", str(tmp_path / "runs.csv")])
     assert status == 0 and len(pd.read_csv(tmp_path / "runs.csv")) == 3
 
@@ -290,7 +304,7 @@ def test_runs_without_a_study_file_are_collected_too(sweep, train, tmp_path):
 @pytest.mark.parametrize(
     "command, study, arguments, line",
     [
-        ("plan", "fuor", [], "scaling.sweep: sweeps=fuor: no such choice; use one of four"),
+        ("plan", "fuor", [], "scaling.sweep: sweeps=fuor: no such choice; use one of four; nearest: four"),
         (
             "plan",
             "four",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.cli.arguments import add_filter, add_table, aligned, csv_path, table_of
+from analysis.numbers import number, whole
 
 if TYPE_CHECKING:
     from analysis.planning.isoflop import IsoFlop
@@ -27,22 +28,22 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=number,
         default=0.1,
         metavar="SHARE",
         help="of C, within which rows are one budget; default .1",
     )
     parser.add_argument(
-        "--noise", type=float, metavar="SD", help="of ln(loss) between runs alike; default from the rows"
+        "--noise", type=number, metavar="SD", help="of ln(loss) between runs alike; default from the rows"
     )
     parser.add_argument(
         "--best", action="store_true", help="of runs of one size and budget take the lowest loss, not the mean"
     )
     add_filter(parser)
     parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="DRAWS", help="of the noise; default 1000; 0: none"
+        "--bootstrap", type=whole, default=1000, metavar="DRAWS", help="of the noise; default 1000; 0: none"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--seed", type=whole, default=0, help="of the draws")
     parser.add_argument("--out", metavar="OPTIMA.csv", type=Path, help="write the optima there, for `fit compute`")
     parser.set_defaults(run=run)
 

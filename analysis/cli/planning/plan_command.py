@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.cli.arguments import add_question, aligned, said
 from analysis.errors import InputError
+from analysis.numbers import number, whole
 from analysis.planning.request import Request
 
 if TYPE_CHECKING:
@@ -27,22 +28,22 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("fits", metavar="FITS.json|paper")
     parser.add_argument(
-        "--flops", type=float, help="most operations of training: 6 N D at 16 bits, fewer in proportion"
+        "--flops", type=number, help="most operations of training: 6 N D at 16 bits, fewer in proportion"
     )
     parser.add_argument(
-        "--bytes", type=float, help="most bytes of the served model: N (P + scales) / 8, and --fixed-bytes"
+        "--bytes", type=number, help="most bytes of the served model: N (P + scales) / 8, and --fixed-bytes"
     )
-    parser.add_argument("--tokens", type=float, help="most training tokens")
-    parser.add_argument("--serve-tokens", type=float, metavar="T", help="--flops cover serving these too: 2 N T P / 16")
+    parser.add_argument("--tokens", type=number, help="most training tokens")
+    parser.add_argument("--serve-tokens", type=number, metavar="T", help="--flops cover serving these: 2 N T P / 16")
     parser.add_argument("--formats", metavar="A,B,...", help="to serve in, e.g. int3,int4,bf16 (bf16: none)")
     parser.add_argument("--widths", metavar="P,P,...", help="bits in training, e.g. 8,16; default: all from the lowest")
-    parser.add_argument("--group", type=float, help="values that share a 16-bit scale below 16 bits")
-    parser.add_argument("--fixed-bytes", type=float, default=0.0, help="of what is never quantized, e.g. embeddings")
+    parser.add_argument("--group", type=number, help="values that share a 16-bit scale below 16 bits")
+    parser.add_argument("--fixed-bytes", type=number, default=0.0, help="of what is never quantized, e.g. embeddings")
     add_question(parser)
     parser.add_argument(
-        "--draws", type=int, default=Request.draws, help=f"for intervals, default {Request.draws}; 0: none"
+        "--draws", type=whole, default=Request.draws, help=f"for intervals, default {Request.draws}; 0: none"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--seed", type=whole, default=0, help="of the draws")
     parser.set_defaults(run=run)
 
 

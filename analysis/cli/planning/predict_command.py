@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.cli.arguments import add_columns, add_question, csv_path, progress, said, table_of
 from analysis.errors import InputError
+from analysis.numbers import number
 
 if TYPE_CHECKING:
     from analysis.planning.predict import Scatter
@@ -29,8 +30,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "CELLS.csv, as `python -m scaling.sweep plan STUDY --out CELLS.csv` writes it.",
     )
     parser.add_argument("fits", metavar="FITS.json|paper")
-    parser.add_argument("--N", type=float, help="non-embedding parameters")
-    parser.add_argument("--D", type=float, help="training tokens")
+    parser.add_argument("--N", type=number, help="non-embedding parameters")
+    parser.add_argument("--D", type=number, help="training tokens")
     parser.add_argument(
         "--cells", metavar="CELLS.csv", type=Path, help="in place of --N and --D: a table of N, D, P_w, P_a, P_kv"
     )

@@ -34,7 +34,7 @@ def send(
 
     Args:
         cluster: where to.
-        function: takes the config of a job, `stack` alone; returns whether all of its runs are done.
+        function: takes the config of a job, `stack` alone, and raises where a run of it is not done.
         after: ids of jobs that have to end first, however they end.
 
     Returns:

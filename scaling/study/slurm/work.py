@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from scaling.console import interrupt
 from scaling.console.allocation import slurm_job
 from scaling.console.interrupt import Interrupted
+from scaling.console.job import is_done
 from scaling.console.terminal import note
 from scaling.records.files import write_text
 from scaling.study.slurm import commands
@@ -32,7 +33,7 @@ class Work:
     """What submitit pickles for the jobs of one array, and calls in each."""
 
     function: Callable
-    """Takes a config with `stack`; returns whether all of its runs are done."""
+    """Takes a config with `stack`, and raises where a run of it is not done."""
     study: Path
     name: str
     """Of the array."""
@@ -43,7 +44,7 @@ class Work:
         """Train a stack. Ends the process with a status other than 0 if a run of it is not done."""
         try:
             with interrupt.raising():
-                done = self.function(OmegaConf.create({"stack": stack}))
+                done = is_done(self.function, OmegaConf.create({"stack": stack}))
         except Interrupted:
             interrupt.ignore()
             note(requeued(self._limits(index), within=self.signal_delay_s + EARLY))

@@ -47,8 +47,12 @@ def test_figures_fit_draw_and_say_where(capsys, study, undrawn):
     assert out.splitlines()[-1] == f"gamma_D = {params['value']:.3f} [{params['low']:.3f}, {params['high']:.3f}]"
     assert f"figure: {study / 'figures' / 'degradation.png'}" in out
     assert f"table: {study / 'runs.csv'}" in out
-    assert "skipped kumar_neff: kumar_neff: too few runs trained in low precision" in out
-    assert "skipped weight_precision" in out
+    assert out.startswith("figure: ")
+    (skipped,) = (line for line in out.splitlines() if line.startswith("skipped"))
+    assert {"kumar_neff", "weight_precision"} <= set(skipped.partition(": ")[2].split(", "))
+    _, reasons, _ = run(capsys, *arguments, "--why")
+    assert "skipped kumar_neff: kumar_neff: too few runs trained in low precision" in reasons
+    assert "skipped weight_precision: " in reasons
     drawn = {p.name for p in (study / "figures").iterdir()}
     assert {f"{name}.{s}" for name in ("degradation", "predicted_gap") for s in ("csv", "pdf", "png")} <= drawn
     assert not any(name.startswith("weight_precision") for name in drawn)
@@ -147,3 +151,22 @@ def test_faults_are_one_line(capsys, study, tmp_path, arguments, line):
     assert last.startswith(f"python -m analysis {line}"), err
     assert "Traceback" not in err
     assert not (tmp_path / "fits.json").exists()
+
+
+def test_numbers_may_end_in_a_suffix(capsys):
+    long = run(capsys, "predict", "paper", "--N", "200000", "--D", "2.5e9", "--post", "int4")
+    assert long[0] == 0
+    assert run(capsys, "predict", "paper", "--N", "200k", "--D", "2.5B", "--post", "int4") == long
+    with pytest.raises(SystemExit):
+        main(["predict", "paper", "--N", "200q", "--D", "2.5B"])
+    assert "argument --N: invalid number value: '200q'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit", "chinchilla", "a.csv", "--out", "b.json", "--seed", "1.5"])
+    assert "argument --seed: invalid whole value: '1.5'" in capsys.readouterr().err
+
+
+def test_fit_without_out_only_prints(capsys, study, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    printed = run(capsys, "fit", "chinchilla_tied", study / "runs.csv", "--bootstrap", 0)
+    assert printed[0] == 0 and "  E " in printed[1] and "fit:" not in printed[1]
+    assert sorted(tmp_path.rglob("*")) == before

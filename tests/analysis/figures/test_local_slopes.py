@@ -72,7 +72,7 @@ def test_a_study_gets_its_slopes_and_the_verdict(capsys, tmp_path, frame, undraw
 
     # A table that tells none: said, no fault, and no slopes of another table are left behind.
     frame[frame["ptq"].isna()].to_csv(folder / "runs.csv", index=False)
-    assert main(arguments) == 0
+    assert main([*arguments, "--why"]) == 0
     out = capsys.readouterr().out
     assert "skipped slopes: kumar_ptq: " in out and "slope of ln gap" not in out
     assert not (folder / "slopes.csv").exists()

@@ -99,7 +99,7 @@ def test_law_without_a_part_takes_its_factor_as_one():
 
 
 def test_unknown_law_is_one_line():
-    with pytest.raises(InputError, match="chinchila: no such law; use one of chinchilla, ") as fault:
+    with pytest.raises(InputError, match="chinchila: no such law; did you mean chinchilla") as fault:
         named("chinchila")
     assert "\n" not in str(fault.value)
 

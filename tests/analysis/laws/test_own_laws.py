@@ -114,6 +114,6 @@ def test_a_row_without_a_value_is_refused():
 
 
 def test_names_are_names_and_equations_equations():
-    with pytest.raises(InputError, match="chinchila: no such law; use one of"):
+    with pytest.raises(InputError, match="chinchila: no such law; did you mean chinchilla"):
         analysis.fit("chinchila", pd.DataFrame({"N": [1.0]}))
     assert not any(c in name for name in LAWS for c in "*+=/ (")

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from scaling.config.compose import BEHAVIOUR, plain_config
+from scaling.config.compose import BEHAVIOUR, groups, plain_config
 from scaling.config.from_dict import build
 from scaling.config.model import ModelConfig
 from scaling.config.run import build_run
@@ -23,8 +23,7 @@ def composed(*overrides):
 
 
 def choices(group):
-    # common.yaml is what the choices of a group share.
-    return sorted(p.stem for p in (REPOSITORY / "configs" / group).glob("*.yaml") if p.stem != "common")
+    return groups("train")[group]
 
 
 def shape(name):

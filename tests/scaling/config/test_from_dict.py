@@ -3,8 +3,10 @@ from typing import Annotated, Literal
 
 import pytest
 
+from scaling.config.compose import composed
 from scaling.config.from_dict import build, plain
 from scaling.config.limits import Above, AtMost
+from scaling.config.run import build_run
 from scaling.errors import InputError
 
 
@@ -122,3 +124,21 @@ def test_faults_name_the_key_and_what_is_accepted(field, value, line):
 def test_a_missing_field_is_named_with_its_place():
     with pytest.raises(InputError, match=r"^outer\.shade: missing$"):
         build(Drawing, {k: v for k, v in GOOD.items() if k != "shade"}, "outer")
+
+
+@pytest.mark.parametrize("text, value", [("2M", 2_000_000), ("200k", 200_000), ("1.5B", 1_500_000_000), ("3T", 3e12)])
+def test_numbers_may_end_in_a_suffix(text, value):
+    assert build(Drawing, GOOD | {"count": text}).count == value
+    assert build(Drawing, GOOD | {"shade": text}).shade == value
+    assert build(Drawing, GOOD | {"steps": [1, "0.5M"]}).steps == (1, 500_000)
+
+
+@pytest.mark.parametrize("text", ["M", "2MM", "2e3k", "2m", "2 M", "infM"])
+def test_other_ends_are_refused(text):
+    with pytest.raises(InputError, match=f"count='{text}': expected a number"):
+        build(Drawing, GOOD | {"count": text})
+
+
+@pytest.mark.parametrize("tokens", ["2M", "2000k", "2000000", "0.002B"])
+def test_a_suffix_makes_no_other_run(tokens):
+    assert build_run(composed([f"data.tokens={tokens}"])).run_id == build_run(composed(["data.tokens=2e6"])).run_id

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from scaling.config.compose import BEHAVIOUR, CONFIGS, plain_config
+from scaling.config.compose import BEHAVIOUR, CONFIGS, composed, plain_config
 from scaling.config.from_dict import plain
 from scaling.config.run import build_run, short
 from scaling.config.runtime import resolve_device
@@ -276,3 +276,21 @@ def test_replacing_a_field_checks_again(variant):
 )
 def test_short_numbers(count, name):
     assert short(count) == name
+
+
+@pytest.mark.parametrize(
+    "settings, warmup, decay",
+    [
+        (["data.tokens=2e6"], 409_600, None),
+        (["data.tokens=1638400"], 409_600, None),
+        (["data.tokens=200k"], 50_000, None),
+        (["data.tokens=2M", "schedule=wsd"], 409_600, 500_000),
+        (["data.tokens=200k", "schedule=wsd"], 50_000, 50_000),
+        (["data.tokens=200k", "schedule=average"], 50_000, 50_000),
+        (["data.tokens=2M", "schedule=paper"], 200_000, None),
+        (["data.tokens=200k", "schedule.warmup_tokens=1000"], 1000, None),
+    ],
+)
+def test_the_default_schedule_follows_from_the_run(settings, warmup, decay):
+    schedule = build_run(composed(settings)).schedule
+    assert (schedule.warmup_tokens, schedule.decay_tokens) == (warmup, decay)

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from scaling.__main__ import COMMANDS
 from scaling.console.cli import guarded
 
 
@@ -14,7 +15,8 @@ from scaling.console.cli import guarded
         (["+foo=1"], "foo: no such setting; use one of branch, data, "),
         (["modle=24k"], "modle: no such setting; did you mean model?"),
         (["precision.weihgts=int4"], "precision.weihgts: no such setting; did you mean weights?"),
-        (["model=9k"], "model=9k: no such choice; use one of 1.6M, 100k, "),
+        (["hydra.run.dir=here"], "hydra.run.dir=here: not used; runs go to runtime.out=FOLDER"),
+        (["model=9k"], "model=9k: no such choice; use one of 2k, 24k, 83k, "),
         (["hydra/launcher=nope"], "hydra/launcher=nope: no such choice; use one of basic, "),
         (["seed=0,1"], "seed=0,1: several values; add --multirun"),
         (["model={"], "model={: cannot be read; write setting=value"),
@@ -76,6 +78,31 @@ def test_help_lists_groups_and_studies_without_loading_torch():
     assert found.returncode == 0, found.stderr
     assert "torch loaded: False" in found.stdout
     assert "precision: a4, bf16, " in found.stdout and "sweeps: " in found.stdout and " demo, " in found.stdout
+    assert "model: 2k, 24k, 83k, " in found.stdout and "pretrained" not in found.stdout
+
+
+def test_help_lists_what_the_command_takes_and_what_one_more_folder_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine" / "ptq").mkdir(parents=True)
+    (tmp_path / "mine" / "ptq" / "own.yaml").write_text("methods: [rtn]\n")
+    found = command("scaling.ptq", "-cd", "mine", "--help")
+    groups, _, settings = found.stdout.partition("== Groups (group=choice) ==")[2].partition("==")
+    assert [line.partition(": ")[0] for line in groups.split("\n") if line] == ["ptq", "runtime", "tracking"]
+    assert "ptq: all, awq, gptq, none, own, paper, rtn, w4a8kv8" in groups and "study: ???" in settings
+
+
+@pytest.mark.parametrize("name", ["scaling.train", "scaling.ptq", "scaling.pretrained"])
+def test_a_folder_of_settings_that_is_not_there_is_one_line(name):
+    found = command(name, "--config-dir=nowhere")
+    assert (found.returncode, found.stderr) == (1, f"{name}: --config-dir nowhere: no such folder\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [module for module, _ in COMMANDS.values()])
+def test_a_reader_that_leaves_ends_nothing_in_noise(name):
+    line = f"{sys.executable} -m {name} --help | true; exit ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_ctrl_c_says_how_to_go_on(capsys):
@@ -93,3 +120,17 @@ def test_faults_of_the_program_keep_their_traceback():
         guarded(lambda: 1 / 0, "scaling.train")
     with pytest.raises(ValueError):
         guarded(lambda: int("x"), "scaling.train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, line, choices",
+    [
+        ("scaling.train", "scaling-train schedule=w", "schedule=wsd"),
+        ("scaling.ptq", "scaling-ptq ptq=g", "ptq=gptq"),
+        ("scaling.pretrained", "scaling-pretrained pretrained=pythia-14", "pretrained=pythia-14m"),
+    ],
+)
+def test_the_shell_is_told_how_a_line_can_go_on(name, line, choices):
+    found = command(name, "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert (found.returncode, found.stdout.split()) == (0, [choices]), found.stderr

@@ -215,3 +215,15 @@ def test_a_table_with_a_run_that_diverged_is_added_to_its_like(make_run, tmp_pat
     (tmp_path / "other.csv").write_text(text)
     with pytest.raises(InputError, match=r"other\.csv: .*not a number"):
         with_rows_of(tmp_path / "other.csv", as_written(pd.read_csv(out, dtype=str, keep_default_na=False)))
+
+
+def test_what_is_said_of_a_damaged_checkpoint_helps(tmp_path):
+    """A run counts as done by its result: without its checkpoint alone it would not be trained again."""
+    unfinished, finished = tmp_path / "unfinished", tmp_path / "finished"
+    for folder in (unfinished, finished):
+        folder.mkdir()
+        (folder / "checkpoint.safetensors").write_bytes(b"damaged")
+    (finished / "result.json").touch()
+    for folder, what in ((unfinished, "the file"), (finished, str(finished))):
+        with pytest.raises(InputError, match=f"delete {what} to train the run from its start$"):
+            Checkpoint.load(folder / "checkpoint.safetensors")

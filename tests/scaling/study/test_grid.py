@@ -44,6 +44,7 @@ def test_the_command_line_replaces_a_setting_in_every_grid(study_file):
 def test_large_models_can_wait(study_file):
     study_file("union", TWO_GRIDS)
     assert {run.N for run in load("union", ["hydra.sweeper.largest_N=5e4"]).runs} == {23552}
+    assert {run.N for run in load("union", ["hydra.sweeper.largest_N=50k"]).runs} == {23552}
     assert len(load("union", ["hydra.sweeper.largest_N=82944"]).runs) == len(load("union", []).runs)
 
 
@@ -110,3 +111,24 @@ def test_a_parent_may_branch_itself(study_file, make_run, tiny):
     assert middle.branch.parent == oldest.run_id
     branch = (f"branch.parent={oldest.run_id}", "branch.tokens=1280")
     assert middle.run_id == make_run(*words, *branch).run_id == youngest.branch.parent
+
+
+def test_a_list_is_several_values_but_of_a_setting_that_is_a_list_one(study_file):
+    study_file(
+        "texts",
+        """
+hydra:
+  sweeper:
+    params: {model: "24k,83k", seed: "0,1", data.tokens: 2e6, snapshots: "[1e6,2e6]"}
+""",
+    )
+    study_file(
+        "lists",
+        """
+hydra:
+  sweeper:
+    params: {model: [24k, 83k], seed: [0, 1], data.tokens: [2M], snapshots: [1e6, 2e6]}
+""",
+    )
+    texts, lists = ([run.run_id for run in load(name, []).runs] for name in ("texts", "lists"))
+    assert texts == lists and len(lists) == 4

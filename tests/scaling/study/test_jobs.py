@@ -4,6 +4,7 @@ from itertools import product
 import pytest
 
 from scaling.errors import InputError
+from scaling.records.run_folder import RunFolder, snapshot_path
 from scaling.study.cost import cost, evaluation_cost, training_cost
 from scaling.study.jobs import (
     bundled,
@@ -197,8 +198,19 @@ def test_branches_wait_for_their_parents(make_run):
 
 
 def test_a_parent_that_is_nowhere_is_named(make_run):
-    with pytest.raises(InputError, match=r"^branch\.parent=nobody: not a run of this study, and no snapshot 1280"):
+    with pytest.raises(InputError, match=r"^branch\.parent=nobody: no such run in "):
         waves([make_run("branch.parent=nobody", "branch.tokens=1280")])
+
+
+def test_a_snapshot_that_a_finished_parent_lacks_is_named_with_those_there(make_run):
+    trunk = make_run("snapshots=[1280,2560]")
+    folder = RunFolder(trunk).path
+    (folder / "snapshots").mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    for tokens in trunk.snapshots:
+        snapshot_path(folder, tokens).touch()
+    with pytest.raises(InputError, match=r"^branch\.tokens=3840: .* has no such snapshot; it has 1280, 2560$"):
+        waves([make_run(f"branch.parent={trunk.run_id}", "branch.tokens=3840")])
 
 
 def test_a_snapshot_that_the_parent_will_not_make_is_named(make_run):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from scaling.console.cli import UnfinishedError
 from scaling.study.slurm.arrays import folder_of
 from scaling.study.slurm.work import Limits, Work, requeued
 
@@ -100,10 +101,14 @@ def test_a_signal_ends_the_work_and_the_job_is_queued_again(work, slurm, capsys,
 
 def test_work_that_is_not_done_is_a_failed_job(work):
     seen = []
-    work(lambda config: seen.append(config.stack) or True)("a.json", 0)
+    work(lambda config: seen.append(config.stack))("a.json", 0)
     assert seen == ["a.json"]
+
+    def unfinished(config):
+        raise UnfinishedError("1 of 2 runs not done")
+
     with pytest.raises(SystemExit) as end:
-        work(lambda config: False)("a.json", 0)
+        work(unfinished)("a.json", 0)
     assert end.value.code == 1
     with pytest.raises(ZeroDivisionError):
         work(lambda config: 1 / 0)("a.json", 0)
