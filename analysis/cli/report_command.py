@@ -41,6 +41,6 @@ def run(chosen: argparse.Namespace) -> None:
         progress=progress,
     )
     for outcome in made.outcomes:
-        print(f"{outcome.verdict:<28} {outcome.claim.title}")
+        print(f"{outcome.direction.verdict:<28} {outcome.size.verdict:<14} {outcome.claim.title}")
     print(f"report: {made.markdown}")
     print(f"report: {made.html}")

@@ -17,8 +17,9 @@ from analysis.report.document import render
 from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
 from analysis.report.evidence import studies
 from analysis.report.evidence.numbers import digits
+from analysis.report.evidence.rules import FACTOR
 from analysis.report.evidence.tables import Tables
-from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from analysis.report.verdicts import DIRECTIONS, SIZES, Judgement
 
 TITLE = "Scaling laws for precision, on models that anyone can train"
 THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (
@@ -29,6 +30,12 @@ THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (
     ("article", "In the words of the press", article.CLAIMS),
 )
 CLAIMS = tuple(claim for _, _, claims in THEMES for claim in claims)
+RULES_CHANGED = (
+    "**Changed after the data were seen**: the verdict on sizes; that a number whose sign changes with N is judged at "
+    "each N; means over pairs in place of ratios of sums; that a fit at a bound of its range decides nothing by that; "
+    "and the estimator of single claims, where their rules say so. The rules of the direction are otherwise those that "
+    "stood before the runs."
+)
 PICTURES = "report.figures"
 SYMBOLS = ("kappa", "ln")
 SHORT = 60  # letters of a reading that the table of verdicts has room for
@@ -89,15 +96,20 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
         yield studies.provenance(tables)
     yield Heading(level=2, text="Verdicts", anchor="verdicts")
     yield Paragraph(
-        text="Reproduced: all intervals of the rule lie where the claim says; conditions that are lenient, as their "
-        "rules say, are only not ruled out. Not reproduced: one lies wholly elsewhere. Not decidable: the intervals "
-        "are too wide to decide, or the table does not determine the number. Rules ask for signs and forms; the "
-        "paper's constants, which depend on model, text and tokenizer, stand beside ours. Of so many intervals of 95% "
-        "one or two will miss the truth: read neighbouring claims together."
+        text="**Direction**, a sign or a form. Reproduced: all intervals of the rule lie where the claim says; "
+        "conditions that are lenient, as their rules say, are only not ruled out. Not reproduced: one lies wholly "
+        "elsewhere. Not decidable: the intervals are too wide to decide, or the table does not determine the number. "
+        f"**Size**, beside the published number, which depends on model, text and tokenizer. Agrees: the interval lies "
+        f"within a factor of {FACTOR:g} of it. Differs: it lies wholly outside. Of so many intervals of 95% one or two "
+        "will miss the truth: read neighbouring claims together."
     )
+    yield Paragraph(text=RULES_CHANGED)
     yield Grid(
-        heads=("claim", "verdict", "decisive number"),
-        rows=tuple((f"[{o.claim.title}](#{o.claim.key})", o.verdict, _short(o)) for o in outcomes),
+        heads=("claim", "direction", "size", "decisive number", "beside the published one"),
+        rows=tuple(
+            (f"[{o.claim.title}](#{o.claim.key})", o.direction.verdict, o.size.verdict, _short(o), _beside(o))
+            for o in outcomes
+        ),
         verdicts=1,
     )
     for anchor, title, claims in THEMES:
@@ -115,15 +127,29 @@ def _sentence(text: str) -> str:
 
 
 def _short(outcome: Outcome) -> str:
-    reading = outcome.finding.reading
-    return f"{outcome.line}. {reading}" if 0 < len(reading) <= SHORT else outcome.line
+    reading, line = outcome.finding.reading, outcome.direction.reason
+    return f"{line}. {reading}" if 0 < len(reading) <= SHORT else line
+
+
+def _beside(outcome: Outcome) -> str:
+    """The number that a size is judged by, where one was published."""
+    return outcome.size.reason if outcome.claim.rule.published and not outcome.why else ""
 
 
 def _summary(outcomes: list[Outcome]) -> str:
-    counts = Counter(o.verdict for o in outcomes if not o.claim.follows)
-    parts = [f"{counts[v]} {v}" for v in (REPRODUCED, NOT_REPRODUCED, NOT_DECIDABLE, NOT_RUN) if counts[v]]
-    again = sum(bool(o.claim.follows) for o in outcomes)
-    return f"Of {counts.total()} claims: {', '.join(parts)}. {again} more repeat one of them in the words of the press."
+    asked = [o for o in outcomes if not o.claim.follows]
+    again = len(outcomes) - len(asked)
+    direction = _counted([o.direction for o in asked], DIRECTIONS)
+    size = _counted([o.size for o in asked], SIZES)
+    return (
+        f"Of {len(asked)} claims: in direction {direction}; in size {size}. {again} more repeat one of them in the "
+        "words of the press."
+    )
+
+
+def _counted(judgements: list[Judgement], words: tuple[str, ...]) -> str:
+    counts = Counter(judgement.verdict for judgement in judgements)
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
 
 
 def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
@@ -132,13 +158,15 @@ def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
     yield Paragraph(label="Said", text=f"{claim.statement} ({claim.source}.)")
     yield Paragraph(label="Tested", text=claim.how)
     if claim.follows:
-        yield Verdict(verdict=outcome.verdict, text=_sentence(f"{outcome.line}."))
+        yield from _verdicts(outcome)
         return
     yield Paragraph(label="Rule", text=claim.rule.text, kind="rule")
     if not outcome.why:
         yield Paragraph(text=studies.grid_of(tables, claim.uses), kind="small")
         yield _numbers(outcome)
-    yield Verdict(verdict=outcome.verdict, text=_sentence(f"{outcome.line}. {finding.reading}".strip()))
+    yield from _verdicts(outcome, finding.reading)
+    if outcome.again:
+        yield _again(outcome)
     if outcome.drawn is not None:
         yield picture(outcome.drawn.figure, claim.key, finding.caption)
     yield from finding.grids
@@ -147,6 +175,31 @@ def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
         yield grid(("also estimated", "ours, 95%", "paper"), rows)
     for note in finding.notes:
         yield Paragraph(text=note, kind="small")
+
+
+def _verdicts(outcome: Outcome, reading: str = "") -> Iterator[Verdict]:
+    """Both verdicts with their reasons; the second says which of them other rows change."""
+    direction, size = outcome.direction, outcome.size
+    yield Verdict(verdict=direction.verdict, text=f"Direction. {_sentence(direction.reason)}. {reading}".strip())
+    yield Verdict(verdict=size.verdict, text=f"Size. {_sentence(size.reason)}. {outcome.flips}".strip())
+
+
+def _again(outcome: Outcome) -> Grid:
+    """The verdicts on other rows."""
+    rows = {"the rows of the rule": outcome, **outcome.again}
+    return Grid.of(
+        [
+            {
+                "rows": name,
+                "direction": judged.direction.verdict,
+                "decisive number": judged.direction.reason,
+                "size": judged.size.verdict,
+                "beside the published one": judged.size.reason,
+            }
+            for name, judged in rows.items()
+        ],
+        "How far other rows change the verdicts.",
+    )
 
 
 def _numbers(outcome: Outcome) -> Grid:

@@ -20,7 +20,7 @@ def blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
     """The last section."""
     yield Heading(level=2, text="What could not be tested, and why", anchor="limits")
     yield Bullets(items=(*_scale(tables), *_identified(tables), *ALWAYS))
-    waiting = [o for o in outcomes if o.verdict == NOT_RUN]
+    waiting = [o for o in outcomes if o.direction.verdict == NOT_RUN]
     if waiting:
         yield Paragraph(text="Claims whose studies have not been run:")
         yield Bullets(items=tuple(f"[{o.claim.title}](#{o.claim.key}): {o.why}" for o in waiting))

@@ -19,11 +19,13 @@ from analysis.laws.law import FULL_BITS
 from analysis.planning.plan import plan
 from analysis.report.claims.claim import Claim, Finding
 from analysis.report.claims.tokens import LAW, RTN, gap_fit, loss_fit
-from analysis.report.claims.training import ALONE, EACH_ALONE, drawn_number, neff
+from analysis.report.claims.training import ALONE, EACH_ALONE, PER_TENSOR, drawn_number, neff
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
+from analysis.report.evidence.measured import ALIKE, ENDS, GAP_VARIANCE, loss_law
 from analysis.report.evidence.numbers import Number, Scatter, attempt, left_out, log_slope
-from analysis.report.evidence.rules import Rule, above, below
+from analysis.report.evidence.other_rows import again
+from analysis.report.evidence.rules import Measured, Rule, above, below, published
 from analysis.report.evidence.studies import MODELS
 from analysis.report.evidence.tables import Rows, Tables, at_widths, ends, full_precision
 
@@ -37,10 +39,10 @@ SMALL = ("small_or_quantized", MODELS)
 # ---- below 7 or 8 bits ----
 
 
-def noticeable(tables: Tables) -> Finding:
+def noticeable(tables: Tables, asked: Rows = RTN) -> Finding:
     """Gaps against the scatter of losses between seeds, of each N at its largest D."""
     scatter = tables.scatter()
-    rows = at_widths(tables.rows(RTN), WIDTHS)
+    rows = at_widths(tables.rows(asked), WIDTHS)
     rows = rows[rows["tokens"] == rows.groupby("N")["tokens"].transform("max")]
     if rows.empty:
         raise InputError("no gaps at 3 to 8 bits")
@@ -57,7 +59,7 @@ def noticeable(tables: Tables) -> Finding:
         numbers={
             "six": smallest.get(6.0, nothing),
             "eight": smallest.get(8.0, nothing),
-            "gamma_N": tables.parameter(LAW, RTN, "gamma_N"),
+            "gamma_N": tables.parameter(LAW, asked, "gamma_N"),
         },
         grids=(Grid.of(lines, "Gaps in nats, means over seeds, and the most bits at which one is noticeable."),),
         figure=lambda: drawings.by_bits(rows, scatter.loss),
@@ -272,9 +274,16 @@ CLAIMS = (
             above("six", "the gap at 6 bits less what is noticeable"),
             below("eight", "the gap at 8 bits less what is noticeable"),
             above("gamma_N", "gamma_N"),
+            measured=Measured(
+                estimator="mean gap less the pooled standard deviation of losses between seeds, errors of both added; "
+                f"gamma_N: `{LAW}`",
+                filter=f"{RTN.how}, the largest D of each N; gamma_N: {RTN.limits}",
+                weights=f"seeds {ALIKE}; gamma_N: {GAP_VARIANCE}",
+            ),
         ),
         needs=(("overtraining",),),
         measure=noticeable,
+        again=again(noticeable, RTN),
     ),
     Claim(
         key="article-small",
@@ -289,6 +298,12 @@ CLAIMS = (
             above("bytes", "the loss of 3-bit models less that of small ones of as many bytes, at the most tokens"),
             above("bare", "the same without scales and embeddings"),
             above("bytes grows", "what an octave of D adds to it"),
+            measured=Measured(
+                estimator="difference of mean losses against the scatter between seeds; growth: slope in ln D by least "
+                "squares, each run left out in turn",
+                filter=f"a scale a channel, GPTQ where there is any; {ENDS}",
+                weights=f"pairs {ALIKE}",
+            ),
             meaning="the large quantized model is better, or gets better as D grows",
         ),
         needs=(("small_or_quantized", "overtraining"),),
@@ -306,6 +321,11 @@ CLAIMS = (
         rule=Rule.of(
             below("eight", "the cost at 8 bits over that at 16", 1.0),
             above("four", "the cost at 4 bits over that at 16", 1.0),
+            measured=loss_law("the N_eff law, draws of the fit", f"{PER_TENSOR}; {ENDS}"),
+            published=(
+                published("eight", "the cost at 8 bits over that at 16"),
+                published("four", "the cost at 4 bits over that at 16"),
+            ),
         ),
         needs=EACH_ALONE,
         beside=("joint", "overtraining"),

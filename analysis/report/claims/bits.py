@@ -13,21 +13,21 @@ from analysis.figures.registry import FIGURES
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import LAW, RTN, STUDY, fit_notes, gap_fit
 from analysis.report.evidence import drawings
+from analysis.report.evidence.measured import gap_law
 from analysis.report.evidence.numbers import Number, attempt, left_out, log_summed, of_fit
-from analysis.report.evidence.rules import Rule, above, within
-from analysis.report.evidence.tables import Tables, at_widths
+from analysis.report.evidence.other_rows import again, changed
+from analysis.report.evidence.rules import Measured, Rule, above, published, within
+from analysis.report.evidence.tables import Rows, Tables, at_widths
 
-BLOCKS = dataclasses.replace(RTN, granularity="block16")
 BOTH = dataclasses.replace(RTN, granularity=None)
 GAUSSIAN = "gaussian"
 METHODS = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
 STEPS = {f"{bits} to {bits + 1}": (bits, bits + 1) for bits in (3, 4, 5)}
 SAME = 0.1  # by how much the logarithm of the factor a bit may differ from one bit to the next
-LOST_BELOW = 0.5  # nats at 3 bits, beyond which gaps no longer follow their law
 
 
-def size(tables: Tables) -> Finding:
-    asked = (LAW, RTN), (LAW, BLOCKS), (GAUSSIAN, BOTH)
+def size(tables: Tables, rows: Rows = RTN) -> Finding:
+    asked = (LAW, rows), (LAW, changed(rows, "blocks of 16")), (GAUSSIAN, dataclasses.replace(rows, granularity=None))
     channel, blocks, error = (tables.parameter(*each, "gamma_N") for each in asked)
     settings = {"per channel": channel, "blocks of 16": blocks, "by the format's error": error}
     return Finding(
@@ -38,8 +38,8 @@ def size(tables: Tables) -> Finding:
     )
 
 
-def bits(tables: Tables) -> Finding:
-    fit, wide = gap_fit(tables), _by_width(tables)
+def bits(tables: Tables, rows: Rows = RTN) -> Finding:
+    fit, wide = gap_fit(tables, rows), _by_width(tables, rows)
     log_factors = {name: log_summed(*step) for name, step in STEPS.items()}
     steps = {name: attempt(left_out, log_factor, wide) for name, log_factor in log_factors.items()}
 
@@ -69,31 +69,33 @@ def bits(tables: Tables) -> Finding:
     )
 
 
-def _by_width(tables: Tables) -> pd.DataFrame:
+def _by_width(tables: Tables, asked: Rows) -> pd.DataFrame:
     """A row a model with its gaps at 3 to 6 bits in columns, of those that lose less than what saturates."""
-    rows = at_widths(tables.rows(RTN), (3, 4, 5, 6))
+    rows = at_widths(tables.rows(asked), (3, 4, 5, 6))
     wide = rows.pivot_table(index=["cluster", "run_id"], columns="P_post", values="gap").dropna().reset_index()
     if wide.empty:
         raise InputError("no model was quantized to all of 3, 4, 5 and 6 bits")
-    return wide[wide[3.0] < LOST_BELOW]
+    return wide[wide[3.0] < asked.gap_below]
 
 
-def error(tables: Tables) -> Finding:
-    fit = tables.fit(GAUSSIAN, BOTH)
+def error(tables: Tables, rows: Rows = BOTH) -> Finding:
+    fit = tables.fit(GAUSSIAN, rows)
     return Finding(
         numbers={"kappa": dataclasses.replace(of_fit(fit, "kappa"), paper=None)},
         shown={
             "R2 of the law": Number.plain(fit.r2),
-            "R2 of the paper's law, per channel alone": Number.plain(gap_fit(tables).r2),
+            "R2 of the paper's law, per channel alone": Number.plain(
+                gap_fit(tables, dataclasses.replace(rows, granularity=RTN.granularity)).r2
+            ),
         },
         notes=fit_notes(fit),
-        figure=lambda: drawings.against_error(tables.rows(BOTH), fit),
+        figure=lambda: drawings.against_error(tables.rows(rows), fit),
         caption="Gaps over what the law makes of N and D, against the format's error sigma2; the line is the law.",
     )
 
 
-def quantizers(tables: Tables) -> Finding:
-    rows = {method: dataclasses.replace(RTN, ptq=method) for method in METHODS}
+def quantizers(tables: Tables, usual: Rows = RTN) -> Finding:
+    rows = {method: dataclasses.replace(usual, ptq=method) for method in METHODS}
     return Finding(
         numbers={method: tables.parameter(LAW, rows[method], "gamma_D") for method in METHODS},
         shown={
@@ -101,7 +103,7 @@ def quantizers(tables: Tables) -> Finding:
             for symbol in ("gamma_N", "gamma_post")
             for method, name in METHODS.items()
         },
-        figure=lambda: FIGURES["quantizers"](tables.rows(dataclasses.replace(RTN, ptq=None)), {}),
+        figure=lambda: FIGURES["quantizers"](tables.rows(dataclasses.replace(usual, ptq=None)), {}),
         caption="The gap at 3 and 4 bits by quantizer, means over seeds.",
     )
 
@@ -115,9 +117,18 @@ CLAIMS = (
         how="Study `overtraining`. With one scale a channel the rounding error itself grows with the fan-in, which "
         "pulls gamma_N down as models get wider; blocks of 16 weights have the same error at every width, and both "
         f"are asked. A third law, `{GAUSSIAN}`, is given the error of each format at each N.",
-        rule=Rule.of(above("block", "gamma_N with blocks of 16"), above("channel", "gamma_N with one scale a channel")),
+        rule=Rule.of(
+            above("block", "gamma_N with blocks of 16"),
+            above("channel", "gamma_N with one scale a channel"),
+            measured=gap_law(RTN, how="rounded to nearest, a scale a channel or blocks of 16, integers"),
+            published=(
+                published("block", "gamma_N with blocks of 16"),
+                published("channel", "gamma_N with one scale a channel"),
+            ),
+        ),
         needs=(STUDY,),
         measure=size,
+        again=again(size, RTN, ("4 to 6 bits", "no limit to the gap", "GPTQ", "AWQ")),
     ),
     Claim(
         key="bits",
@@ -125,15 +136,23 @@ CLAIMS = (
         source=f"{PAPER}, Eq. 2 and Table 2 (gamma_post 0.59 bits)",
         statement="Each bit less multiplies delta_PTQ by the same factor, about 5.4.",
         how="Study `overtraining`: the factor between neighbouring widths over all models that lose less than "
-        f"{LOST_BELOW:g} nats at 3 bits, paired by model. An exponential has one factor; it may change by {SAME:g} in "
-        "its logarithm from one bit to the next.",
+        f"{RTN.gap_below:g} nats at 3 bits, paired by model. An exponential has one factor; it may change by {SAME:g} "
+        "in its logarithm from one bit to the next.",
         rule=Rule.of(
             above("step_3", "the logarithm of the factor from 3 to 4 bits"),
             above("step_4", "the logarithm of the factor from 4 to 5 bits"),
             within("bend", "the logarithm of the factor from 3 to 4 bits less that from 4 to 5 bits", -SAME, SAME),
+            measured=Measured(
+                estimator="logarithm of the ratio of sums of gaps at neighbouring widths, each chain left out in turn",
+                filter="rounded to nearest, a scale a channel, models that lose less than "
+                f"{RTN.gap_below:g} nats at 3 bits",
+                weights="each model by its gap, as in sums",
+            ),
+            published=(published("gamma_post", "gamma_post"),),
         ),
         needs=(STUDY,),
         measure=bits,
+        again=again(bits, RTN),
     ),
     Claim(
         key="error",
@@ -143,9 +162,10 @@ CLAIMS = (
         "of the format on normal values, whatever the format: kappa = 1 in `delta_PTQ = C_T D^gamma_D / N^gamma_N "
         "sigma2^kappa`.",
         how="Study `overtraining`, rounded to integers of 3 to 6 bits with one scale a tensor, a channel or a block.",
-        rule=Rule.of(within("kappa", "kappa", 0.8, 1.25)),
+        rule=Rule.of(within("kappa", "kappa", 0.8, 1.25), measured=gap_law(BOTH, GAUSSIAN)),
         needs=(STUDY,),
         measure=error,
+        again=again(error, BOTH, ("4 to 6 bits", "no limit to the gap", "blocks of 16")),
     ),
     Claim(
         key="quantizers",
@@ -153,8 +173,13 @@ CLAIMS = (
         source=f"{PAPER}, Appendix F, Figs. 10 and 11",
         statement="GPTQ, AWQ and rounding to nearest lose more with more tokens alike.",
         how="Study `overtraining`, per channel, the law fitted to each quantizer alone.",
-        rule=Rule.of(*tuple(above(method, f"gamma_D by {name}") for method, name in METHODS.items())),
+        rule=Rule.of(
+            *tuple(above(method, f"gamma_D by {name}") for method, name in METHODS.items()),
+            measured=gap_law(RTN, how="each quantizer alone, a scale a channel, integers"),
+            published=(published("gptq", "gamma_D by GPTQ, the paper's quantizer"),),
+        ),
         needs=(STUDY,),
         measure=quantizers,
+        again=again(quantizers, RTN, ("4 to 6 bits", "no limit to the gap", "blocks of 16")),
     ),
 )

@@ -1,19 +1,21 @@
-"""A claim: what was said, how it is tested, the rule of its verdict, and the function that measures it.
+"""A claim: what was said, how it is tested, the rule of its verdicts, and the function that measures it.
 
-`judge` asks the tables and applies the rule. A claim whose tables are missing, or whose rows do not determine its
-numbers, is an outcome too: nothing about a table can make the report fail.
+It gets two: on the direction (a sign or a form) and on the size (beside the published number). `judge` asks the tables
+and applies the rule. A claim whose tables are missing, or whose rows do not determine its numbers, is an outcome too:
+nothing about a table can make the report fail.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from analysis.errors import InputError
 from analysis.figures.style import Drawn
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.rules import Rule
+from analysis.report.evidence.rules import NO, OPEN, Rule, listed
 from analysis.report.evidence.tables import Tables
-from analysis.report.verdicts import NOT_DECIDABLE, NOT_RUN
+from analysis.report.verdicts import NOT_DECIDABLE, NOT_RUN, Judgement
 
 PAPER = "Kumar et al."
 
@@ -42,7 +44,8 @@ class Claim:
     """One claim. `needs`: tables without which it is not run, of each entry at least one; `beside`: others whose rows
     count where they are there.
 
-    `follows`: it is another claim in other words, and takes that one's numbers and verdict.
+    `again`: the same measured of other rows (quantizer, granularity, filter), by what they are; a verdict that these
+    change says so. `follows`: it is another claim in other words, and takes that one's numbers and verdicts.
     """
 
     key: str
@@ -54,6 +57,7 @@ class Claim:
     needs: tuple[tuple[str, ...], ...] = ()
     beside: tuple[str, ...] = ()
     measure: Callable[[Tables], Finding] | None = None
+    again: Mapping[str, Callable[[Tables], Finding]] = dataclasses.field(default_factory=dict)
     follows: str = ""
 
     @property
@@ -62,31 +66,42 @@ class Claim:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came out of a claim. `met`: yes, no or open for each condition of its rule. `why`: for a claim that was not
-    run or could not be measured."""
+class Judged:
+    """Both verdicts of a rule on what was measured. `met`: yes, no or open for each condition of its direction."""
+
+    direction: Judgement
+    size: Judgement
+    met: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome(Judged):
+    """What came out of a claim. `again`: the same on other rows. `why`: for a claim that was not run or could not be
+    measured."""
 
     claim: Claim
-    verdict: str
     finding: Finding
-    met: tuple[str, ...] = ()
+    again: Mapping[str, Judged] = dataclasses.field(default_factory=dict)
     why: str = ""
     drawn: Drawn | None = None
 
     @property
-    def line(self) -> str:
-        """The decisive number of the verdict, in a line: that of the first condition that is not met, or of the
-        first one."""
-        if self.why:
-            return self.why
-        worst = next((i for i, met in enumerate(self.met) if met == "no"), None)
-        if worst is None:
-            worst = next((i for i, met in enumerate(self.met) if met == "open"), 0)
-        condition = self.claim.rule.conditions[worst]
-        number = self.finding.numbers.get(condition.number)
-        value = number.text if number is not None else self.finding.flags.get(condition.number, "not estimated")
-        line = f"{condition.what}: {value}"
-        return f"{line} ({number.note})" if number is not None and not number.known and number.note else line
+    def flips(self) -> str:
+        """Which verdicts other rows change, in a sentence; empty if none does."""
+        return flips(self, self.again)
+
+
+def flips(main: Judged, again: Mapping[str, Judged]) -> str:
+    """Which verdicts `again` has otherwise than `main`, in a sentence; empty if none."""
+    parts = []
+    for aspect in ("direction", "size"):
+        usual = getattr(main, aspect).verdict
+        others: dict[str, list[str]] = {}
+        for name, judged in again.items():
+            if (verdict := getattr(judged, aspect).verdict) != usual:
+                others.setdefault(verdict, []).append(name)
+        parts += [f"{aspect} {verdict} with {listed(names)}" for verdict, names in others.items()]
+    return f"Other rows change it: {'; '.join(parts)}." if parts else ""
 
 
 def missing(claim: Claim, tables: Tables) -> str:
@@ -107,14 +122,13 @@ def judge(claim: Claim, tables: Tables, earlier: Mapping[str, Outcome]) -> Outco
         return dataclasses.replace(model, claim=dataclasses.replace(claim, rule=model.claim.rule), drawn=None)
     why = missing(claim, tables)
     if why:
-        return Outcome(claim=claim, verdict=NOT_RUN, finding=Finding(), why=why)
+        return Outcome(claim=claim, finding=Finding(), why=why, **_unjudged(claim.rule, NOT_RUN, why))
     try:
         finding = claim.measure(tables)
     except InputError as fault:
-        return Outcome(
-            claim=claim, verdict=NOT_DECIDABLE, finding=Finding(), why=f"the table does not determine it: {fault.brief}"
-        )
-    verdict, met = claim.rule.judge(finding.numbers, finding.flags)
+        why = f"the table does not determine it: {fault.brief}"
+        return Outcome(claim=claim, finding=Finding(), why=why, **_unjudged(claim.rule, NOT_DECIDABLE, why))
+    judged = verdicts(claim.rule, finding)
     drawn, notes = None, finding.notes
     if finding.figure is not None:
         try:
@@ -122,4 +136,42 @@ def judge(claim: Claim, tables: Tables, earlier: Mapping[str, Outcome]) -> Outco
         except InputError as fault:
             notes = (*notes, f"No figure: {fault.brief}.")
     finding = dataclasses.replace(finding, notes=notes)
-    return Outcome(claim=claim, verdict=verdict, finding=finding, met=tuple(met), drawn=drawn)
+    again = {name: verdicts(claim.rule, made) for name, made in _others(claim, tables)}
+    return Outcome(claim=claim, finding=finding, again=again, drawn=drawn, **_fields(judged))
+
+
+def _others(claim: Claim, tables: Tables) -> Iterator[tuple[str, Finding]]:
+    """What the claim's other rows give, where the tables have them."""
+    for name, measure in claim.again.items():
+        with contextlib.suppress(InputError):
+            yield name, measure(tables)
+
+
+def verdicts(rule: Rule, finding: Finding) -> Judged:
+    """What the rule says of a finding."""
+    direction, met = rule.judge(finding.numbers, finding.flags)
+    reason = _decisive(rule, finding, met)
+    return Judged(
+        direction=Judgement(verdict=direction, reason=reason), size=rule.judge_size(finding.numbers), met=tuple(met)
+    )
+
+
+def _decisive(rule: Rule, finding: Finding, met: list[str]) -> str:
+    """The decisive number of a direction, in a line: that of the first condition that is not met, or of the first."""
+    worst = next((i for i, held in enumerate(met) if held == NO), None)
+    if worst is None:
+        worst = next((i for i, held in enumerate(met) if held == OPEN), 0)
+    condition = rule.conditions[worst]
+    number = finding.numbers.get(condition.number)
+    value = number.text if number is not None else finding.flags.get(condition.number, "not estimated")
+    line = f"{condition.what}: {value}"
+    return f"{line} ({number.note})" if number is not None and not number.known and number.note else line
+
+
+def _unjudged(rule: Rule, verdict: str, why: str) -> dict[str, Judgement]:
+    size = rule.judge_size({}).verdict if verdict != NOT_RUN else verdict
+    return {"direction": Judgement(verdict=verdict, reason=why), "size": Judgement(verdict=size, reason=why)}
+
+
+def _fields(judged: Judged) -> dict:
+    return {f.name: getattr(judged, f.name) for f in dataclasses.fields(Judged)}

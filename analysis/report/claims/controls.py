@@ -16,6 +16,7 @@ from analysis.figures.style import magnitude
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
+from analysis.report.evidence.measured import ENDS, GAP_VARIANCE, LOGS, gap_law, paired
 from analysis.report.evidence.numbers import (
     Number,
     attempt,
@@ -29,7 +30,7 @@ from analysis.report.evidence.numbers import (
     slope_of,
     spread,
 )
-from analysis.report.evidence.rules import Rule, above, below, within
+from analysis.report.evidence.rules import Measured, Rule, above, below, within
 from analysis.report.evidence.studies import MODELS
 from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision, log_gaps
 
@@ -41,7 +42,7 @@ KINDS = {
     "nvfp4": ("nvfp4", ""),
 }  # at 4 bits; microscaling formats have blocks of their own
 GRAINS = Rows(studies=("granularity", MODELS), granularity=None)
-ALIKE = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
+SAME = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
 SLOPE = "slope of ln delta_PTQ in ln D"
 PYTHON, ENGLISH = Rows(studies=("overtraining",)), Rows(studies=("corpus",))
 
@@ -255,7 +256,14 @@ CLAIMS = (
         "in integers",
         statement="What holds for integers holds for floating-point and microscaling formats.",
         how="Studies `formats` and `overtraining`: the slope of ln delta_PTQ in ln D at 4 bits in each format.",
-        rule=Rule.of(*tuple(above(name, f"the slope in {name}") for name in KINDS)),
+        rule=Rule.of(
+            *tuple(above(name, f"the slope in {name}") for name in KINDS),
+            measured=Measured(
+                estimator="slope of gaps by least squares, each model left out in turn",
+                filter=f"rounded to nearest, 4 bits, below {FORMATS.gap_below:g} nats of predicted gap",
+                weights=GAP_VARIANCE,
+            ),
+        ),
         needs=(("formats", "overtraining"),),
         measure=formats,
     ),
@@ -269,6 +277,11 @@ CLAIMS = (
         rule=Rule.of(
             below("ratio", "the gap in blocks of 16 over that per channel", 1.0),
             above("gamma_D", "gamma_D in blocks of 16"),
+            measured=Measured(
+                estimator="ratio of sums of paired gaps, each chain left out in turn; gamma_D: `kumar_ptq`",
+                filter=LOGS,
+                weights="each pair by its gap, as in sums",
+            ),
         ),
         needs=(("granularity", "overtraining"),),
         measure=granularity,
@@ -279,10 +292,16 @@ CLAIMS = (
         source=f"{PAPER} (one corpus, Dolma; C4 in Fig. 8)",
         statement="The law is not one of a corpus.",
         how="Study `corpus`: English prose at sizes and token counts of `overtraining`; the slope of ln delta_PTQ in "
-        f"ln D at 3 and 4 bits on both, alike within a factor of {ALIKE['corpus']:g}.",
+        f"ln D at 3 and 4 bits on both, alike within a factor of {SAME['corpus']:g}.",
         rule=Rule.of(
             above("english", "the slope on English"),
-            within("ratio", "that slope over the one on Python", 1 / ALIKE["corpus"], ALIKE["corpus"]),
+            within("ratio", "that slope over the one on Python", 1 / SAME["corpus"], SAME["corpus"]),
+            measured=Measured(
+                estimator="slope of gaps by least squares, each model left out in turn",
+                filter=f"rounded to nearest, a scale a channel, 3 and 4 bits, below {ENGLISH.gap_below:g} nats of the "
+                "gap that a law fitted to each text predicts",
+                weights=GAP_VARIANCE,
+            ),
         ),
         needs=(("corpus",), ("overtraining",)),
         measure=corpus,
@@ -294,7 +313,10 @@ CLAIMS = (
         statement="One run a cell is enough to see how the gap depends on N, D and bits.",
         how="Study `seeds` (or the repeated cells of `overtraining`): what one octave of D adds to ln delta_PTQ, "
         "over the standard deviation of ln delta_PTQ between seeds at 3 and 4 bits.",
-        rule=Rule.of(above("octave", "an octave's rise over the scatter between seeds", 1.0)),
+        rule=Rule.of(
+            above("octave", "an octave's rise over the scatter between seeds", 1.0),
+            measured=gap_law(PYTHON, more="; over the pooled standard deviation of ln gaps at 3 and 4 bits"),
+        ),
         needs=(("seeds", "overtraining"),),
         measure=seeds,
     ),
@@ -305,8 +327,11 @@ CLAIMS = (
         "arXiv 2510.06213",
         statement="The law of the gap knows no learning rate.",
         how="Study `learning_rate`: the slope of ln delta_PTQ at 3 and 4 bits in ln of the peak rate at equal N and "
-        f"D; sizes and token counts are the units, and {ALIKE['rate']:g} is as good as none.",
-        rule=Rule.of(within("slope", "the slope of ln delta_PTQ in ln rate", -ALIKE["rate"], ALIKE["rate"])),
+        f"D; sizes and token counts are the units, and {SAME['rate']:g} is as good as none.",
+        rule=Rule.of(
+            within("slope", "the slope of ln delta_PTQ in ln rate", -SAME["rate"], SAME["rate"]),
+            measured=paired("slope by least squares in each cell, mean over cells, Student's t", LOGS, "cells"),
+        ),
         needs=(("learning_rate",),),
         measure=learning_rate,
     ),
@@ -317,8 +342,9 @@ CLAIMS = (
         statement="The precision of the matmuls that training is simulated with is not part of the result.",
         how="Study `dtype`: the same runs with float32 and with bf16 matmuls, paired by seed.",
         rule=Rule.of(
-            within("loss", "the difference of losses in nats", -ALIKE["loss"], ALIKE["loss"]),
-            within("gap", "the difference of ln delta_PTQ at 3 and 4 bits", -ALIKE["gap"], ALIKE["gap"]),
+            within("loss", "the difference of losses in nats", -SAME["loss"], SAME["loss"]),
+            within("gap", "the difference of ln delta_PTQ at 3 and 4 bits", -SAME["gap"], SAME["gap"]),
+            measured=paired("mean of paired differences, Student's t", f"{ENDS}; {LOGS}"),
         ),
         needs=(("dtype",),),
         measure=dtype,

@@ -16,8 +16,9 @@ from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
 from analysis.report.evidence.contrasts import NAMES, Trunk, contrasts, trunks
+from analysis.report.evidence.measured import ALIKE, LOGS, paired
 from analysis.report.evidence.numbers import Number, attempt, left_out, log_slope, mean, quotient, slope_of
-from analysis.report.evidence.rules import Rule, above, below, within
+from analysis.report.evidence.rules import Measured, Rule, above, below, within
 from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, log_gaps, remembered
 
 SCHEDULE = Rows(studies=("schedule",))
@@ -208,6 +209,7 @@ CROSSED = (
 
 
 AGAIN = "Study `schedule`, as [above](#tokens-or-decay). "
+OF_TRUNKS = paired("mean over trunks of the mean of both widths, Student's t", LOGS, "trunks")
 
 CLAIMS = (
     Claim(
@@ -220,6 +222,12 @@ CLAIMS = (
         f"sizes at 3 and 4 bits: above {TOKENS:g} tokens do it, below {DECAY:g} decay does, between both do.",
         rule=Rule.of(
             above("S", "S = K2 / gamma_D under cosine", TOKENS),
+            measured=Measured(
+                estimator="K2: mean over trunks, Student's t; gamma_D: slope of gaps by least squares, each chain left "
+                "out in turn; errors of both added in squares",
+                filter=LOGS,
+                weights=f"trunks {ALIKE}; gaps under cosine by one over their variance",
+            ),
             meaning=f"below {TOKENS:g}; decay alone if below {DECAY:g}",
         ),
         needs=(("schedule",),),
@@ -232,7 +240,7 @@ CLAIMS = (
         source=f"{PAPER}, Sec. 3 and Appendix G",
         statement="Tokens have an effect of their own.",
         how=AGAIN + "K2 alone.",
-        rule=Rule.of(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d")),
+        rule=Rule.of(above("K2", "the slope of ln delta_PTQ in ln D_b at fixed D_d"), measured=OF_TRUNKS),
         needs=(("schedule",),),
         beside=("overtraining",),
         measure=contrast(
@@ -247,7 +255,7 @@ CLAIMS = (
         how=AGAIN
         + "K3: ln delta_PTQ at the end of a decay less that of its trunk at equal tokens; K6, the same at equal "
         "loss, shows whether it is more than that decayed models are better ones.",
-        rule=Rule.of(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens")),
+        rule=Rule.of(above("K3", "ln delta_PTQ, decayed less trunk at equal tokens"), measured=OF_TRUNKS),
         needs=(("schedule",),),
         measure=contrast(
             "K3",
@@ -265,7 +273,7 @@ CLAIMS = (
         how=AGAIN
         + "K1: the slope of ln delta_PTQ in ln D along trunks; late: beyond twice the optimizer's memory tau = "
         "batch / (rate x weight decay).",
-        rule=Rule.of(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT)),
+        rule=Rule.of(within("K1", "the slope of ln delta_PTQ in ln D on the trunk", -FLAT, FLAT), measured=OF_TRUNKS),
         needs=(("schedule",),),
         measure=contrast(
             "K1",
@@ -285,7 +293,9 @@ CLAIMS = (
         + "From the same snapshots the trunk's rate is kept, and the weights are averaged over as many tokens as a "
         "decay takes. AD: ln delta_PTQ of the mean less that of the decay; A3 and A6: of the mean less the trunk at "
         "equal tokens and at equal loss.",
-        rule=Rule.of(below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens")),
+        rule=Rule.of(
+            below("AD", "ln delta_PTQ, mean of the weights less decayed over the same tokens"), measured=OF_TRUNKS
+        ),
         needs=(("schedule",),),
         measure=contrast(
             "AD",
@@ -306,6 +316,7 @@ CLAIMS = (
         "below 0 if at equal D a longer memory makes the gap larger.",
         rule=Rule.of(
             within("Q", "Q from weight decay", -DECAY, DECAY),
+            measured=paired("slopes of ln gap by least squares, each run left out in turn", LOGS, "rows"),
             meaning=f"D / tau alone if above {TOKENS:g}; neither if below {-DECAY:g}",
         ),
         needs=(("weight_decay",),),

@@ -15,15 +15,16 @@ from analysis.figures.after_training import predicted_gap
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
-from analysis.fitting.options import Options
 from analysis.planning.alternatives import drawn, from_draws
 from analysis.planning.choose_law import FULL_LAWS
 from analysis.planning.optima import critical_tokens
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings, predictions
+from analysis.report.evidence.measured import ALIKE, gap_law
 from analysis.report.evidence.numbers import Number, attempt, digits, of_fit, of_slope
-from analysis.report.evidence.rules import Flag, Rule, above, at_least, within
+from analysis.report.evidence.other_rows import again as on_other_rows
+from analysis.report.evidence.rules import Flag, Measured, Rule, above, at_least, published, within
 from analysis.report.evidence.tables import Rows, Tables
 from analysis.report.evidence.turning_points import AGAIN, Lowest, again, asked_of, lowest
 
@@ -33,6 +34,7 @@ LAW = "kumar_ptq"
 WIDTHS = (3, 4, 5, 6)
 FACTOR = 1.5  # by which a law may be off what it predicts
 DRAWS = 500  # of D_crit
+PAPER_TURN = 117.0  # tokens a parameter at the lowest loss in 3 bits, read off Fig. 1 left
 OCTAVES = 1.5  # by which a D_crit may differ from one that is found on octaves of D
 
 
@@ -41,8 +43,8 @@ def gap_fit(tables: Tables, rows: Rows = RTN) -> Fit:
     return tables.fit(LAW, rows)
 
 
-def growth(tables: Tables) -> Finding:
-    fit, slopes = gap_fit(tables), tables.slopes(LAW, RTN)
+def growth(tables: Tables, rows: Rows = RTN) -> Finding:
+    fit, slopes = gap_fit(tables, rows), tables.slopes(LAW, rows)
     numbers = {"gamma_D": of_fit(fit, "gamma_D")}
     for bits in WIDTHS:
         own = slopes.widths.get(bits)
@@ -53,13 +55,13 @@ def growth(tables: Tables) -> Finding:
         numbers=numbers,
         shown={"C_T (with b = 0)": of_fit(fit, "C_T")},
         notes=fit_notes(fit),
-        figure=lambda: FIGURES["degradation"](tables.rows(RTN), {LAW: fit}),
+        figure=lambda: FIGURES["degradation"](tables.rows(rows), {LAW: fit}),
         caption="Loss after quantization and the gap, against tokens per parameter; lines below are the fitted law.",
     )
 
 
-def one_power(tables: Tables) -> Finding:
-    fit, slopes = gap_fit(tables), tables.slopes(LAW, RTN).together
+def one_power(tables: Tables, rows: Rows = RTN) -> Finding:
+    fit, slopes = gap_fit(tables, rows), tables.slopes(LAW, rows).together
     verdict, reason = slopes.verdict
     r2 = {bits: Number.plain(fit.r2_within.get(f"{bits}", math.nan)) for bits in WIDTHS}
     local = {
@@ -75,21 +77,21 @@ def one_power(tables: Tables) -> Finding:
             **local,
         },
         reading=f"The test of constancy: {verdict} ({reason}).",
-        figure=lambda: FIGURES["local_slopes"](tables.rows(RTN), {LAW: fit}),
+        figure=lambda: FIGURES["local_slopes"](tables.rows(rows), {LAW: fit}),
         caption="The slope of ln delta_PTQ in ln D from one D to the next, within each width.",
     )
 
 
-def held_out(tables: Tables) -> Finding:
+def held_out(tables: Tables, asked: Rows = RTN) -> Finding:
     """The law, fitted without the largest N or without the largest D, against what it did not see."""
     numbers, shown, panels, notes = {}, {}, {}, []
-    frame = shared.quantized(tables.rows(RTN), LAW)
+    frame = shared.quantized(tables.rows(asked), LAW)
     for symbol in ("N", "D"):
         top = frame[symbol].max()
         try:
-            fit = tables.fit(LAW, dataclasses.replace(RTN, where=f"{symbol} < {float(top)!r}"))
+            fit = tables.fit(LAW, dataclasses.replace(asked, where=f"{symbol} < {float(top)!r}"))
             rows = predicted_gap.usable(frame, fit)
-            rows = rows[rows["P_post"].between(*Options().bits)]
+            rows = rows[rows["P_post"].between(*asked.bits)]
             unseen = rows[rows[symbol] == top]
             numbers[symbol] = _ratio(unseen, fit)
             shown |= {
@@ -146,13 +148,13 @@ def loss_fit(tables: Tables) -> Fit:
     return tables.first_fit(FULL_LAWS, RTN)
 
 
-def law_critical(tables: Tables, low: Lowest) -> Number:
-    """D_crit of the fitted laws in tokens, at this N and width.
+def law_critical(tables: Tables, low: Lowest, rows: Rows = RTN) -> Number:
+    """D_crit of the fitted laws in tokens, at this N and width, gaps by these rows.
 
     Raises:
         InputError: one of them cannot be fitted.
     """
-    loss, gap = loss_fit(tables), gap_fit(tables)
+    loss, gap = loss_fit(tables), gap_fit(tables, rows)
     made = [drawn(fit, DRAWS, tables.seed) for fit in (loss, gap)]
     values = critical_tokens(made[0].constants, low.N, low.bits, gap=made[1].constants)
     if not np.isfinite(values[0]):
@@ -161,37 +163,47 @@ def law_critical(tables: Tables, low: Lowest) -> Number:
     return Number.of(critical, note="draws of both laws")
 
 
-def turning(tables: Tables) -> Finding:
-    minima = lowest(tables, RTN)
+def turning(tables: Tables, rows: Rows = RTN) -> Finding:
+    minima = lowest(tables, rows)
     most = asked_of(minima)
     chosen = tables.scatter().around(most.rise, most.sd, asked=len(most.tried) - 1)
-    usual = tables.rows(RTN)["weight_decay"].mode().iloc[0]
-    new = attempt(again, tables, most, usual)
+    usual = tables.rows(rows)["weight_decay"].mode().iloc[0]
+    new, without = (
+        attempt(again, tables, most, decay) if rows == RTN else Number.none("new seeds were quantized in one way")
+        for decay in (usual, 0.0)
+    )
     grid = Grid.of(
-        [_line(tables, low) for low in minima],
+        [_line(tables, low, rows) for low in minima],
         "Loss after quantization, means over seeds. A negative rise is the last step's, where the last D is "
         "best. Intervals are those of one difference, not corrected for the choice of the lowest D.",
     )
     return Finding(
-        numbers={"rise": new if new.known else chosen},
-        shown={
-            "the same on the seeds that chose the D": chosen,
-            "on new seeds without weight decay": attempt(again, tables, most, 0.0),
-        },
+        numbers={"rise": new if new.known else chosen, "ratio": _tokens_a_parameter(most)},
+        shown={"the same on the seeds that chose the D": chosen, "on new seeds without weight decay": without},
         reading=f"That is at N = {magnitude(most.N)} and {most.bits:g} bits, lowest at D = {magnitude(most.least)} of "
         f"{_tried(most)}.",
         grids=(grid,),
-        figure=lambda: drawings.turning(tables, RTN, minima, lambda low: attempt(law_critical, tables, low)),
+        figure=lambda: drawings.turning(tables, rows, minima, lambda low: attempt(law_critical, tables, low, rows)),
         caption="Loss after quantization against D; a ring marks the lowest mean, the bar the fitted law's D_crit.",
     )
+
+
+def _tokens_a_parameter(low: Lowest) -> Number:
+    """D/N at the lowest loss, which lies anywhere between its neighbours on the grid of D."""
+    place = low.tried.index(low.least)
+    if not 0 < place < len(low.tried) - 1:
+        return Number.none("the lowest loss is at the edge of the D tried")
+    ends = (low.tried[place + step] / low.N for step in (-1, 1))
+    note = "from the D before to the D after the lowest"
+    return Number(value=low.least / low.N, low=next(ends), high=next(ends), paper=PAPER_TURN, note=note)
 
 
 def _tried(low: Lowest) -> str:
     return f"{magnitude(low.tried[0])} to {magnitude(low.tried[-1])}"
 
 
-def _line(tables: Tables, low: Lowest) -> dict[str, str]:
-    law = attempt(law_critical, tables, low)
+def _line(tables: Tables, low: Lowest, rows: Rows) -> dict[str, str]:
+    law = attempt(law_critical, tables, low, rows)
     return {
         "N": magnitude(low.N),
         "bits": f"{low.bits:g}",
@@ -205,9 +217,9 @@ def _line(tables: Tables, low: Lowest) -> dict[str, str]:
     }
 
 
-def law_agrees(tables: Tables) -> Finding:
-    most = asked_of(lowest(tables, RTN))
-    law = attempt(law_critical, tables, most)
+def law_agrees(tables: Tables, rows: Rows = RTN) -> Finding:
+    most = asked_of(lowest(tables, rows))
+    law = attempt(law_critical, tables, most, rows)
     if not law.known:
         octaves = law
     elif not most.inside:
@@ -236,16 +248,19 @@ CLAIMS = (
         how="Study `overtraining`: sizes and token counts crossed, D over five octaves at the smallest sizes, "
         "weights rounded to nearest per channel. The law is fitted to gaps in linear space with an error model; the "
         "slope within each width is estimated without the law, from how the gap at equal N changes from one D to the "
-        "next. The sign is asked; the paper's exponent stands beside ours.",
+        "next. The direction asks for the sign, the size for the paper's exponent.",
         rule=Rule.of(
             above("gamma_D", "gamma_D"),
             above("slope_3", "the slope of ln delta_PTQ in ln D within 3 bits"),
             above("slope_4", "the slope within 4 bits"),
             above("slope_5", "the slope within 5 bits", lenient=True),
             above("slope_6", "the slope within 6 bits", lenient=True),
+            measured=gap_law(RTN, more="; slopes within a width by least squares, each model left out in turn"),
+            published=(published("gamma_D", "gamma_D"),),
         ),
         needs=(STUDY,),
         measure=growth,
+        again=on_other_rows(growth, RTN),
     ),
     Claim(
         key="one-power",
@@ -259,9 +274,11 @@ CLAIMS = (
             Flag(number="constant", what="the slope in ln D", yes="constant", no="not constant"),
             at_least("r2_3", "R2 within 3 bits", 0.5),
             at_least("r2_4", "R2 within 4 bits", 0.5),
+            measured=gap_law(RTN, more="; the slope by least squares, each model left out in turn"),
         ),
         needs=(STUDY,),
         measure=one_power,
+        again=on_other_rows(one_power, RTN),
     ),
     Claim(
         key="predicted",
@@ -271,10 +288,16 @@ CLAIMS = (
         how="The same rows, once without the largest N and once without the largest D. What was held out is predicted; "
         f"the sum of what is predicted may be off the measured one by a factor of {FACTOR:g}.",
         rule=Rule.of(
-            *tuple(within(s, f"predicted over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N"))
+            *tuple(
+                within(s, f"predicted over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N")
+            ),
+            measured=dataclasses.replace(
+                gap_law(RTN), estimator=f"`{LAW}` without what is predicted; sum of predicted over sum of measured gaps"
+            ),
         ),
         needs=(STUDY,),
         measure=held_out,
+        again=on_other_rows(held_out, RTN, ("no limit to the gap", "blocks of 16")),
     ),
     Claim(
         key="turning",
@@ -289,11 +312,18 @@ CLAIMS = (
         "from.",
         rule=Rule.of(
             above("rise", "the rise of the loss at 3 bits from its lowest D to the last one"),
+            measured=Measured(
+                estimator="difference of mean losses after quantization, against the scatter between seeds",
+                filter="rounded to nearest, a scale a channel, integers of 3 bits, no limit to the gap",
+                weights=f"seeds {ALIKE}",
+            ),
             meaning="the loss at 3 bits still falls at the last D tried",
+            published=(published("ratio", "tokens a parameter at the lowest loss"),),
         ),
         needs=(STUDY,),
         beside=AGAIN.studies,
         measure=turning,
+        again=on_other_rows(turning, RTN, ("blocks of 16", "GPTQ", "AWQ")),
     ),
     Claim(
         key="law-turning",
@@ -302,8 +332,12 @@ CLAIMS = (
         statement="D_crit follows from the law of the loss and the law of the gap.",
         how="D_crit of our fitted laws against the minimum that was found without them, at the same N and width. D "
         f"comes in octaves, so that {OCTAVES:g} octaves are as good as none.",
-        rule=Rule.of(within("octaves", "D_crit of the laws over the D found, in octaves", -OCTAVES, OCTAVES)),
+        rule=Rule.of(
+            within("octaves", "D_crit of the laws over the D found, in octaves", -OCTAVES, OCTAVES),
+            measured=gap_law(RTN, more="; the loss law by Huber's function of log losses; D_crit of draws of both"),
+        ),
         needs=(STUDY,),
         measure=law_agrees,
+        again=on_other_rows(law_agrees, RTN),
     ),
 )

@@ -23,8 +23,9 @@ from analysis.planning.choose_law import LOW_LAWS
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import fit_notes
 from analysis.report.evidence import drawings
+from analysis.report.evidence.measured import ALIKE, ENDS, loss_law, paired
 from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_fit, quotient, summed
-from analysis.report.evidence.rules import Rule, above, at_least, within
+from analysis.report.evidence.rules import Measured, Rule, above, at_least, published, within
 from analysis.report.evidence.tables import Rows, Tables
 
 ALONE = ("weights", "activations", "attention")
@@ -36,6 +37,12 @@ MIDDLE = 6
 EQUAL = 4  # bits at which parts are compared
 R2_PRODUCT, R2_JOINT = 0.8973, 0.9006  # the paper's
 NO_GROWTH = 0.1  # slope in ln D within which a cost is called the same at every D
+PER_TENSOR = "weights per channel, activations and KV cache per tensor"
+GROWTH_OF_COSTS = paired(
+    "slope of ln cost from the least to the most tokens of each size, part and width; mean over parts, Student's t",
+    f"{PER_TENSOR}, {EQUAL} bits or fewer, costs above 0",
+    "parts",
+)
 
 
 def scaled_by(grain: str) -> str:
@@ -93,8 +100,9 @@ def capacity(tables: Tables) -> Finding:
     for fit in fits.values():
         notes = fit_notes(fit)
         shown = {s: of_fit(fit, s) for pair in PARTS.values() for s in pair if s in fit.params}
-        for bits in (3, 4, 6, 8):
+        for bits in (3, 6, 8):
             shown |= {f"N_eff/N at {bits} bits of {shared.NAMES[part]}": _share(fit, part, bits) for part in PARTS}
+        numbers |= {f"{part} share": _share(fit, part, EQUAL) for part in PARTS}
     return Finding(
         numbers=numbers,
         shown=shown,
@@ -251,6 +259,15 @@ CLAIMS = (
                 for p, b in LOWEST.items()
             ),
             at_least("r2", "R2 of the costs by the N_eff law", 0.8),
+            measured=Measured(
+                estimator="costs: mean of paired differences, Student's t; shares: the N_eff law by Huber's function "
+                "of ln(prediction / loss), draws of the fit",
+                filter=f"{PER_TENSOR}; {ENDS}",
+                weights=f"pairs and runs {ALIKE}",
+            ),
+            published=tuple(
+                published(f"{part} share", f"N_eff/N at {EQUAL} bits of {shared.NAMES[part]}") for part in PARTS
+            ),
         ),
         needs=EACH_ALONE,
         beside=("joint", "overtraining"),
@@ -263,7 +280,7 @@ CLAIMS = (
         statement="f(P) knows neither N nor D, so that low precision costs the same loss however many tokens follow.",
         how="The same studies: how the cost of one part at 4 bits or fewer changes from the least to the most tokens "
         "at one N, as d ln cost / d ln D, mean over widths; parts are the units.",
-        rule=Rule.of(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH)),
+        rule=Rule.of(within("slope", "the slope of ln cost in ln D", -NO_GROWTH, NO_GROWTH), measured=GROWTH_OF_COSTS),
         needs=EACH_ALONE,
         measure=same_at_every_D,
     ),
@@ -277,6 +294,7 @@ CLAIMS = (
         rule=Rule.of(
             above("a-w", f"the cost of {EQUAL}-bit activations less that of weights"),
             above("w-kv", f"the cost of {EQUAL}-bit weights less that of the KV cache"),
+            measured=paired("mean of paired differences, Student's t", f"{PER_TENSOR}, {EQUAL} bits; {ENDS}"),
         ),
         needs=EACH_ALONE,
         measure=order,
@@ -287,7 +305,10 @@ CLAIMS = (
         source=f"{PAPER}, Appendix I, Fig. 13",
         statement="Activations are more sensitive at equal granularity, too.",
         how="The same, with one scale a token for activations and KV cache (which also cannot look at other tokens).",
-        rule=Rule.of(above("a-w", f"the cost of {EQUAL}-bit activations per token less that of weights per channel")),
+        rule=Rule.of(
+            above("a-w", f"the cost of {EQUAL}-bit activations per token less that of weights per channel"),
+            measured=paired("mean of paired differences, Student's t", f"scales a token, {EQUAL} bits; {ENDS}"),
+        ),
         needs=(("weights",), ("activations",)),
         measure=fine_order,
     ),
@@ -301,6 +322,10 @@ CLAIMS = (
         rule=Rule.of(
             at_least("r2", "R2 of the loss of runs with several parts", 0.8),
             within("ratio", "predicted over measured cost of all of them", 0.8, 1.25),
+            measured=dataclasses.replace(
+                loss_law("the N_eff law", f"{PER_TENSOR}, at most one part in low precision; {ENDS}"),
+                weights=f"runs {ALIKE} in the fit, by their cost in the ratio of sums",
+            ),
         ),
         needs=(("joint",), *EACH_ALONE),
         beside=("overtraining",),

@@ -7,6 +7,7 @@ Pooled tables overlap where one run belongs to several studies; a row counts onc
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from analysis.files import inside
 from analysis.fitting import store as fits_file
 from analysis.fitting.fit import Fit, fit
 from analysis.fitting.noise import CELL, seed_sd
+from analysis.fitting.options import Options
 from analysis.laws.law import FULL_BITS
 from analysis.report.evidence.numbers import Number, Scatter, attempt, of_fit
 from analysis.report.verdicts import NOT_RUN
@@ -40,19 +42,40 @@ TEXT = (
 CLEAR_WIDTHS = (3.0, 4.0)  # bits at which gaps stand well out of the noise
 LOG_GAP_BELOW = 1.0  # nats of gap from which on logarithms of gaps no longer say what a law would
 LEAST_FREEDOM = 3
+METHODS = {"rtn": "rounded to nearest", "gptq": "GPTQ", "awq": "AWQ", None: "every quantizer"}
+GRAINS = {"channel": "a scale a channel", "block16": "blocks of 16", None: "every granularity"}
+FAMILIES = {"int": "integers", None: "every format"}
 REPEATED = ("seeds", "overtraining")  # studies with runs that differ in their seeds alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rows:
     """Rows of the pooled tables of `studies`. Of quantized ones those of quantizer `ptq` at `granularity`, of formats
-    of `family`; None: all. `where`: a condition on columns. Rows without quantization after training stay."""
+    of `family`; None: all. `where`: a condition on columns. Rows without quantization after training stay.
+
+    `bits`, `gap_below`: the widths that laws of the gap are fitted on, and the predicted gap in nats from which on rows
+    are not.
+    """
 
     studies: tuple[str, ...]
     ptq: str | None = "rtn"
     granularity: str | None = "channel"
     family: str | None = "int"
     where: str | None = None
+    bits: tuple[float, float] = Options.bits
+    gap_below: float = Options.gap_below
+
+    @property
+    def how(self) -> str:
+        """How gaps came about, in words."""
+        words = METHODS.get(self.ptq, self.ptq), GRAINS.get(self.granularity, self.granularity)
+        return ", ".join((*words, FAMILIES.get(self.family, self.family)))
+
+    @property
+    def limits(self) -> str:
+        """Which of them laws are fitted on, in words."""
+        limit = "no limit to" if math.isinf(self.gap_below) else f"below {self.gap_below:g} nats of"
+        return "{:g} to {:g} bits, {} the predicted gap".format(*self.bits, limit)
 
 
 def remembered(make: Callable) -> Callable:
@@ -152,7 +175,8 @@ class Tables:
         if stored is not None and stored.bootstrap.draws:
             return stored
         self.progress(f"  fitting {law}")
-        return fit(law, self.rows(rows), bootstrap=self.draws if draws is None else draws, seed=self.seed)
+        options = {"bits": rows.bits, "gap_below": rows.gap_below, "seed": self.seed}
+        return fit(law, self.rows(rows), bootstrap=self.draws if draws is None else draws, **options)
 
     def first_fit(self, laws: Iterable[str], rows: Rows) -> Fit:
         """The first of these laws that these rows are enough for.
@@ -184,7 +208,7 @@ class Tables:
         Raises:
             InputError: as `slopes_by_width`.
         """
-        return slopes_by_width(law, self.rows(rows))
+        return slopes_by_width(law, self.rows(rows), bits=rows.bits, gap_below=rows.gap_below)
 
     def _stored(self, law: str, rows: Rows) -> Fit | None:
         """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""

@@ -15,7 +15,7 @@ from analysis.report.claims.tokens import RTN, growth
 from analysis.report.evidence.studies import STUDIES
 from analysis.report.evidence.tables import REPEATED, Tables, checked
 from analysis.report.evidence.turning_points import AGAIN, again, lowest
-from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from analysis.report.verdicts import AGREES, NOT_DECIDABLE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 from analysis.validation import simulated_studies
 from analysis.validation.simulator import L2, USUAL, Truth
 
@@ -155,7 +155,8 @@ def verdict(claim, found):
         warnings.simplefilter("ignore")
         finding = claim.measure(found)
     told, met = claim.rule.judge(finding.numbers, finding.flags)
-    assert {*finding.numbers} - UNJUDGED <= {c.number for c in claim.rule.conditions}
+    asked = (*claim.rule.conditions, *claim.rule.published)
+    assert {*finding.numbers} - UNJUDGED <= {c.number for c in asked}
     return told, met, finding
 
 
@@ -183,10 +184,10 @@ def test_a_claim_without_its_table_says_what_to_run(tmp_path):
     found = {}
     for claim in build.CLAIMS:
         found[claim.key] = judge(claim, empty, found)
-        assert found[claim.key].verdict == NOT_RUN
-        assert found[claim.key].line.startswith("not run yet: `make sweep S=")
+        assert found[claim.key].direction.verdict == found[claim.key].size.verdict == NOT_RUN
+        assert found[claim.key].direction.reason.startswith("not run yet: `make sweep S=")
         assert found[claim.key].claim.title == claim.title
-    assert found["product"].line == (
+    assert found["product"].direction.reason == (
         "not run yet: `make sweep S=joint` and `make sweep S=weights` and `make sweep S=activations` and "
         "`make sweep S=attention`"
     )
@@ -196,10 +197,13 @@ def test_a_claim_in_other_words_takes_the_verdict(tables):
     found = {}
     frames = tables(QUIET)
     for key in ("tokens", "article-tokens"):
-        plain = dataclasses.replace(CLAIMS[key], measure=lambda t: dataclasses.replace(growth(t), figure=None))
+        plain = dataclasses.replace(
+            CLAIMS[key], measure=lambda t: dataclasses.replace(growth(t), figure=None), again={}
+        )
         found[key] = judge(plain, frames, found)
-    assert found["article-tokens"].verdict == found["tokens"].verdict == REPRODUCED
-    assert found["article-tokens"].line == found["tokens"].line
+    assert found["article-tokens"].direction == found["tokens"].direction
+    assert found["article-tokens"].size == found["tokens"].size
+    assert (found["tokens"].direction.verdict, found["tokens"].size.verdict) == (REPRODUCED, AGREES)  # .5 was planted
     assert found["article-tokens"].claim.title == CLAIMS["article-tokens"].title
 
 

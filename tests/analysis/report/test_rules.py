@@ -1,5 +1,6 @@
 """Verdict rules: the sentence and the verdict come from the same data, and numbers carry honest intervals."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,11 +9,35 @@ import pytest
 
 from analysis import table
 from analysis.errors import InputError
+from analysis.report.claims.claim import Finding, flips, verdicts
 from analysis.report.claims.training import growth_of_costs
 from analysis.report.evidence import numbers
 from analysis.report.evidence.numbers import Number, Scatter, left_out, mean, quotient
-from analysis.report.evidence.rules import NO, OPEN, UNREFUTED, YES, Flag, Rule, above, at_least, below, within
-from analysis.report.verdicts import NOT_DECIDABLE, NOT_REPRODUCED, REPRODUCED
+from analysis.report.evidence.rules import (
+    NO,
+    OPEN,
+    UNREFUTED,
+    YES,
+    Flag,
+    Measured,
+    Rule,
+    above,
+    at_least,
+    below,
+    published,
+    within,
+)
+from analysis.report.verdicts import (
+    AGREES,
+    DIFFERS,
+    NONE_PUBLISHED,
+    NOT_DECIDABLE,
+    NOT_DECIDED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+)
+
+MEASURED = Measured(estimator="mean", filter="all", weights="alike")
 
 
 def number(low, high):
@@ -45,7 +70,7 @@ def test_an_interval_holds_fails_or_leaves_it_open(condition, low, high, holds):
 def test_a_low_r2_leaves_it_open_for_noise_lowers_it_too():
     condition = at_least("r2", "R2", 0.5)
     assert [condition.judge({"r2": Number.plain(v)}, {}) for v in (0.6, 0.4)] == [YES, OPEN]
-    assert "A low R2 only leaves it open" in Rule(conditions=(condition,)).text
+    assert "A low R2 only leaves it open" in Rule.of(condition, measured=MEASURED).text
 
 
 def test_a_test_elsewhere_is_taken_at_its_word():
@@ -56,7 +81,7 @@ def test_a_test_elsewhere_is_taken_at_its_word():
 
 
 def test_one_failure_decides_and_all_must_hold():
-    rule = Rule(conditions=(above("a", "a"), above("b", "b")))
+    rule = Rule.of(above("a", "a"), above("b", "b"), measured=MEASURED)
     yes, no, unsure = number(1, 2), number(-2, -1), number(-1, 1)
     assert rule.judge({"a": yes, "b": yes}, {})[0] == REPRODUCED
     assert rule.judge({"a": yes, "b": unsure}, {}) == (NOT_DECIDABLE, [YES, OPEN])
@@ -65,16 +90,66 @@ def test_one_failure_decides_and_all_must_hold():
 
 
 def test_the_sentence_says_what_is_applied():
-    rule = Rule(conditions=(above("a", "gamma_D"), above("b", "the slope"), within("c", "the ratio", 0.5, 2)))
+    rule = Rule.of(above("a", "gamma_D"), above("b", "the slope"), within("c", "the ratio", 0.5, 2), measured=MEASURED)
     assert rule.text == (
-        "Reproduced if the intervals of gamma_D and the slope lie above 0 and the interval of the ratio lies between "
+        "Estimator: mean. Filter: all. Weights: alike. Direction: reproduced if the "
+        "intervals of gamma_D and the slope lie above 0 and the interval of the ratio lies between "
         "0.5 and 2. Not reproduced if one of these surely fails, by an interval wholly outside. Else not decidable at "
-        "this scale."
+        "this scale. Size: none published."
     )
-    alone = Rule(conditions=(below("S", "S", 0.3),), meaning="tokens")
-    assert alone.text.startswith(
-        "Reproduced if the interval of S lies below 0.3. Not reproduced if it lies wholly outside"
+    alone = Rule.of(below("S", "S", 0.3), measured=MEASURED, meaning="tokens", published=(published("S", "S"),))
+    assert alone.direction_text.startswith(
+        "reproduced if the interval of S lies below 0.3. Not reproduced if it lies wholly outside"
     )
+    assert alone.size_text == (
+        "agrees if the interval of S lies within a factor of 1.5 of the published number, differs if it lies wholly "
+        "outside, else not decided."
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "paper", "size"),
+    [
+        (0.40, 0.60, 0.507, AGREES),  # 0.338 to 0.761
+        (0.09, 0.32, 0.507, DIFFERS),
+        (0.80, 0.90, 0.507, DIFFERS),
+        (0.30, 0.60, 0.507, NOT_DECIDED),
+        (-0.31, -0.25, -0.2, NOT_DECIDED),
+        (-0.29, -0.14, -0.2, AGREES),
+        (0.40, 0.60, None, NOT_DECIDED),
+    ],
+)
+def test_a_size_agrees_within_a_factor_of_the_published_number(low, high, paper, size):
+    rule = Rule.of(above("x", "x"), measured=MEASURED, published=(published("x", "gamma_D"),))
+    known = dataclasses.replace(number(low, high), paper=paper)
+    assert rule.judge_size({"x": known}).verdict == size
+    assert rule.judge_size({}).verdict == NOT_DECIDED
+    assert rule.judge_size({"x": known}).reason.startswith(f"gamma_D: {known.text} against ")
+
+
+def test_of_several_sizes_one_that_differs_decides():
+    rule = Rule.of(above("x", "x"), measured=MEASURED, published=(published("x", "x"), published("y", "y")))
+    near, far, wide = (dataclasses.replace(number(*ends), paper=1.0) for ends in ((0.9, 1.1), (2, 3), (0.5, 1)))
+    assert rule.judge_size({"x": near, "y": near}).verdict == AGREES
+    assert rule.judge_size({"x": wide, "y": near}).verdict == NOT_DECIDED
+    decided = rule.judge_size({"x": wide, "y": far})
+    assert (decided.verdict, decided.reason) == (DIFFERS, f"y: {far.text} against 1")
+    assert Rule.of(above("x", "x"), measured=MEASURED).judge_size({"x": far}).verdict == NONE_PUBLISHED
+
+
+def test_a_verdict_that_other_rows_change_says_so():
+    rule = Rule.of(above("x", "x"), measured=MEASURED, published=(published("x", "x"),))
+
+    def judged(low, high):
+        return verdicts(rule, Finding(numbers={"x": dataclasses.replace(number(low, high), paper=1.0)}))
+
+    main = judged(0.1, 0.2)
+    assert (main.direction.verdict, main.size.verdict) == (REPRODUCED, DIFFERS)
+    again = {"A": judged(-0.1, 0.2), "B": judged(0.9, 1.1), "C": judged(0.2, 0.3), "D": judged(-0.1, 0.3)}
+    assert flips(main, again) == (
+        "Other rows change it: direction not decidable at this scale with A and D; size agrees with B."
+    )
+    assert flips(main, {"C": again["C"]}) == ""
 
 
 @pytest.mark.parametrize(
