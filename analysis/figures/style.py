@@ -59,7 +59,7 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", 
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
-UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
