@@ -39,8 +39,8 @@ PICTURES = "report.figures"
 ARTICLE = "https://arxiv.org/abs/2411.04330"
 SYMBOLS = ("kappa", "ln")
 KEY = (
-    "Small figures: the number that decides, a bar for its interval of 95%; shaded is where the claim wants it, a diamond "
-    "is the published number. Boxes are conditions of a rule: filled where one holds, crossed out where it fails, empty "
+    "Small figures: the number that decides with its interval of 95%; shaded is where the claim wants it, a diamond is "
+    "the published number. Boxes are conditions of a rule: filled where one holds, crossed out where it fails, empty "
     "where it is open."
 )
 

@@ -1,15 +1,14 @@
 """Pages as headless Chromium lays them out: no driver and no package is needed, a browser on the path is enough.
 
 A server on this machine serves a folder of pages, and beside them a page that measures each in a frame of the asked
-width (a headless window itself cannot be narrower than 500 pixels). The browser prints that page when it is done.
+width (a headless window itself cannot be narrower than 500 pixels) and sends back what it found.
 """
 
 import contextlib
-import html
 import http.server
 import json
 import os
-import re
+import queue
 import shutil
 import subprocess
 import tempfile
@@ -19,8 +18,8 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEASURE = Path(__file__).with_name("measure.html")
-PATIENCE = 300  # seconds for all pages of a call
-BUDGET = 100_000  # milliseconds of the page's own clock, which stands still while anything loads
+PATIENCE = 240  # seconds for all pages of a call
+QUIET = ("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-component-update")
 
 
 def browser() -> str | None:
@@ -31,29 +30,41 @@ def browser() -> str | None:
 def measure(folder: Path, pages: Sequence[str], widths: Sequence[int]) -> list[dict]:
     """Each of `pages` (paths below `folder`, with #place if one is asked for) at each of `widths` in pixels: which
     elements are `wide`r than the window, which texts are `clipped`, its `pictures` with their texts, what it loads from
-    `outside`, and whether the #place is `opened`."""
+    `outside`, and whether the #place is `opened`.
+
+    Raises:
+        queue.Empty: the browser did not answer in time.
+    """
     frames = [{"page": f"/{page}", "width": width} for page in pages for width in widths]
-    with served(folder, MEASURE.read_text().replace("FRAMES", json.dumps(frames), 2)) as address:
-        made = printed(address)
-    found = re.search(r'<pre id="result">(.*?)</pre>', made, re.S)
-    return json.loads(html.unescape(found[1]))
+    measuring, answers = MEASURE.read_text().replace("= FRAMES", f"= {json.dumps(frames)}"), queue.Queue()
+    with served(folder, measuring, answers) as address, opened(address):
+        return answers.get(timeout=PATIENCE)
 
 
 @contextlib.contextmanager
-def served(folder: Path, measuring: str) -> Iterator[str]:
-    """The address of the measuring page, while `folder` is served beside it."""
+def served(folder: Path, measuring: str, answers: queue.Queue) -> Iterator[str]:
+    """The address of the measuring page, while `folder` is served beside it; what it sends goes to `answers`."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args, **more):
             super().__init__(*args, directory=folder, **more)
 
         def do_GET(self):
-            if self.path != "/measure":
-                return super().do_GET()
+            if self.path == "/measure":
+                self._answer(measuring.encode(), "text/html; charset=utf-8")
+            else:
+                super().do_GET()
+
+        def do_POST(self):
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(b"", "text/plain")
+            answers.put(json.loads(sent))
+
+        def _answer(self, content, kind):
             self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Type", kind)
             self.end_headers()
-            self.wfile.write(measuring.encode())
+            self.wfile.write(content)
 
         def log_message(self, *args):
             pass
@@ -68,17 +79,16 @@ def served(folder: Path, measuring: str) -> Iterator[str]:
             thread.join()
 
 
-def printed(address: str) -> str:
-    """The page as it is when its scripts are done."""
-    with tempfile.TemporaryDirectory() as profile:
-        command = [browser(), "--headless", "--disable-gpu", f"--user-data-dir={profile}", "--window-size=1400,900"]
+@contextlib.contextmanager
+def opened(address: str) -> Iterator[None]:
+    """A browser that shows the page."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [browser(), "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1400,900"]
+        command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", *QUIET]  # the port keeps it open
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
-        command += [
-            "--no-first-run",
-            "--disable-extensions",
-            "--disable-background-networking",
-            "--disable-dev-shm-usage",
-        ]
-        command += [f"--virtual-time-budget={BUDGET}", "--dump-dom", address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
-    return done.stdout
+        running = subprocess.Popen([*command, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            running.terminate()
+            running.wait(timeout=30)

@@ -15,8 +15,8 @@ from analysis.figures import style
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heading:
-    """Of level 1 to 3; those of level 2 and 3 are in the table of contents. In HTML, what stands below one of level 3 is
-    folded."""
+    """Of level 1 to 3; those of level 2 and 3 are in the table of contents. HTML folds what stands below one of level
+    3."""
 
     level: int
     text: str

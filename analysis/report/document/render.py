@@ -1,8 +1,8 @@
 """The document as Markdown and as HTML, with its pictures as files in a folder beside both. The page loads nothing from
 elsewhere and runs no program.
 
-Text of blocks is Markdown with `code`, **strong words** and [links](#anchor) alone; arXiv numbers become links. In HTML,
-symbols are set as such, and all else is escaped; in Markdown, what would be HTML.
+Text of blocks is Markdown with `code`, **strong words** and [links](#anchor) alone; arXiv numbers become links. In
+HTML, symbols are set as such, and all else is escaped; in Markdown, what would be HTML.
 """
 
 import re
