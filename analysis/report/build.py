@@ -10,8 +10,8 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.files import remove, write_together
-from analysis.report import answers, comparison, limits
-from analysis.report.claims import article, best, bits, controls, schedule, tokens, training
+from analysis.report import answers, comparison, limits, sensitivity
+from analysis.report.claims import article, best, bits, controls, formats, schedule, tokens, training
 from analysis.report.claims.claim import PAPER, Claim, Outcome, judge
 from analysis.report.document import render
 from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
@@ -25,7 +25,7 @@ THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (
     ("after", "Quantization after training", (*tokens.CLAIMS, *bits.CLAIMS)),
     ("during", "Training in low precision", (*training.CLAIMS, *best.CLAIMS)),
     ("schedule", "Tokens, decay or the optimizer's memory", schedule.CLAIMS),
-    ("controls", "Formats, text, seeds and arithmetic", controls.CLAIMS),
+    ("controls", "Formats, text, seeds and arithmetic", (*formats.CLAIMS, *controls.CLAIMS)),
     ("article", "In the words of the press", article.CLAIMS),
 )
 CLAIMS = tuple(claim for _, _, claims in THEMES for claim in claims)
@@ -111,6 +111,7 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
         yield Heading(level=2, text=title, anchor=anchor)
         for claim in claims:
             yield from _section(by_key[claim.key], tables)
+    yield from sensitivity.blocks(tables)
     yield from comparison.blocks(tables)
     yield Heading(level=2, text="What was run", anchor="runs")
     yield Paragraph(text=studies.total(tables))

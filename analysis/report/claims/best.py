@@ -35,8 +35,8 @@ from analysis.report.claims.training import (
 )
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import predictions
-from analysis.report.evidence.measured import GAP_VARIANCE, loss_law
-from analysis.report.evidence.numbers import Number, attempt, left_out, summed
+from analysis.report.evidence.measured import ALIKE, GAP_VARIANCE, GEOMETRIC, loss_law
+from analysis.report.evidence.numbers import Number, attempt, geometric_mean_or_by_size, left_out, summed
 from analysis.report.evidence.rules import Flag, Measured, Rule, above, at_least, below, published, within
 from analysis.report.evidence.tables import Rows, Tables, ends
 
@@ -142,24 +142,32 @@ def whatever_compute(tables: Tables) -> Finding:
 
 
 def robust(tables: Tables) -> Finding:
-    pairs = _pairs(tables)
+    every = _pairs(tables)
+    pairs = every[every["P_post"].between(*ROBUST.bits)]
     near, far = pairs[pairs["spare"] <= 1], pairs[pairs["spare"] > 1]
-    ratio = summed("gap", "plain")
-    by_bits = {f"from {bits + 1:g} to {bits:g} bits": group for bits, group in near.groupby("P_post")}
+    all_near = every[every["spare"] <= 1]
+    by_bits = {f"from {bits + 1:g} to {bits:g} bits": group for bits, group in all_near.groupby("P_post")}
     by_spare = {f"{spare:g} bits below training": group for spare, group in far.groupby("spare")}
+    others = {"at all widths": all_near, **by_bits, **by_spare}
+    shown = {f"the same {name}": attempt(_over_twins, group) for name, group in others.items()}
+    shown["the ratio of sums, which 3 bits rule"] = attempt(left_out, summed("gap", "plain"), near)
     return Finding(
-        numbers={"ratio": left_out(ratio, near)},
-        shown={f"the same {name}": attempt(left_out, ratio, group) for name, group in (by_bits | by_spare).items()},
+        numbers={"ratio": _over_twins(near)},
+        shown=shown,
         figure=lambda: FIGURES["gap_heatmap"](tables.rows(ROBUST), tables.fits_of(unified_fit)),
         caption="The gap by bits in training and after it, measured and by the unified law.",
     )
+
+
+def _over_twins(pairs: pd.DataFrame) -> Number:
+    return geometric_mean_or_by_size(pairs, "gap", "plain")
 
 
 def _pairs(tables: Tables) -> pd.DataFrame:
     """Gaps of models trained with weights below 16 bits, beside those (`plain`) of their unquantized twins at the same
     width after training; `spare`: bits of training beyond those."""
     rows = ends(shared.alone(tables.rows(ROBUST), "P_w"))
-    rows = rows[rows["gap"].notna() & rows["P_post"].between(3, 6)]
+    rows = rows[rows["gap"].notna()]
     low, full = rows[rows["P_w"] < FULL_BITS], rows[rows["P_w"] >= FULL_BITS]
     twins = full[["run_id", "P_post", "gap"]].rename(columns={"run_id": "base_run_id", "gap": "plain"})
     pairs = low.merge(twins, on=["base_run_id", "P_post"]).assign(spare=lambda r: r["P_w"] - r["P_post"])
@@ -189,14 +197,20 @@ def unified(tables: Tables) -> Finding:
         for bits, group in low[UNIFIED].groupby("P_post")
         if len(group) > 2
     }
+    near_by_width = {
+        f"predicted over measured one bit below training, at {bits:g} bits": attempt(
+            geometric_mean_or_by_size, group, "predicted", "gap"
+        )
+        for bits, group in near.groupby("P_post")
+    }
     return Finding(
         numbers={
-            "near": attempt(left_out, summed("predicted", "gap"), near),
+            "near": attempt(geometric_mean_or_by_size, near, "predicted", "gap"),
             "r2": Number.plain(fit.r2, paper=0.90),
             "low": Number.plain(r2[UNIFIED]),
             "n": left_out(lambda rows: float(np.sqrt(rows[PLAIN].sum() / rows[UNIFIED].sum())), squares),
         },
-        shown={"R2 of these with N for N_eff": Number.plain(r2[PLAIN]), **by_width, **constants},
+        shown={"R2 of these with N for N_eff": Number.plain(r2[PLAIN]), **by_width, **near_by_width, **constants},
         notes=fit_notes(fit),
         figure=lambda: _taller(FIGURES["effective_size"](frame, {UNIFIED: fit, PLAIN: other})),
         caption="Predicted against measured gaps by the unified law with N and with N_eff.",
@@ -251,13 +265,13 @@ CLAIMS = (
         statement="A model whose weights were trained with few bits loses less when they are rounded to fewer: the "
         "gap has a factor `1 - exp(-C_w (P_w - P_post))`, against which a smaller N_eff works.",
         how="Study `robustness`: weights at P_w in training, then at P_post below it. The gap one bit below training "
-        "over that of the unquantized twin at the same P_post, summed over pairs.",
+        "over that of the unquantized twin at the same P_post, as the geometric mean over pairs; each width beside it.",
         rule=Rule.of(
             below("ratio", "the gap one bit below training over that of the unquantized twin", 1.0),
             measured=Measured(
-                estimator="ratio of sums of paired gaps, each chain left out in turn",
+                estimator=f"{GEOMETRIC}, each chain left out in turn",
                 filter="rounded to nearest, a scale a channel, 3 to 6 bits after training",
-                weights="each pair by its gap, as in sums",
+                weights=f"pairs {ALIKE}",
             ),
         ),
         needs=(("robustness", "weights"),),
@@ -277,8 +291,8 @@ CLAIMS = (
             at_least("low", "R2 of those of models trained in low precision", 0.5),
             above("n", "the error with N over that with N_eff", 1.0, lenient=True),
             measured=Measured(
-                estimator=f"`{UNIFIED}` by least squares on gaps; ratio of sums, each chain left out in turn; the "
-                "status of the fit decides nothing, which changed after the data were seen",
+                estimator=f"`{UNIFIED}` by least squares on gaps; over measured ones: {GEOMETRIC}, each chain left out "
+                "in turn; the status of the fit decides nothing, which changed after the data were seen",
                 filter=f"rounded to nearest, {ROBUST.limits}",
                 weights=GAP_VARIANCE,
             ),

@@ -4,17 +4,29 @@ Sec. 3 and Appendix F of Kumar et al. 2024 (arXiv 2411.04330). Models trained in
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
+from analysis.figures.style import magnitude
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import LAW, RTN, STUDY, fit_notes, gap_fit
+from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
-from analysis.report.evidence.measured import gap_law
-from analysis.report.evidence.numbers import Number, attempt, left_out, log_summed, of_fit
+from analysis.report.evidence.measured import ALIKE, gap_law
+from analysis.report.evidence.numbers import (
+    Number,
+    attempt,
+    left_out,
+    log_ratios,
+    log_slope,
+    mean,
+    mean_or_by_size,
+    of_fit,
+)
 from analysis.report.evidence.other_rows import again, changed
 from analysis.report.evidence.rules import Measured, Rule, above, published, within
 from analysis.report.evidence.tables import Rows, Tables, at_widths
@@ -22,6 +34,7 @@ from analysis.report.evidence.tables import Rows, Tables, at_widths
 BOTH = dataclasses.replace(RTN, granularity=None)
 GAUSSIAN = "gaussian"
 METHODS = {"rtn": "RTN", "gptq": "GPTQ", "awq": "AWQ"}
+FALL = "fall"  # of ln gap with one bit more, from 3 to 6 bits
 STEPS = {f"{bits} to {bits + 1}": (bits, bits + 1) for bits in (3, 4, 5)}
 SAME = 0.1  # by how much the logarithm of the factor a bit may differ from one bit to the next
 
@@ -40,12 +53,11 @@ def size(tables: Tables, rows: Rows = RTN) -> Finding:
 
 def bits(tables: Tables, rows: Rows = RTN) -> Finding:
     fit, wide = gap_fit(tables, rows), _by_width(tables, rows)
-    log_factors = {name: log_summed(*step) for name, step in STEPS.items()}
-    steps = {name: attempt(left_out, log_factor, wide) for name, log_factor in log_factors.items()}
-
-    def less(later: str) -> Number:
-        return attempt(left_out, lambda rows: log_factors["3 to 4"](rows) - log_factors[later](rows), wide)
-
+    averaged = functools.partial(mean, what="models")
+    steps = {name: attempt(mean_or_by_size, wide, name, mean_of=averaged) for name in STEPS}
+    bend = {
+        later: attempt(mean_or_by_size, wide, f"bend to {later}", mean_of=averaged) for later in ("4 to 5", "5 to 6")
+    }
     quadratic = {name: 2 * np.log((2 ** (b - 1) - 1) / (2 ** (a - 1) - 1)) for name, (a, b) in STEPS.items()}
     expected = ", ".join(f"{value:.2f} from {name} bits" for name, value in quadratic.items())
     exponential = 1 / fit.law.published["gamma_post"]
@@ -54,13 +66,19 @@ def bits(tables: Tables, rows: Rows = RTN) -> Finding:
             "gamma_post": of_fit(fit, "gamma_post"),
             "step_3": steps["3 to 4"],
             "step_4": steps["4 to 5"],
-            "bend": less("4 to 5"),
+            "bend": bend["4 to 5"],
         },
         shown={
             "logarithm of the factor from 5 to 6 bits": steps["5 to 6"],
-            "that from 3 to 4 bits less that from 5 to 6 bits": less("5 to 6"),
+            "that from 3 to 4 bits less that from 5 to 6 bits": bend["5 to 6"],
+            "what an e-fold of N adds to the fall of ln delta_PTQ with a bit": attempt(
+                left_out, lambda models: log_slope(models, "N", FALL), wide
+            ),
         },
+        grids=(_shape(wide),),
         notes=(
+            "The law has no term in P x N: it gives every N one fall of ln delta_PTQ with a bit. The table has one for "
+            "each N, and what an e-fold of N adds to it stands below the figure.",
             f"A gap that is quadratic in the step of symmetric integers has logarithms of {expected}; one that is "
             f"exponential with the paper's gamma_post has {exponential:.2f} throughout.",
         ),
@@ -70,12 +88,32 @@ def bits(tables: Tables, rows: Rows = RTN) -> Finding:
 
 
 def _by_width(tables: Tables, asked: Rows) -> pd.DataFrame:
-    """A row a model with its gaps at 3 to 6 bits in columns, of those that lose less than what saturates."""
+    """A row a model with its gaps at 3 to 6 bits in columns, and the logarithms of the factors between them, of those
+    that lose less than what saturates."""
     rows = at_widths(tables.rows(asked), (3, 4, 5, 6))
-    wide = rows.pivot_table(index=["cluster", "run_id"], columns="P_post", values="gap").dropna().reset_index()
+    wide = rows.pivot_table(index=["cluster", "run_id", "N"], columns="P_post", values="gap").dropna().reset_index()
     if wide.empty:
         raise InputError("no model was quantized to all of 3, 4, 5 and 6 bits")
-    return wide[wide[3.0] < asked.gap_below]
+    wide = wide[wide[3.0] < asked.gap_below]
+    wide = wide.assign(**{name: log_ratios(wide[low], wide[high]) for name, (low, high) in STEPS.items()})
+    bends = {f"bend to {later}": wide["3 to 4"] - wide[later] for later in ("4 to 5", "5 to 6")}
+    return wide.assign(**bends, **{FALL: wide[list(STEPS)].mean(axis=1)})
+
+
+def _shape(wide: pd.DataFrame) -> Grid:
+    """The shape in bits at each N."""
+    heads = {
+        **{name: f"from {name} bits" for name in STEPS},
+        "bend to 4 to 5": "the first less the second",
+        FALL: "fall of ln delta_PTQ with a bit",
+    }
+
+    def line(size: float, models: pd.DataFrame) -> dict[str, str]:
+        cells = {head: attempt(mean, models[name], what="models").text for name, head in heads.items()}
+        return {"N": magnitude(size), "models": f"{len(models)}", **cells}
+
+    lines = [line(size, models) for size, models in wide.groupby("N")]
+    return Grid.of(lines, "Logarithms of the factors between widths by N, means over models.")
 
 
 def error(tables: Tables, rows: Rows = BOTH) -> Finding:
@@ -143,10 +181,12 @@ CLAIMS = (
             above("step_4", "the logarithm of the factor from 4 to 5 bits"),
             within("bend", "the logarithm of the factor from 3 to 4 bits less that from 4 to 5 bits", -SAME, SAME),
             measured=Measured(
-                estimator="logarithm of the ratio of sums of gaps at neighbouring widths, each chain left out in turn",
+                estimator="mean over models of the logarithm of the ratio of gaps at neighbouring widths, Student's t; "
+                "at each N where its sign changes with N (ratios of sums, which the largest gaps "
+                "rule, before the data were seen)",
                 filter="rounded to nearest, a scale a channel, models that lose less than "
                 f"{RTN.gap_below:g} nats at 3 bits",
-                weights="each model by its gap, as in sums",
+                weights=f"models {ALIKE}",
             ),
             published=(published("gamma_post", "gamma_post"),),
         ),

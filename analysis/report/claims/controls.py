@@ -1,174 +1,98 @@
-"""Claims of another kind: whether the results depend on formats, granularity, text, learning rate or arithmetic, and
-how far single runs can be trusted.
+"""Claims of another kind: whether the results depend on text, learning rate or arithmetic, and how far single runs can
+be trusted.
 """
 
-import dataclasses
+import functools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.figures.style import magnitude
 from analysis.report.claims.claim import PAPER, Claim, Finding
+from analysis.report.claims.formats import SLOPE
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
-from analysis.report.evidence.measured import ENDS, GAP_VARIANCE, LOGS, gap_law, paired
+from analysis.report.evidence.measured import ENDS, GAP_VARIANCE, LOGS, paired
 from analysis.report.evidence.numbers import (
     Number,
     attempt,
     difference,
-    left_out,
     log_slope,
-    log_summed,
     mean,
-    of_logs,
+    mean_or_by_size,
+    of_slope,
     quotient,
     slope_of,
     spread,
 )
-from analysis.report.evidence.rules import Measured, Rule, above, below, within
-from analysis.report.evidence.studies import MODELS
-from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, ends, full_precision, log_gaps
+from analysis.report.evidence.rules import Measured, Rule, above, within
+from analysis.report.evidence.tables import (
+    CLEAR_WIDTHS,
+    Rows,
+    Tables,
+    at_common_cells,
+    at_widths,
+    ends,
+    log_gaps,
+)
 
-FORMATS = Rows(studies=("formats", MODELS), granularity=None, family=None)
-KINDS = {
-    "int4": ("int4", "channel"),
-    "e2m1": ("e2m1", "channel"),
-    "mxfp4": ("mxfp4", ""),
-    "nvfp4": ("nvfp4", ""),
-}  # at 4 bits; microscaling formats have blocks of their own
-GRAINS = Rows(studies=("granularity", MODELS), granularity=None)
 SAME = {"loss": 0.005, "gap": 0.05, "rate": 0.1, "corpus": 1.5}
-SLOPE = "slope of ln delta_PTQ in ln D"
 PYTHON, ENGLISH = Rows(studies=("overtraining",)), Rows(studies=("corpus",))
 
 
-# ---- formats and granularity ----
-
-
-def formats(tables: Tables) -> Finding:
-    rows = tables.rows(FORMATS)
-    rows = rows[rows["P_post"].isna() | (rows["P_post"] == 4)]
-    numbers, lines = {}, []
-    base = _at_four(rows, *KINDS["int4"])
-    for name, kind in KINDS.items():
-        own = _at_four(rows, *kind)
-        numbers[name] = attempt(_slope, rows, own)
-        more = 8 * (own["bytes"] - base["bytes"].reindex(own.index)).mean() / own["N"].mean()
-        line = {"format": f"`{name}`", "models": f"{len(own)}", SLOPE: numbers[name].text}
-        line |= {"gap over that of int4": attempt(_paired, own, base).text}
-        lines.append({**line, "bits a weight beyond int4": f"{more:+.2f}" if more == more else "-"})
-    return Finding(
-        numbers=numbers,
-        shown={
-            "kappa of the law that knows a format by its error, all formats": tables.parameter(
-                "gaussian", FORMATS, "kappa"
-            ),
-            "its R2": attempt(lambda: Number.plain(tables.fit("gaussian", FORMATS).r2)),
-            "gamma_w of weights trained in float formats": tables.parameter("kumar_floating_point", FORMATS, "gamma_w"),
-        },
-        grids=(Grid.of(lines, "All at 4 bits, rounded to nearest; paired by model."), *_in_training(tables)),
-        figure=lambda: drawings.forest({SLOPE: numbers}, {"flat": 0.0}),
-        caption="How the gap grows with D in each format at 4 bits.",
-    )
-
-
-def _in_training(tables: Tables) -> Iterator[Grid]:
-    """What training with weights in each format cost, where the study has such runs."""
-    if not tables.has("formats"):
-        return
-    runs = shared.qat_gaps(shared.alone(shared.trained(tables.pooled(("formats",)), one_way=False), "P_w"))
-    lines = [
-        {
-            "weights": f"`{r.format_w}`",
-            "scales": r.granularity_w,
-            "N": magnitude(r.N),
-            "D": magnitude(r.D),
-            "cost of training so (nats)": f"{r.gap_qat:.4f} +- {r.gap_qat_se:.4f}",
-        }
-        for r in runs.sort_values(["P_w", "gap_qat"]).itertuples()
-    ]
-    caption = "Loss less that of the unquantized run of the same seed; the error is that of the windows alone."
-    if lines:
-        yield Grid.of(lines, caption)
-
-
-def _at_four(rows: pd.DataFrame, name: str, granularity: str) -> pd.DataFrame:
-    """Rows of one format, by the model that was quantized."""
-    rows = ends(full_precision(rows[rows["format_post"] == name]))
-    rows = rows[rows["granularity_post"] == granularity] if granularity else rows
-    return rows.drop_duplicates("run_id").set_index("run_id", drop=False)
-
-
-def _slope(rows: pd.DataFrame, own: pd.DataFrame) -> Number:
-    """Slope of ln gap in ln D of one format of 4 bits; the error model is that of a fit to all of them."""
-    if own.empty:
-        raise InputError("no rows in this format: `python -m scaling.ptq`")
-    first = own.iloc[0]
-    only = f"format_post == '{first['format_post']}' and granularity_post == '{first['granularity_post']}'"
-    return slope_of("gaussian", rows, only=only)
-
-
-def _paired(own: pd.DataFrame, base: pd.DataFrame) -> Number:
-    """The summed gaps over those of the same models."""
-    pairs = own[["cluster", "gap"]].assign(base=base["gap"].reindex(own.index)).dropna()
-    return of_logs(left_out(log_summed("gap", "base"), pairs))
-
-
-def granularity(tables: Tables) -> Finding:
-    rows = log_gaps(tables.rows(GRAINS))
-    wide = rows.pivot_table(index=["cluster", "run_id", "P_post"], columns="granularity_post", values="gap")
-    if not {"channel", "block16"} <= set(wide):
-        raise InputError("expected gaps per channel and in blocks of 16")
-    lines = []
-    for grain in wide.columns:
-        ratio = Number.plain(1.0) if grain == "channel" else attempt(_over_channel, wide, grain)
-        line = {"granularity": f"`{grain}`", "rows": f"{int(wide[grain].notna().sum())}"}
-        lines.append({**line, "gap over that per channel": ratio.text})
-    blocks = dataclasses.replace(GRAINS, granularity="block16")
-    return Finding(
-        numbers={
-            "ratio": _over_channel(wide, "block16"),
-            "gamma_D": tables.parameter("kumar_ptq", blocks, "gamma_D"),
-        },
-        grids=(Grid.of(lines, "Integers of 3 and 4 bits, paired by model and width."),),
-        figure=lambda: FIGURES["quantizers"](tables.rows(GRAINS), {}),
-        caption="The gap at 3 and 4 bits by granularity, means over seeds.",
-    )
-
-
-def _over_channel(wide: pd.DataFrame, grain: str) -> Number:
-    return of_logs(left_out(log_summed(grain, "channel"), wide[[grain, "channel"]].dropna().reset_index()))
-
-
-# ---- other text, seeds, rates and arithmetic ----
-
-
 def corpus(tables: Tables) -> Finding:
-    cells = log_gaps(tables.rows(ENGLISH))[["N", "tokens"]].drop_duplicates()
-    texts = {
-        "English": tables.rows(ENGLISH).merge(cells[["N"]].drop_duplicates(), on="N"),
-        "Python": tables.rows(PYTHON).merge(cells, on=["N", "tokens"]),
-    }
-    slopes = {text: attempt(slope_of, "kumar_ptq", rows, bits=CLEAR_WIDTHS) for text, rows in texts.items()}
+    apart = {"English": tables.rows(ENGLISH), "Python": tables.rows(PYTHON)}
+    texts = at_common_cells({text: log_gaps(rows) for text, rows in apart.items()})
+    slopes = {text: attempt(_slope_at_cells, rows) for text, rows in texts.items()}
     english, python = slopes.values()
+    whole = at_common_cells({text: at_widths(rows, CLEAR_WIDTHS) for text, rows in apart.items()})
+    cut = [attempt(slope_of, "kumar_ptq", rows, bits=CLEAR_WIDTHS) for rows in whole.values()]
     names = ", ".join(sorted(tables.frames["corpus"]["corpus"].astype(str).unique()))
     return Finding(
         numbers={"english": english, "ratio": quotient(english, python)},
-        shown={"slope on Python, the same N and D": python, "English less Python": difference(english, python)},
-        notes=(f"Corpora of the study: {names}.",),
+        shown={
+            "slope on Python, the same cells": python,
+            "English less Python": difference(english, python),
+            "ln delta_PTQ on English less that on Python, the same cells": attempt(_less_at_cells, *texts.values()),
+            f"the ratio, each text cut by its own law at {ENGLISH.gap_below:g} nats": quotient(*cut),
+        },
+        notes=(
+            f"Corpora of the study: {names}. A law fitted to each text cuts them differently: gaps on English are "
+            "smaller, so that 3-bit rows of longer runs stay in on English and not on Python.",
+        ),
         figure=lambda: drawings.forest({SLOPE: slopes}, {"flat": 0.0}),
         caption="Growth with D at 3 and 4 bits on both texts.",
     )
 
 
+def _slope_at_cells(rows: pd.DataFrame) -> Number:
+    """The slope of rows that are compared with others at the same cells: no law takes rows away from one of them."""
+    return slope_of("kumar_ptq", rows, bits=CLEAR_WIDTHS, gap_below=math.inf)
+
+
+def _less_at_cells(one: pd.DataFrame, other: pd.DataFrame) -> Number:
+    """The mean difference of ln gaps over sizes and token counts, widths counting alike."""
+    means = [rows.groupby(["N", "tokens", "P_post"])["log"].mean() for rows in (one, other)]
+    return mean((means[0] - means[1]).groupby(["N", "tokens"]).mean(), what="sizes and token counts")
+
+
 def seeds(tables: Tables) -> Finding:
+    """By the slope within models of one size and width, which scatter between sizes does not widen."""
+    return _seeds(tables, attempt(lambda: of_slope(tables.slopes("kumar_ptq", PYTHON).together.constant)))
+
+
+def seeds_by_law(tables: Tables) -> Finding:
+    """By gamma_D of the law, whose interval holds the scatter between sizes."""
+    return _seeds(tables, tables.parameter("kumar_ptq", PYTHON, "gamma_D"))
+
+
+def _seeds(tables: Tables, slope: Number) -> Finding:
+    tables.need("overtraining")
     scatter = tables.scatter()
-    growth = attempt(_octave, tables)
+    growth = slope.scaled(math.log(2))
     gap = spread(scatter.gap, scatter.freedom)
     return Finding(
         numbers={"octave": quotient(growth, gap)},
@@ -182,12 +106,6 @@ def seeds(tables: Tables) -> Finding:
         ),
         caption="Gaps of runs that differ in their seeds alone.",
     )
-
-
-def _octave(tables: Tables) -> Number:
-    """What an octave of D adds to ln delta_PTQ."""
-    tables.need("overtraining")
-    return tables.parameter("kumar_ptq", PYTHON, "gamma_D").scaled(math.log(2))
 
 
 def learning_rate(tables: Tables) -> Finding:
@@ -209,9 +127,13 @@ def learning_rate(tables: Tables) -> Finding:
             }
         )
     rows = log_gaps(tables.rows(asked))
-    slopes = [log_slope(part, "lr_peak", "log", "P_post") for _, part in rows.groupby(["N", "tokens"])]
+    cells = rows.groupby(["N", "tokens"])
+    slopes = [
+        {"cell": cell, "N": cell[0], "slope": log_slope(part, "lr_peak", "log", "P_post")} for cell, part in cells
+    ]
+    averaged = functools.partial(mean, what="sizes and token counts")
     return Finding(
-        numbers={"slope": mean(slopes, what="sizes and token counts")},
+        numbers={"slope": mean_or_by_size(pd.DataFrame(slopes), "slope", "cell", mean_of=averaged)},
         grids=(Grid.of(lines, "The peak learning rate with the lowest loss, by size and tokens."),),
         figure=lambda: FIGURES["learning_rates"](frame, {}),
         caption="Loss, and the gap at 3 bits, against the peak learning rate, by N and D.",
@@ -237,8 +159,16 @@ def dtype(tables: Tables) -> Finding:
     base = ends(frame[frame["ptq"].isna()]).pivot_table(index=keys, columns="dtype", values="loss").dropna()
     gaps = log_gaps(frame).pivot_table(index=[*keys, "P_post"], columns="dtype", values="log").dropna()
     one, other = dtypes
-    logs = (gaps[one] - gaps[other]).groupby(keys).mean()
-    numbers = {"loss": mean(base[one] - base[other], unit="nats", what="pairs"), "gap": mean(logs, what="pairs")}
+    less = {"loss": base[one] - base[other], "gap": (gaps[one] - gaps[other]).groupby(keys).mean()}
+    numbers = {
+        name: mean_or_by_size(
+            pairs.rename("less").reset_index().assign(cell=range(len(pairs))),
+            "less",
+            "cell",
+            mean_of=functools.partial(mean, unit="nats" if name == "loss" else "", what="pairs"),
+        )
+        for name, pairs in less.items()
+    }
     names = {"loss (nats)": numbers["loss"], "ln delta_PTQ": numbers["gap"]}
     return Finding(
         numbers=numbers,
@@ -249,43 +179,6 @@ def dtype(tables: Tables) -> Finding:
 
 
 CLAIMS = (
-    Claim(
-        key="formats",
-        title="The growth with D is not one of the integer grid",
-        source=f"{PAPER}, Sec. 4.3 and Appendix N (floats follow the same form); its quantization after training is "
-        "in integers",
-        statement="What holds for integers holds for floating-point and microscaling formats.",
-        how="Studies `formats` and `overtraining`: the slope of ln delta_PTQ in ln D at 4 bits in each format.",
-        rule=Rule.of(
-            *tuple(above(name, f"the slope in {name}") for name in KINDS),
-            measured=Measured(
-                estimator="slope of gaps by least squares, each model left out in turn",
-                filter=f"rounded to nearest, 4 bits, below {FORMATS.gap_below:g} nats of predicted gap",
-                weights=GAP_VARIANCE,
-            ),
-        ),
-        needs=(("formats", "overtraining"),),
-        measure=formats,
-    ),
-    Claim(
-        key="granularity",
-        title="Finer scales lose less, and the growth stays",
-        source=f"{PAPER}, Appendix I; Chen et al. (arXiv 2505.14302)",
-        statement="Granularity changes how much is lost, not that more tokens lose more.",
-        how="Studies `granularity` and `overtraining`: gaps at 3 and 4 bits in blocks of 16 over those per channel, "
-        "paired by model, and gamma_D in blocks.",
-        rule=Rule.of(
-            below("ratio", "the gap in blocks of 16 over that per channel", 1.0),
-            above("gamma_D", "gamma_D in blocks of 16"),
-            measured=Measured(
-                estimator="ratio of sums of paired gaps, each chain left out in turn; gamma_D: `kumar_ptq`",
-                filter=LOGS,
-                weights="each pair by its gap, as in sums",
-            ),
-        ),
-        needs=(("granularity", "overtraining"),),
-        measure=granularity,
-    ),
     Claim(
         key="corpus",
         title="English prose gives the same growth as Python code",
@@ -298,8 +191,8 @@ CLAIMS = (
             within("ratio", "that slope over the one on Python", 1 / SAME["corpus"], SAME["corpus"]),
             measured=Measured(
                 estimator="slope of gaps by least squares, each model left out in turn",
-                filter=f"rounded to nearest, a scale a channel, 3 and 4 bits, below {ENGLISH.gap_below:g} nats of the "
-                "gap that a law fitted to each text predicts",
+                filter=f"rounded to nearest, a scale a channel; {LOGS}, at the sizes, token counts and widths where "
+                "both texts have them (each text cut by a law of its own before the data were seen)",
                 weights=GAP_VARIANCE,
             ),
         ),
@@ -315,10 +208,17 @@ CLAIMS = (
         "over the standard deviation of ln delta_PTQ between seeds at 3 and 4 bits.",
         rule=Rule.of(
             above("octave", "an octave's rise over the scatter between seeds", 1.0),
-            measured=gap_law(PYTHON, more="; over the pooled standard deviation of ln gaps at 3 and 4 bits"),
+            measured=Measured(
+                estimator="slope of gaps within sizes and widths by least squares, each model left out in turn "
+                "(gamma_D of the law, each size left out, before the data were seen), over the pooled standard "
+                "deviation of ln gaps between seeds at 3 and 4 bits",
+                filter=f"{PYTHON.how}, {PYTHON.limits}",
+                weights=GAP_VARIANCE,
+            ),
         ),
         needs=(("seeds", "overtraining"),),
         measure=seeds,
+        again={"gamma_D of the law, as the rule was": seeds_by_law},
     ),
     Claim(
         key="rate",

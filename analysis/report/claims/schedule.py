@@ -4,6 +4,7 @@ Kumar et al. 2024 (arXiv 2411.04330) and Ouyang et al. 2024 (arXiv 2411.17691) s
 (arXiv 2510.06213) say decay. `contrasts` has what is measured of each trunk.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -17,9 +18,18 @@ from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
 from analysis.report.evidence.contrasts import NAMES, Trunk, contrasts, trunks
 from analysis.report.evidence.measured import ALIKE, LOGS, paired
-from analysis.report.evidence.numbers import Number, attempt, left_out, log_slope, mean, quotient, slope_of
+from analysis.report.evidence.numbers import (
+    Number,
+    attempt,
+    left_out,
+    log_slope,
+    mean,
+    mean_or_by_size,
+    quotient,
+    slope_of,
+)
 from analysis.report.evidence.rules import Measured, Rule, above, below, within
-from analysis.report.evidence.tables import CLEAR_WIDTHS, Rows, Tables, log_gaps, remembered
+from analysis.report.evidence.tables import CLEAR_WIDTHS, LOG_GAP_BELOW, Rows, Tables, log_gaps, remembered
 
 SCHEDULE = Rows(studies=("schedule",))
 COSINE = Rows(studies=("overtraining", "schedule"), where="schedule == 'cosine'")
@@ -66,8 +76,9 @@ def _usual(tables: Tables, size: float, every: list[Trunk]) -> float:
 @remembered
 def contrasts_of(tables: Tables, arm: str) -> dict[str, Number]:
     """Each contrast's mean over the trunks of an arm."""
-    each = pd.DataFrame([contrasts(trunk) for trunk in arms(tables)[arm]])
-    return {name: attempt(mean, each[name], what="trunks") for name in NAMES}
+    each = pd.DataFrame([{"cell": t.run_id, "N": t.N, **contrasts(t)} for t in arms(tables)[arm]])
+    averaged = functools.partial(mean, what="trunks")
+    return {name: attempt(mean_or_by_size, each, name, "cell", mean_of=averaged) for name in NAMES}
 
 
 def main_arm(tables: Tables) -> dict[str, Number]:
@@ -79,15 +90,15 @@ def main_arm(tables: Tables) -> dict[str, Number]:
     return contrasts_of(tables, next(iter(arms(tables))))
 
 
-def cosine(tables: Tables) -> Number:
-    """gamma_D at 3 and 4 bits of the cosine runs of the sizes that have trunks."""
+def cosine(tables: Tables, gap_below: float = COSINE.gap_below) -> Number:
+    """gamma_D at 3 and 4 bits of the cosine runs of the sizes that have trunks, of predicted gaps below a limit."""
     sizes = sorted({t.N for group in arms(tables).values() for t in group})
     rows = tables.rows(COSINE)
-    return slope_of("kumar_ptq", rows[rows["N"].isin(sizes)], bits=CLEAR_WIDTHS)
+    return slope_of("kumar_ptq", rows[rows["N"].isin(sizes)], bits=CLEAR_WIDTHS, gap_below=gap_below)
 
 
-def share(tables: Tables) -> Finding:
-    K2, usual = main_arm(tables)["K2"], attempt(cosine, tables)
+def share(tables: Tables, gap_below: float = COSINE.gap_below) -> Finding:
+    K2, usual = main_arm(tables)["K2"], attempt(cosine, tables, gap_below)
     S = quotient(K2, usual)
     return Finding(
         numbers={"S": S},
@@ -225,7 +236,7 @@ CLAIMS = (
             measured=Measured(
                 estimator="K2: mean over trunks, Student's t; gamma_D: slope of gaps by least squares, each chain left "
                 "out in turn; errors of both added in squares",
-                filter=LOGS,
+                filter=f"{LOGS}; under cosine below {COSINE.gap_below:g} nats of the predicted gap",
                 weights=f"trunks {ALIKE}; gaps under cosine by one over their variance",
             ),
             meaning=f"below {TOKENS:g}; decay alone if below {DECAY:g}",
@@ -233,6 +244,7 @@ CLAIMS = (
         needs=(("schedule",),),
         beside=("overtraining",),
         measure=share,
+        again={f"gaps under cosine below {LOG_GAP_BELOW:g} nat, as on trunks": lambda t: share(t, LOG_GAP_BELOW)},
     ),
     Claim(
         key="before-decay",

@@ -17,12 +17,15 @@ from analysis.figures.style import Drawn, magnitude
 from analysis.fitting.fit import Fit
 from analysis.planning.alternatives import drawn, from_draws
 from analysis.planning.choose_law import FULL_LAWS
+from analysis.planning.next_runs.components import fitted, scatter_of_sizes
+from analysis.planning.next_runs.rows import Choice, rows_of
 from analysis.planning.optima import critical_tokens
+from analysis.planning.predict import Scatter
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings, predictions
-from analysis.report.evidence.measured import ALIKE, gap_law
-from analysis.report.evidence.numbers import Number, attempt, digits, of_fit, of_slope
+from analysis.report.evidence.measured import ALIKE, GEOMETRIC, gap_law
+from analysis.report.evidence.numbers import Number, attempt, digits, log_ratios, of_fit, of_slope
 from analysis.report.evidence.other_rows import again as on_other_rows
 from analysis.report.evidence.rules import Flag, Measured, Rule, above, at_least, published, within
 from analysis.report.evidence.tables import Rows, Tables
@@ -93,9 +96,10 @@ def held_out(tables: Tables, asked: Rows = RTN) -> Finding:
             rows = predicted_gap.usable(frame, fit)
             rows = rows[rows["P_post"].between(*asked.bits)]
             unseen = rows[rows[symbol] == top]
-            numbers[symbol] = _ratio(unseen, fit)
+            of_sizes = _scatter_of_sizes(frame[frame[symbol] < top], asked)
+            numbers[symbol] = _ratio(unseen, fit, of_sizes)
             shown |= {
-                f"the same at the largest {symbol} and {bits:g} bits": attempt(_ratio, group, fit)
+                f"the same at the largest {symbol} and {bits:g} bits": attempt(_ratio, group, fit, of_sizes)
                 for bits, group in unseen.groupby("P_post")
             }
             panels[symbol] = rows.assign(fitted=(rows[symbol] < top) & rows["fitted"])
@@ -119,23 +123,37 @@ def held_out(tables: Tables, asked: Rows = RTN) -> Finding:
     )
 
 
-def _ratio(rows: pd.DataFrame, fit: Fit) -> Number:
-    """Predicted over measured, summed over rows within the law's reach. Its variance is that of the law's prediction,
-    and that of what was measured by the fit's own error model, all rows of a run erring together."""
+def _scatter_of_sizes(frame: pd.DataFrame, asked: Rows) -> Scatter:
+    """By how much a size that `frame` does not have scatters about the law, in ln gap, as `predict --one-run` has it.
+
+    Raises:
+        InputError: too few rows to estimate it from.
+    """
+    rows = rows_of(frame, Choice(ptq=asked.ptq, granularity=asked.granularity))
+    return scatter_of_sizes(rows, fitted(rows))
+
+
+def _ratio(rows: pd.DataFrame, fit: Fit, of_sizes: Scatter) -> Number:
+    """Predicted over measured, the geometric mean over rows within the law's reach. Its variance is that of the law's
+    prediction, that of what was measured by the fit's own error model, all rows of a run erring together, and that of
+    a size about the law, all runs of it erring together."""
     rows = rows[rows["fitted"]]
     if rows.empty:
         raise InputError("every gap there is predicted to be too large for the law")
-    value = rows["predicted"].sum() / rows["gap"].sum()
-    if not value > 0 or fit.draws is None:
+    logs = log_ratios(rows["predicted"], rows["gap"]).dropna()
+    if logs.empty or fit.draws is None:
         raise InputError("gaps there are not positive, or the law has no interval")
-    symbols = fit.law.symbols
-    drawn_sums = [fit.law.predict(dict(zip(symbols, draw, strict=True)), rows).sum() for draw in fit.draws]
-    law = float(np.std(np.log(drawn_sums), ddof=1)) * fit.bootstrap.stretch
-    sd = pd.Series(fit.noise.sd(rows["predicted"].to_numpy(), rows["gap_se"].to_numpy()), index=rows.index)
-    runs = sd.groupby(rows["run_id"]).sum()
-    measured = float(np.sqrt((runs**2).sum())) / rows["predicted"].sum()
-    reach = fit.bootstrap.t * math.hypot(law, measured)
-    note = f"{len(runs)} runs; the law's error and the scatter of runs added in squares"
+    rows, symbols = rows.loc[logs.index], fit.law.symbols
+    drawn_logs = [np.log(fit.law.predict(dict(zip(symbols, draw, strict=True)), rows)).mean() for draw in fit.draws]
+    law = float(np.std(drawn_logs, ddof=1)) * fit.bootstrap.stretch
+    sd = fit.noise.sd(rows["predicted"].to_numpy(), rows["gap_se"].to_numpy()) / rows["predicted"]
+    runs = sd.groupby(rows["run_id"]).sum() / len(rows)
+    sizes = [
+        float(np.mean([of_sizes(N, D) for D in group["D"]])) * len(group) / len(rows) for N, group in rows.groupby("N")
+    ]
+    reach = fit.bootstrap.t * math.hypot(law, *runs, *sizes)
+    note = f"{len(runs)} runs; the law's error and the scatter of runs and of sizes about the law added in squares"
+    value = math.exp(logs.mean())
     return Number(value=value, low=value * math.exp(-reach), high=value * math.exp(reach), note=note)
 
 
@@ -286,13 +304,15 @@ CLAIMS = (
         source=f"{PAPER}, Sec. 3 (fitted and shown on the same points)",
         statement="The law of the gap is meant for models beyond those that it was fitted to.",
         how="The same rows, once without the largest N and once without the largest D. What was held out is predicted; "
-        f"the sum of what is predicted may be off the measured one by a factor of {FACTOR:g}.",
+        f"the geometric mean of predicted over measured gaps may be off by a factor of {FACTOR:g}.",
         rule=Rule.of(
             *tuple(
                 within(s, f"predicted over measured gap at the largest {s}", 1 / FACTOR, FACTOR) for s in ("D", "N")
             ),
             measured=dataclasses.replace(
-                gap_law(RTN), estimator=f"`{LAW}` without what is predicted; sum of predicted over sum of measured gaps"
+                gap_law(RTN),
+                estimator=f"`{LAW}` without what is predicted; predicted over measured gaps: {GEOMETRIC}; its interval "
+                "holds the scatter of a new size about the law",
             ),
         ),
         needs=(STUDY,),

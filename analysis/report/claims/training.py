@@ -5,6 +5,7 @@ that of the unquantized run with the same everything else, paired over windows.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -24,7 +25,7 @@ from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import fit_notes
 from analysis.report.evidence import drawings
 from analysis.report.evidence.measured import ALIKE, ENDS, loss_law, paired
-from analysis.report.evidence.numbers import Number, attempt, left_out, mean, of_fit, quotient, summed
+from analysis.report.evidence.numbers import Number, attempt, left_out, mean, mean_or_by_size, of_fit, quotient, summed
 from analysis.report.evidence.rules import Measured, Rule, above, at_least, published, within
 from analysis.report.evidence.tables import Rows, Tables
 
@@ -79,6 +80,14 @@ def at_width(rows: pd.DataFrame, part: str, bits: float) -> pd.Series:
 
 def mean_cost(costs: pd.Series) -> Number:
     return attempt(mean, costs, unit="nats", what="models")
+
+
+def mean_less(runs: pd.DataFrame, one: pd.Series, other: pd.Series) -> Number:
+    """The mean over cells of one cost less another, or that of each N."""
+    less = (one - other).dropna().rename("less")
+    frame = less.to_frame().assign(N=runs.groupby("cell")["N"].first()).reset_index()
+    averaged = functools.partial(mean, unit="nats", what="models")
+    return attempt(mean_or_by_size, frame, "less", "cell", mean_of=averaged)
 
 
 def neff(tables: Tables) -> Fit:
@@ -186,10 +195,10 @@ def order(tables: Tables, rows: Rows = TENSOR) -> Finding:
     """What EQUAL bits of one part cost more than those of another, paired, and what those of each part cost."""
     runs = costs(tables, rows)
     cost = {part: at_width(runs, part, EQUAL) for part in PARTS}
-    less = {"a-w": cost["P_a"] - cost["P_w"], "w-kv": cost["P_w"] - cost["P_kv"]}
+    pairs = {"a-w": ("P_a", "P_w"), "w-kv": ("P_w", "P_kv")}
     named = {shared.NAMES[part]: mean_cost(each) for part, each in cost.items()}
     return Finding(
-        numbers={name: mean_cost(each) for name, each in less.items()},
+        numbers={name: mean_less(runs, cost[one], cost[other]) for name, (one, other) in pairs.items()},
         shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
         figure=lambda: drawings.forest({f"cost of {EQUAL} bits (nats)": named}, {"none": 0.0}),
         caption="What low precision of one part costs, mean over models.",

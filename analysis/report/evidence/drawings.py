@@ -30,7 +30,7 @@ def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, 
     Raises:
         InputError: not one number is known.
     """
-    kept = {title: {k: n for k, n in numbers.items() if n.known} for title, numbers in panels.items()}
+    kept = {title: {k: n for k, n in numbers.items() if np.isfinite(n.value)} for title, numbers in panels.items()}
     known = {title: numbers for title, numbers in kept.items() if numbers}
     if not known:
         raise InputError("not one number is known")
@@ -112,7 +112,7 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
 @style.styled
 def steps(logs: Mapping[str, Number], quadratic: Mapping[str, float], paper: float) -> style.Drawn:
     """The logarithm of the factor a bit, from each width to the next."""
-    known = {k: n for k, n in logs.items() if n.known}
+    known = {k: n for k, n in logs.items() if np.isfinite(n.value)}
     if not known:
         raise InputError("no two neighbouring widths have a factor")
     (figure, panel), x = style.single(2.5), np.arange(len(known))

@@ -5,6 +5,7 @@ from analysis.report.evidence.tables import CLEAR_WIDTHS, LOG_GAP_BELOW, Rows
 
 GAP_VARIANCE = "one over the variance at the predicted gap"
 ALIKE = "all alike"
+GEOMETRIC = "geometric mean over pairs (a ratio of sums, which the largest gaps rule, before the data were seen)"
 ENDS = "ends of runs that did not diverge"
 LOGS = f"gaps at {' and '.join(f'{bits:g}' for bits in CLEAR_WIDTHS)} bits above 0 and below {LOG_GAP_BELOW:g} nat"
 

@@ -7,7 +7,7 @@ of few runs is judged against how much runs scatter that differ in their seeds a
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,12 @@ from scipy import stats
 
 from analysis.diagnostics.slopes import Slope, local_slopes
 from analysis.errors import InputError
+from analysis.figures.style import magnitude
 from analysis.fitting.fit import Fit
-from analysis.fitting.intervals import LEVEL, Interval, degrees, quantile
+from analysis.fitting.intervals import LEVEL, Interval, degrees
 
 MOST_DECIMALS = 5
-UNITS = {"cluster": "chains", "run_id": "runs"}
+UNITS = {"cluster": "chains", "run_id": "runs", "cell": "cells"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,22 @@ class Number(Interval):
         """The number times a known factor above zero, without its unit."""
         low, high = self.low * factor, self.high * factor
         return dataclasses.replace(self, value=self.value * factor, low=low, high=high, paper=None, unit="")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BySize(Number):
+    """A number that changes its sign with N: there is no mean, but one for `each` N."""
+
+    value: float = math.nan
+    each: Mapping[float, Number]
+
+    @property
+    def known(self) -> bool:
+        return any(number.known for number in self.each.values())
+
+    @property
+    def text(self) -> str:
+        return "; ".join(f"{number.text} at N = {magnitude(size)}" for size, number in self.each.items())
 
 
 def decimals(half: float) -> int:
@@ -156,21 +173,26 @@ def log_slope(rows: pd.DataFrame, x: Hashable, y: Hashable, within: Hashable | N
 
 
 def summed(top: Hashable, bottom: Hashable) -> Callable[[pd.DataFrame], float]:
-    """Measures the sum of one column over that of another."""
+    """Measures the sum of one column over that of another, which the largest rows rule."""
     return lambda rows: rows[top].sum() / rows[bottom].sum()
 
 
-def log_summed(top: Hashable, bottom: Hashable) -> Callable[[pd.DataFrame], float]:
-    """Measures the logarithm of that; NaN where a sum is not above zero."""
-
-    def measure(rows: pd.DataFrame) -> float:
-        sums = rows[top].sum(), rows[bottom].sum()
-        return math.log(sums[0] / sums[1]) if min(sums) > 0 else math.nan
-
-    return measure
+def log_ratios(top: pd.Series, bottom: pd.Series) -> pd.Series:
+    """Logarithms of the ratio of each pair, NaN where one is not above zero: their mean is the logarithm of the
+    geometric mean, in which pairs at all widths count alike."""
+    top, bottom = top.astype(float), bottom.astype(float)
+    return np.log(top.where(top > 0) / bottom.where(bottom > 0))
 
 
-def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units") -> Number:
+def reach(freedom: int, asked: int = 1) -> float:
+    """Student's t that a standard error is multiplied by; of each of so many that are `asked` together, so that all of
+    their intervals hold at once (Bonferroni)."""
+    return float(stats.t.ppf(1 - (1 - LEVEL) / 2 / asked, freedom))
+
+
+def mean(
+    values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units", asked: int = 1
+) -> Number:
     """The mean of independent units with Student's t; values that are not finite do not count.
 
     Raises:
@@ -180,13 +202,13 @@ def mean(values: Sequence[float], *, paper: float | None = None, unit: str = "",
     if not len(known):
         raise InputError("no rows to estimate it from")
     centre, k = float(known.mean()), len(known)
-    half = quantile(k - 1) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
+    half = reach(k - 1, asked) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
     note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
     return Number.around(centre, half, paper=paper, unit=unit, note=note)
 
 
 def left_out(
-    measure: Callable[[pd.DataFrame], float], rows: pd.DataFrame, by: str = "cluster", *, unit: str = ""
+    measure: Callable[[pd.DataFrame], float], rows: pd.DataFrame, by: str = "cluster", *, unit: str = "", asked: int = 1
 ) -> Number:
     """`measure` of `rows`, with an interval from leaving out each value of the column `by` in turn; none with fewer
     than three values.
@@ -204,13 +226,52 @@ def left_out(
     if k < 3:
         return Number(value=value, unit=unit, note=f"{len(labels)} {UNITS[by]} are too few for an interval")
     freedom = degrees("clusters", k)
-    half = quantile(freedom) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
+    half = reach(freedom, asked) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
     note = f"each of {k} {UNITS[by]} left out in turn, Student's t with {freedom} degrees of freedom"
     return Number.around(value, half, unit=unit, note=note)
 
 
+def mean_or_by_size(
+    rows: pd.DataFrame, value: Hashable, by: Hashable = "cluster", *, mean_of: Callable[..., Number] | None = None
+) -> Number:
+    """The mean of the column `value` over units, each value of `by` left out in turn; or, where it changes its sign
+    with N, that of each N, with intervals that hold together. It does where its line in ln N crosses zero within the
+    sizes, with a slope that is surely not zero. `mean_of(values, asked=)`: another interval of a mean.
+
+    Raises:
+        InputError: there is no row with a value.
+    """
+    rows = rows[np.isfinite(rows[value].astype(float))]
+
+    def averaged(part: pd.DataFrame, asked: int = 1) -> Number:
+        if mean_of is not None:
+            return mean_of(part[value], asked=asked)
+        return left_out(lambda r: r[value].mean(), part, by, asked=asked)
+
+    sizes = sorted(rows["N"].unique())
+    if len(sizes) < 2:
+        return averaged(rows)
+    slope, middle = left_out(lambda r: log_slope(r, "N", value), rows, by), np.log(rows["N"].astype(float)).mean()
+    ends = [float(rows[value].mean() + slope.value * (np.log(end) - middle)) for end in (sizes[0], sizes[-1])]
+    if not (slope.sure and slope.low * slope.high > 0 and min(ends) < 0 < max(ends)):
+        return averaged(rows)
+    each = {size: attempt(averaged, rows[rows["N"] == size], len(sizes)) for size in sizes}
+    return BySize(each=each, note="its sign changes with N: no mean, but a number at each N")
+
+
+def geometric_mean_or_by_size(rows: pd.DataFrame, top: Hashable, bottom: Hashable) -> Number:
+    """The geometric mean over pairs of one column over another, or that of each N as `mean_or_by_size`.
+
+    Raises:
+        InputError: no pair of which both are above zero.
+    """
+    return of_logs(mean_or_by_size(rows.assign(log=log_ratios(rows[top], rows[bottom])), "log"))
+
+
 def of_logs(number: Number) -> Number:
     """The number whose logarithm is given."""
+    if isinstance(number, BySize):
+        return dataclasses.replace(number, each={size: of_logs(each) for size, each in number.each.items()})
     value, low, high = (math.exp(v) for v in (number.value, number.low, number.high))
     return dataclasses.replace(number, value=value, low=low, high=high)
 
@@ -264,7 +325,7 @@ class Scatter:
     def around(self, value: float, sd: float, *, asked: int = 1) -> Number:
         """`value` in nats with the interval that its standard deviation gives it, wider if it is the largest of so many
         that were asked for."""
-        half = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / asked, self.freedom)) * sd
+        half = reach(self.freedom, asked) * sd
         note = f"scatter between seeds, {self.freedom} degrees of freedom"
         note += f", corrected for {asked} comparisons" if asked > 1 else ""
         return Number.around(value, half, unit="nats", note=note)

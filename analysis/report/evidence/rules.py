@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from analysis.report.evidence.numbers import Number, digits
+from analysis.report.evidence.numbers import BySize, Number, digits
 from analysis.report.verdicts import (
     AGREES,
     DIFFERS,
@@ -46,6 +46,16 @@ class Inside:
 
     def judge(self, numbers: Mapping[str, Number], flags: Mapping[str, str]) -> str:
         number = numbers.get(self.number)
+        if isinstance(number, BySize):
+            return self._together([self._judge(each) for each in number.each.values()])
+        return self._judge(number)
+
+    def _together(self, met: list[str]) -> str:
+        """Of a number at each N: one that fails decides, all must hold."""
+        weakest = (NO, OPEN, UNREFUTED, YES)
+        return min(met, key=weakest.index)
+
+    def _judge(self, number: Number | None) -> str:
         if number is None or not number.sure:
             return UNREFUTED if self.lenient else OPEN
         if number.low >= self.high or number.high <= self.low:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +270,22 @@ def log_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise InputError("no gaps at 3 or 4 bits")
     return rows.assign(log=np.log(rows["gap"].astype(float)))
+
+
+def at_common_cells(
+    groups: Mapping[str, pd.DataFrame], keys: Collection[str] = ("N", "tokens", "P_post")
+) -> dict[str, pd.DataFrame]:
+    """The rows of each group at the cells that all of them have: what a filter took from one is taken from all, so that
+    groups that differ in their gaps are not compared on different rows.
+
+    Raises:
+        InputError: there is no such cell.
+    """
+    cells = {name: [*rows[list(keys)].itertuples(index=False, name=None)] for name, rows in groups.items()}
+    common = set.intersection(*map(set, cells.values()))
+    if not common:
+        raise InputError(f"no {', '.join(keys)} that all of {', '.join(groups)} have")
+    return {name: rows[np.array([cell in common for cell in cells[name]], bool)] for name, rows in groups.items()}
 
 
 def at_widths(frame: pd.DataFrame, widths: Collection[float]) -> pd.DataFrame:
