@@ -71,7 +71,7 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
     }
     pictures = {out / PICTURES / f"{picture.name}.svg": picture.svg for picture in document.pictures}
     write_together(texts | pictures)
-    for stale in {*(out / PICTURES).glob("*.*")} - {*pictures}:
+    for stale in {*(out / PICTURES).glob("*.[sp][vn]g")} - {*pictures}:
         remove(stale)
     return Made(markdown=out / "report.md", html=out / "report.html", outcomes=outcomes)
 

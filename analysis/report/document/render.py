@@ -39,6 +39,7 @@ ARXIV = re.compile(r"(?<![\[/\w])arXiv (\d{4}\.\d{4,5})(?![\]\d])")
 LONGEST = 34  # letters of a cell that is a number, which stays in one line
 NARROW = 3  # columns of a table that fit a telephone; the rows of wider ones become blocks there
 PIXELS = 96  # an inch
+UNBROKEN = re.compile(r"[^\s&;<>]{21,}")  # a word, which would not fit a telephone
 
 
 def markdown(document: Document, pictures: str) -> str:
@@ -83,7 +84,12 @@ def symbols(text: str) -> str:
             return f"{GREEK[letter]}{_subscript(index)}"
         return f"<i>{letter}</i>{_subscript(index)}" if index else match[0]
 
-    return SYMBOL.sub(symbol, escape(text, quote=False))
+    return SYMBOL.sub(symbol, breakable(text))
+
+
+def breakable(text: str) -> str:
+    """Escaped text whose longest words may be broken."""
+    return UNBROKEN.sub(lambda word: re.sub(r".{20}(?=.)", r"\g<0><wbr>", word[0]), escape(text, quote=False))
 
 
 def _subscript(text: str | None) -> str:
@@ -91,6 +97,10 @@ def _subscript(text: str | None) -> str:
 
 
 INLINE = MarkdownIt("zero").enable(["backticks", "emphasis", "link"])
+INLINE.add_render_rule(
+    "code_inline",
+    lambda self, tokens, place, options, env: f"<code>{breakable(tokens[place].content)}</code>",
+)
 INLINE.add_render_rule("text", lambda self, tokens, place, options, env: symbols(tokens[place].content))
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
