@@ -7,6 +7,7 @@ that are only continued are dotted, and 16 bits are black and dashed.
 import dataclasses
 import functools
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -139,15 +140,15 @@ def wrapped(
 
 def shades(count: int) -> list[str]:
     """`count` colours in order, dark to light; from the first again if there are more than ORDERED has."""
-    last = len(ORDERED) - 1
-    if count > last:
-        return [ORDERED[i % len(ORDERED)] for i in range(count)]
-    return [ORDERED[round(i * last / max(count - 1, 1))] for i in range(count)]
+    most = len(ORDERED)
+    if count > most:
+        return [ORDERED[i % most] for i in range(count)]
+    return [ORDERED[round(i * (most - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def looks(values: Sequence) -> dict:
     """A colour and a marker for each value, in order."""
-    return _with_markers(values, shades(len(values)))
+    return _with_markers(values, shades(min(len(values), len(ORDERED))))
 
 
 def colours(values: Sequence) -> dict:
@@ -161,9 +162,10 @@ def categories(values: Sequence) -> dict:
 
 
 def _with_markers(values: Sequence, colours: Sequence[str]) -> dict:
-    """Markers move on by one each time all have been used, so that a colour does not meet its marker again."""
-    count = len(MARKERS)
-    return {v: (colours[i % len(colours)], MARKERS[(i + i // count) % count]) for i, v in enumerate(values)}
+    """Markers move on by one each time colours and markers begin anew together, so that no colour meets its marker
+    again."""
+    count, again = len(MARKERS), math.lcm(len(MARKERS), max(len(colours), 1))
+    return {v: (colours[i % len(colours)], MARKERS[(i + i // again) % count]) for i, v in enumerate(values)}
 
 
 def key(label: str, **look) -> Line2D:

@@ -24,7 +24,7 @@ XYZ = np.array(
 )
 WHITE = XYZ.sum(axis=1)
 APART = 18  # CIEDE2000; 2 is just noticeable side by side
-STEP = 6.9  # of lightness, 0 to 100
+STEP = 6.5  # of lightness, 0 to 100
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 BLACK = "black"  # what 16 bits are drawn in
 
@@ -53,10 +53,11 @@ def difference(one, two):
     cosines = ((-0.17, 1, -30), (0.24, 2, 0), (0.32, 3, 6), (-0.20, 4, -63))
     T = 1 + sum(k * math.cos(math.radians(n * H + shift)) for k, n, shift in cosines)
     S_L = 1 + 0.015 * (L - 50) ** 2 / math.sqrt(20 + (L - 50) ** 2)
-    l, c = (L2 - L1) / S_L, (C2 - C1) / (1 + 0.045 * C)
-    h = 2 * math.sqrt(C1 * C2) * math.sin(math.radians(turn / 2)) / (1 + 0.015 * C * T)
+    lightness, chroma = (L2 - L1) / S_L, (C2 - C1) / (1 + 0.045 * C)
+    hue = 2 * math.sqrt(C1 * C2) * math.sin(math.radians(turn / 2)) / (1 + 0.015 * C * T)
     around = math.radians(60 * math.exp(-(((H - 275) / 25) ** 2)))
-    return math.sqrt(l**2 + c**2 + h**2 - math.sin(around) * 2 * math.sqrt(C**7 / (C**7 + 25**7)) * c * h)
+    mixed = -math.sin(around) * 2 * math.sqrt(C**7 / (C**7 + 25**7)) * chroma * hue
+    return math.sqrt(lightness**2 + chroma**2 + hue**2 + mixed)
 
 
 def least(colours):

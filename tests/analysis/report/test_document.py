@@ -67,7 +67,7 @@ def test_the_page_loads_its_figures_alone_and_runs_nothing(results):
     assert page.faults == [] and page.open == []
     assert len(page.ids) == len(set(page.ids))
     pictures = [to for tag, to in page.refers if tag == "img"]
-    assert {*pictures} == {f"report.figures/{key}.svg" for key in QUICK}
+    assert pictures and {*pictures} == {f"report.figures/{p.name}" for p in (results / "report.figures").iterdir()}
     assert all((results / to).read_bytes().startswith(b"<?xml") for to in pictures)
     assert text.count('<img loading="lazy" alt="') == len(pictures)
     links = [to for tag, to in page.refers if tag == "a"]
@@ -102,7 +102,7 @@ def test_missing_tables_are_told_and_fail_nothing(results, tmp_path, capsys):
     assert "| `overtraining` |" in text and "not run yet: `make sweep S=overtraining`" in text
     assert main(["report", "--results", str(tmp_path), "--bootstrap", "0"]) == 0
     out = capsys.readouterr().out
-    assert out.count("not run yet ") == len(build.CLAIMS)
+    assert sum(line.startswith("not run yet ") for line in out.splitlines()) == len(build.CLAIMS)
     assert "No study has been run yet." in (tmp_path / "report.md").read_text()
     assert main(["report", "--results", str(tmp_path / "nowhere")]) == 1
     assert "no such folder" in capsys.readouterr().err
@@ -142,8 +142,8 @@ def test_the_same_tables_give_the_same_bytes(results, tmp_path):
     assert main(["report", "--results", str(results), "--out", str(tmp_path), "--bootstrap", "0"]) == 0
     for name in ("report.md", "report.html"):
         assert digest(tmp_path / name) == digest(results / name)
-    drawn = {p.name for p in (tmp_path / "report.figures").iterdir()}
-    assert drawn == {"dtype.svg", "seeds.svg"}
+    drawn, before = ({p.name: digest(p) for p in (at / "report.figures").iterdir()} for at in (tmp_path, results))
+    assert drawn == before and "dtype.svg" in drawn
 
 
 def test_what_was_run_comes_from_the_tables(results):
