@@ -15,7 +15,7 @@ from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.formats import SLOPE
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence import drawings
-from analysis.report.evidence.measured import ENDS, GAP_VARIANCE, LOGS, paired
+from analysis.report.evidence.measured import ENDS, GAP_VARIANCE, LOGS, gap_law, paired
 from analysis.report.evidence.numbers import (
     Number,
     attempt,
@@ -80,13 +80,14 @@ def _less_at_cells(one: pd.DataFrame, other: pd.DataFrame) -> Number:
 
 
 def seeds(tables: Tables) -> Finding:
-    """By the slope within models of one size and width, which scatter between sizes does not widen."""
-    return _seeds(tables, attempt(lambda: of_slope(tables.slopes("kumar_ptq", PYTHON).together.constant)))
-
-
-def seeds_by_law(tables: Tables) -> Finding:
     """By gamma_D of the law, whose interval holds the scatter between sizes."""
     return _seeds(tables, tables.parameter("kumar_ptq", PYTHON, "gamma_D"))
+
+
+def seeds_by_slope(tables: Tables) -> Finding:
+    """By the slope within sizes and widths: a narrower interval, which holds no scatter that models of one size, or all
+    models at one D, have in common."""
+    return _seeds(tables, attempt(lambda: of_slope(tables.slopes("kumar_ptq", PYTHON).together.constant)))
 
 
 def _seeds(tables: Tables, slope: Number) -> Finding:
@@ -208,17 +209,11 @@ CLAIMS = (
         "over the standard deviation of ln delta_PTQ between seeds at 3 and 4 bits.",
         rule=Rule.of(
             above("octave", "an octave's rise over the scatter between seeds", 1.0),
-            measured=Measured(
-                estimator="slope of gaps within sizes and widths by least squares, each model left out in turn "
-                "(gamma_D of the law, each size left out, before the data were seen), over the pooled standard "
-                "deviation of ln gaps between seeds at 3 and 4 bits",
-                filter=f"{PYTHON.how}, {PYTHON.limits}",
-                weights=GAP_VARIANCE,
-            ),
+            measured=gap_law(PYTHON, more="; over the pooled standard deviation of ln gaps at 3 and 4 bits"),
         ),
         needs=(("seeds", "overtraining"),),
         measure=seeds,
-        again={"gamma_D of the law, as the rule was": seeds_by_law},
+        again={"the slope within sizes (after the data were seen) in place of gamma_D": seeds_by_slope},
     ),
     Claim(
         key="rate",
