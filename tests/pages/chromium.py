@@ -18,7 +18,7 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MEASURE = Path(__file__).with_name("measure.html")
-PATIENCE = 240  # seconds for all pages of a call
+PATIENCE = 600  # seconds for all pages of a call
 QUIET = ("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-component-update")
 
 
