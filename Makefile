@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-slurm test-faults lint docs unchanged sweep collect figures real report bench gpu coverage clean
+.PHONY: help setup demo test test-slow test-slurm test-pages test-faults lint docs unchanged sweep collect figures real report bench gpu coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-slow: setup ## run the longest tests: groups of processes, compilers, the i
 
 test-slurm: setup ## run studies on a SLURM that is started for it, and disturb them, some minutes (Debian: slurm-wlm, munge)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm -rs tests/slurm
+
+test-pages: setup ## look at the report and the site in headless Chromium at 1,280 and 390 pixels (Debian: chromium; first make docs)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m pages -rs tests/pages
 
 test-faults: setup ## kill, damage and fill up the disk of a small study: nothing may be lost or change in silence (docs/faults.md)
 	$(RUN) -m bench.faults $(ARGS)

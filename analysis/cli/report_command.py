@@ -14,8 +14,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser(
         "report",
         help="every claim with its verdict, as Markdown and HTML",
-        description="From the tables RESULTS/STUDY/runs.csv of all studies make report.md and report.html, which holds "
-        "its figures and needs no other file. A claim whose study has no table says so.",
+        description="From the tables RESULTS/STUDY/runs.csv of all studies make report.md and report.html, both with "
+        "their figures in report.figures beside them. A claim whose study has no table says so.",
     )
     parser.add_argument("--results", metavar="FOLDER", type=Path, default=Path("results"), help="where the tables are")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="where the report goes; default: beside the tables")

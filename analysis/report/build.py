@@ -10,13 +10,12 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.files import remove, write_together
-from analysis.report import comparison, limits, sensitivity
+from analysis.report import answers, comparison, limits, sensitivity
 from analysis.report.claims import article, best, bits, controls, formats, schedule, tokens, training
-from analysis.report.claims.claim import Claim, Outcome, judge
+from analysis.report.claims.claim import PAPER, Claim, Outcome, judge
 from analysis.report.document import render
 from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
 from analysis.report.evidence import studies
-from analysis.report.evidence.numbers import digits
 from analysis.report.evidence.rules import FACTOR
 from analysis.report.evidence.tables import Tables
 from analysis.report.verdicts import DIRECTIONS, SIZES, Judgement
@@ -41,8 +40,13 @@ RULES_CHANGED = (
     "others did."
 )
 PICTURES = "report.figures"
+ARTICLE = "https://arxiv.org/abs/2411.04330"
 SYMBOLS = ("kappa", "ln")
-SHORT = 60  # letters of a reading that the table of verdicts has room for
+KEY = (
+    "Small figures: the number that decides with its interval of 95%; shaded is where the claim wants it, a diamond is "
+    "the published number. Boxes are conditions of a rule: filled where one holds, crossed out where it fails, empty "
+    "where it is open."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,10 +69,13 @@ def make(results: Path, out: Path, *, draws: int, seed: int, progress: Callable[
     tables = Tables(results, studies.STUDIES, draws=draws, seed=seed, progress=progress)
     outcomes = judged(tables)
     document = Document(title=TITLE, blocks=tuple(_blocks(tables, outcomes)))
-    texts = {out / "report.md": render.markdown(document, PICTURES), out / "report.html": render.html(document)}
-    pictures = {out / PICTURES / f"{picture.name}.png": picture.png for picture in document.pictures}
+    texts = {
+        out / "report.md": render.markdown(document, PICTURES),
+        out / "report.html": render.html(document, PICTURES),
+    }
+    pictures = {out / PICTURES / f"{picture.name}.svg": picture.svg for picture in document.pictures}
     write_together(texts | pictures)
-    for stale in {*(out / PICTURES).glob("*.png")} - {*pictures}:
+    for stale in {*(out / PICTURES).glob("*.[sp][vn]g")} - {*pictures}:
         remove(stale)
     return Made(markdown=out / "report.md", html=out / "report.html", outcomes=outcomes)
 
@@ -86,19 +93,15 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
     by_key = {outcome.claim.key: outcome for outcome in outcomes}
     yield Heading(level=1, text=TITLE, anchor="top")
     yield Paragraph(
-        text="Kumar et al. 2024, `Scaling Laws for Precision` (arXiv 2411.04330), found that quantizing a model hurts "
-        "more the more tokens it has seen, and that training in low precision acts like having fewer parameters. "
-        "Neither code nor runs were released. This report tests their claims, claims against them, and what the press "
-        "made of them, on models of our own. Every number comes from the tables in `results/`; every verdict follows "
-        "from a rule that stands before the number. Intervals are of 95%."
+        text=f"{PAPER} 2024, *Scaling Laws for Precision* (arXiv 2411.04330), released neither code nor runs. Their "
+        "claims, claims against them and what the press made of them, tested on models of our own, from the tables in "
+        "`results/` alone."
     )
     yield Paragraph(text=_summary(outcomes))
-    yield Heading(level=2, text="What was run", anchor="runs")
-    yield Paragraph(text=studies.total(tables))
-    yield studies.overview(tables)
-    if tables.frames:
-        yield studies.provenance(tables)
-    yield Heading(level=2, text="Verdicts", anchor="verdicts")
+    yield Heading(level=2, text="The claims, and what became of them", anchor="verdicts")
+    yield answers.answers(THEMES, by_key)
+    yield Paragraph(text=KEY, kind="small")
+    yield Heading(level=3, text="How to read the verdicts", anchor="reading")
     yield Paragraph(
         text="**Direction**, a sign or a form. Reproduced: all intervals of the rule lie where the claim says; "
         "conditions that are lenient, as their rules say, are only not ruled out. Not reproduced: one lies wholly "
@@ -108,20 +111,18 @@ def _blocks(tables: Tables, outcomes: list[Outcome]) -> Iterator[Block]:
         "will miss the truth: read neighbouring claims together."
     )
     yield Paragraph(text=RULES_CHANGED)
-    yield Grid(
-        heads=("claim", "direction", "size", "decisive number", "beside the published one"),
-        rows=tuple(
-            (f"[{o.claim.title}](#{o.claim.key})", o.direction.verdict, o.size.verdict, _short(o), _beside(o))
-            for o in outcomes
-        ),
-        verdicts=1,
-    )
     for anchor, title, claims in THEMES:
         yield Heading(level=2, text=title, anchor=anchor)
         for claim in claims:
             yield from _section(by_key[claim.key], tables)
     yield from sensitivity.blocks(tables)
     yield from comparison.blocks(tables)
+    yield Heading(level=2, text="What was run", anchor="runs")
+    yield Paragraph(text=studies.total(tables))
+    yield Heading(level=3, text="The studies", anchor="studies")
+    yield studies.overview(tables)
+    if tables.frames:
+        yield studies.provenance(tables)
     yield from limits.blocks(tables, outcomes)
 
 
@@ -131,14 +132,9 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] if word.isalpha() and len(word) > 1 and word not in SYMBOLS else text
 
 
-def _short(outcome: Outcome) -> str:
-    reading, line = outcome.finding.reading, outcome.direction.reason
-    return f"{line}. {reading}" if 0 < len(reading) <= SHORT else line
-
-
-def _beside(outcome: Outcome) -> str:
-    """The number that a size is judged by, where one was published."""
-    return outcome.size.reason if outcome.claim.rule.published and not outcome.why else ""
+def _cited(source: str) -> str:
+    """The source with a link to the paper that most claims are from."""
+    return source.replace(PAPER, f"[{PAPER}]({ARTICLE})", 1) if source.startswith(PAPER) else source
 
 
 def _summary(outcomes: list[Outcome]) -> str:
@@ -160,7 +156,7 @@ def _counted(judgements: list[Judgement], words: tuple[str, ...]) -> str:
 def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
     claim, finding = outcome.claim, outcome.finding
     yield Heading(level=3, text=claim.title, anchor=claim.key)
-    yield Paragraph(label="Said", text=f"{claim.statement} ({claim.source}.)")
+    yield Paragraph(label="Said", text=f"{claim.statement} ({_cited(claim.source)}.)")
     yield Paragraph(label="Tested", text=claim.how)
     if claim.follows:
         yield from _verdicts(outcome)
@@ -173,10 +169,10 @@ def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
     if outcome.again:
         yield _again(outcome)
     if outcome.drawn is not None:
-        yield picture(outcome.drawn.figure, claim.key, finding.caption)
+        yield picture(outcome.drawn.figure, claim.key, finding.caption, _sentence(f"{outcome.direction.reason}."))
     yield from finding.grids
     if finding.shown:
-        rows = tuple((name, number.text, _paper(number)) for name, number in finding.shown.items())
+        rows = tuple((name, number.text, answers.paper(number)) for name, number in finding.shown.items())
         yield grid(("also estimated", "ours, 95%", "paper"), rows)
     for note in finding.notes:
         yield Paragraph(text=note, kind="small")
@@ -185,8 +181,10 @@ def _section(outcome: Outcome, tables: Tables) -> Iterator[Block]:
 def _verdicts(outcome: Outcome, reading: str = "") -> Iterator[Verdict]:
     """Both verdicts with their reasons; the second says which of them other rows change."""
     direction, size = outcome.direction, outcome.size
-    yield Verdict(verdict=direction.verdict, text=f"Direction. {_sentence(direction.reason)}. {reading}".strip())
-    yield Verdict(verdict=size.verdict, text=f"Size. {_sentence(size.reason)}. {outcome.flips}".strip())
+    yield Verdict(
+        aspect="direction", verdict=direction.verdict, text=f"{_sentence(direction.reason)}. {reading}".strip()
+    )
+    yield Verdict(aspect="size", verdict=size.verdict, text=f"{_sentence(size.reason)}. {outcome.flips}".strip())
 
 
 def _again(outcome: Outcome) -> Grid:
@@ -215,9 +213,5 @@ def _numbers(outcome: Outcome) -> Grid:
             flag = outcome.finding.flags.get(condition.number, "not estimated")
             rows.append((condition.what, flag, condition.where, met, "", ""))
         else:
-            rows.append((condition.what, number.text, condition.where, met, _paper(number), number.note))
+            rows.append((condition.what, number.text, condition.where, met, answers.paper(number), number.note))
     return grid(("number", "ours, 95%", "wanted", "holds", "paper", "how"), tuple(rows))
-
-
-def _paper(number) -> str:
-    return "" if number.paper is None else digits(number.paper)

@@ -190,7 +190,7 @@ GROUPS = (
     Group(name="fits.json", patterns=("results/*/fits.json",), lines=_fits),
     Group(name="slopes.csv", patterns=("results/*/slopes.csv",), lines=_text),
     Group(name="numbers of figures", patterns=("results/*/figures/*.csv",), lines=_text),
-    Group(name="figures", patterns=("results/*/figures/*.png", "results/report.figures/*.png"), lines=_bytes),
+    Group(name="figures", patterns=("results/*/figures/*.png", "results/report.figures/*.svg"), lines=_bytes),
     Group(name="report", patterns=("results/report.md",), lines=_text),
     Group(name="printed by analysis", patterns=("printed/*.txt",), lines=_text),
 )

@@ -57,27 +57,27 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A column for each N: losses above, gaps below."""
     losses, gaps = shared.at(data, panel="loss").fillna({"P_post": FULL_BITS}), shared.at(data, panel="gap")
     gap_points, loss_points = shared.at(gaps, kind="point"), shared.at(losses, kind="point")
-    sizes, colours = sorted(gap_points["N"].unique()), style.colours(sorted(gap_points["P_post"].unique()))
+    sizes, looks = sorted(gap_points["N"].unique()), style.looks(sorted(gap_points["P_post"].unique()))
     columns = len(sizes)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.2 + 1.75 * columns)
     figure, axes = style.subplots(2, columns, width=width, height=4.0, sharex="col", sharey="row")
     for (top, bottom), size in zip(axes.T, sizes, strict=True):
         top.set_title(style.size_label(size))
-        _losses(top, shared.at(losses, N=size), colours)
-        _gaps(bottom, shared.at(gaps, N=size), colours)
+        _losses(top, shared.at(losses, N=size), looks)
+        _gaps(bottom, shared.at(gaps, N=size), looks)
         ends = style.span(shared.at(gap_points, N=size)["D"] / size)
         style.log_axis(bottom, "x", *ends, most=5 if columns < 4 else 4, text=style.magnitude)
     axes[0, 0].set_ylabel("loss after quantization\n(nats per token)")
     axes[1, 0].set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     base = shared.at(loss_points, P_post=FULL_BITS)
-    shown = loss_points[loss_points["P_post"].between(min(3, max(colours)), max(colours))]["value"]
+    shown = loss_points[loss_points["P_post"].between(min(3, max(looks)), max(looks))]["value"]
     low, high = np.nanmin([shown.min(), base["value"].min()]), shown.max()
     axes[0, 0].set_ylim(low - 0.06 * (high - low), low + HIGHEST * (high - low))
     positive = gap_points.loc[gap_points["value"] > shared.LOWEST, "value"]
     if len(positive):
         style.log_axis(axes[1, 0], "y", *style.span(positive))
     figure.supxlabel(f"D/N (tokens per parameter)\n{data.attrs['law']}".strip(), fontsize=8)
-    handles = style.keys(colours, style.bits_label, marker="o")
+    handles = style.keys(looks, style.bits_label)
     if len(base):
         look = {"color": "black", "linestyle": style.DASHES, "marker": "o", "markersize": 2.4}
         handles.append(style.key("unquantized", **look))
@@ -88,22 +88,22 @@ def draw(data: pd.DataFrame) -> style.Figure:
     return figure
 
 
-def _losses(axes, rows: pd.DataFrame, colours: dict) -> None:
-    for bits, colour in (colours | {FULL_BITS: "black"}).items():
+def _losses(axes, rows: pd.DataFrame, looks: dict) -> None:
+    for bits, (colour, marker) in (looks | {FULL_BITS: ("black", "o")}).items():
         points, means = (shared.at(rows, P_post=bits, kind=kind) for kind in ("point", "mean"))
         dashes = style.DASHES if bits == FULL_BITS else "-"
         axes.plot(means["D"] / means["N"], means["value"], color=colour, linestyle=dashes, zorder=3)
-        axes.plot(points["D"] / points["N"], points["value"], "o", markersize=2.4, color=colour, zorder=3)
+        axes.plot(points["D"] / points["N"], points["value"], marker, markersize=2.4, color=colour, zorder=3)
 
 
-def _gaps(axes, rows: pd.DataFrame, colours: dict) -> None:
+def _gaps(axes, rows: pd.DataFrame, looks: dict) -> None:
     """Points, and the law: whole where rows of that width were fitted, dotted where it is only continued."""
     axes.set_yscale("log")
-    for bits, colour in colours.items():
+    for bits, (colour, marker) in looks.items():
         points, law = (shared.at(rows, P_post=bits, kind=kind) for kind in ("point", "law"))
         for fitted, part in points.groupby("fitted"):
             edge = {"markeredgecolor": colour, "markerfacecolor": colour if fitted else "white", "markeredgewidth": 0.8}
             place = part["D"] / part["N"], part["value"], part["se"]
-            style.points_above(axes, *place, shared.LOWEST, colour=colour, markersize=3.2, **edge)
+            style.points_above(axes, *place, shared.LOWEST, colour=colour, marker=marker, markersize=3.2, **edge)
         dashes = "-" if points["fitted"].any() else ":"
         axes.plot(law["D"] / law["N"], law["value"], color=colour, linestyle=dashes, linewidth=1.0, zorder=3)

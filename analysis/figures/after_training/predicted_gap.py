@@ -50,7 +50,7 @@ def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) ->
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each law."""
-    colours, laws = style.colours(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
+    looks, laws = style.looks(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
     shown, columns = data[["gap", "predicted"]].to_numpy(), len(laws)
     low, high = style.span(shown[shown > shared.LOWEST])
     size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
@@ -60,14 +60,14 @@ def draw(data: pd.DataFrame) -> style.Figure:
         if columns > 1:
             panel.set_title(data.attrs["titles"][law])
         group = shared.at(data, law=law)
-        _points(panel, group, colours, low)
+        _points(panel, group, looks, low)
         _state(panel, group[group["fitted"]])
     for which in "xy":
         style.log_axis(axes[0, 0], which, low, high, most=5)
     figure.supxlabel(r"measured $\delta_\mathrm{PTQ}$ (nats per token)", fontsize=8)
     axes[0, 0].set_ylabel(r"predicted $\delta_\mathrm{PTQ}$ (nats per token)")
     plain = {"linestyle": "none", "markersize": 3.5}
-    handles = style.keys(colours, style.bits_label, marker="o", **plain)
+    handles = style.keys(looks, style.bits_label, **plain)
     if not data["fitted"].all():
         handles.append(style.key("not fitted", color="0.4", marker="o", markerfacecolor="white", **plain))
     handles += [style.key(**style.BELOW | plain)] * bool((shown < low).any())
@@ -75,16 +75,16 @@ def draw(data: pd.DataFrame) -> style.Figure:
     return figure
 
 
-def _points(axes, rows: pd.DataFrame, colours: dict, low: float) -> None:
+def _points(axes, rows: pd.DataFrame, looks: dict, low: float) -> None:
     axes.axline((low, low), (1, 1), color="0.6", linewidth=0.8, zorder=2)
     for (bits, fitted), group in rows.groupby(["P_post", "fitted"]):
-        colour = colours[bits]
+        colour, marker = looks[bits]
         face = {"markerfacecolor": colour if fitted else "white", "markeredgewidth": 0.7, "markersize": 3}
         left, under = group[group["gap"] < low], group[(group["gap"] >= low) & (group["predicted"] < low)]
         inside = group[(group["gap"] >= low) & (group["predicted"] >= low)]
         reach = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
         place = inside["gap"], inside["predicted"]
-        axes.errorbar(*place, xerr=reach, fmt="o", color=colour, elinewidth=0.6, zorder=4, **face)
+        axes.errorbar(*place, xerr=reach, fmt=marker, color=colour, elinewidth=0.6, zorder=4, **face)
         if len(left):
             height = np.maximum(left["predicted"], low * 1.1)
             where = {"transform": axes.get_yaxis_transform(), "clip_on": False}

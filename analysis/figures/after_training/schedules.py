@@ -123,17 +123,17 @@ def _lines(group: pd.DataFrame, fit: Fit | None) -> list[pd.DataFrame]:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each schedule."""
     points, schedules = shared.at(data, kind="point"), list(dict.fromkeys(data["name"]))
-    colours = {b: c for b, c in style.colours(BITS).items() if (points["P_post"] == b).any()}
+    looks = {b: look for b, look in style.looks(BITS).items() if (points["P_post"] == b).any()}
     panels, size = len(schedules), data["N"].iloc[0]
     figure, axes = style.side_by_side(panels, 2.9, each=1.7, sharex=True, sharey=True)
     low, high = style.span(points.loc[points["gap"] > shared.LOWEST, "gap"])
     for panel, name in zip(axes, schedules, strict=True):
         panel.set_title("\n".join([*textwrap.wrap(name, TITLE), data.attrs["gamma_D"][name]]).strip())
-        for bits, colour in colours.items():
+        for bits, (colour, marker) in looks.items():
             group = shared.at(data, name=name, P_post=bits)
             own, paper = (shared.at(group, kind=kind) for kind in ("point", "paper"))
             line = group[group["kind"].isin(["law", "mean"])]
-            style.points_above(panel, own["D"] / size, own["gap"], own["gap_se"], low, colour=colour)
+            style.points_above(panel, own["D"] / size, own["gap"], own["gap_se"], low, colour=colour, marker=marker)
             panel.plot(paper["D"] / size, paper["gap"], color=colour, linestyle=style.DASHES, linewidth=0.7, zorder=2)
             panel.plot(line["D"] / size, line["gap"].where(line["gap"] > 0), color=colour, zorder=3)
     first = axes[0]
@@ -141,7 +141,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     style.log_axis(first, "y", low, high)
     first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}", fontsize=8)
-    handles = style.keys(colours, style.bits_label, marker="o")
+    handles = style.keys(looks, style.bits_label)
     handles.append(style.key("Kumar et al.", color="0.45", linestyle=style.DASHES, linewidth=0.7))
     style.legend(figure, handles, 3 if panels == 1 else 6, below=(points["gap"] <= low).any())
     return figure

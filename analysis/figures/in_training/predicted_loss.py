@@ -89,10 +89,11 @@ def draw(data: pd.DataFrame) -> style.Figure:
     panels = list(dict.fromkeys(data["panel"]))
     data = data.assign(lowest=data[list(PARTS)].min(axis=1))
     widths = sorted(data["lowest"].unique())
-    colours = style.colours([b for b in widths if b < FULL_BITS]) | ({FULL_BITS: "0.6"} if FULL_BITS in widths else {})
+    looks = style.looks([b for b in widths if b < FULL_BITS])
+    looks |= {FULL_BITS: ("black", "o")} if FULL_BITS in widths else {}
     figure, axes = style.wrapped(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
     for panel, kind in zip(axes, panels, strict=True):
-        _panel(panel, kind, shared.at(data, panel=kind), colours)
+        _panel(panel, kind, shared.at(data, panel=kind), looks)
     for lowest in axes[-3:]:
         lowest.tick_params(labelbottom=True)
     low, high = data[["loss", "predicted"]].min().min(), data[["loss", "predicted"]].max().max()
@@ -102,19 +103,20 @@ def draw(data: pd.DataFrame) -> style.Figure:
         axis.set_major_locator(ticker.MaxNLocator(5))
     figure.supxlabel("measured loss (nats per token)" + data.attrs["constants"], fontsize=8)
     figure.supylabel("predicted loss (nats per token)", fontsize=8)
-    handles = style.keys(colours, lambda b: "16 bits" if b >= FULL_BITS else f"{b:g}", marker="o", linestyle="none")
+    handles = style.keys(looks, lambda b: "16 bits" if b >= FULL_BITS else f"{b:g}", linestyle="none")
     look = {"title": "lowest precision in training", "title_fontsize": 7, "columnspacing": 1.2, "handletextpad": 0.2}
     style.legend(figure, handles, 8, **look)
     return figure
 
 
-def _panel(axes, kind: str, rows: pd.DataFrame, colours: dict) -> None:
+def _panel(axes, kind: str, rows: pd.DataFrame, looks: dict) -> None:
     axes.set_title(TITLES.get(kind, kind))
     axes.set_box_aspect(1)
     axes.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=2)
     for bits, group in sorted(rows.groupby("lowest"), reverse=True):
+        colour, marker = looks[bits]
         edge = {"markeredgecolor": "white", "markeredgewidth": 0.3}
-        axes.plot(group["loss"], group["predicted"], "o", color=colours[bits], zorder=3, **edge)
+        axes.plot(group["loss"], group["predicted"], marker, color=colour, zorder=3, **edge)
     r2, mse = rows[["r2", "mse"]].iloc[0]
     stated = (
         f"MSE = {mse:.2g}\nn = {len(rows)}" if np.isnan(r2) else f"$R^2$ = {r2:.3f}\nMSE = {mse:.2g}\nn = {len(rows)}"

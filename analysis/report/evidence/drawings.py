@@ -235,17 +235,18 @@ def bytes_and_loss(models: pd.DataFrame, pairs: pd.DataFrame) -> style.Drawn:
     """Loss against bytes at the least and the most tokens that both kinds of models have."""
     tokens = sorted(pairs["tokens"].unique())
     shown, widths = sorted({tokens[0], tokens[-1]}), sorted(models["bits"].unique())
-    colours = style.colours(widths) | {FULL_BITS: "black"}
-    looks = {bits: {"marker": "s", "linestyle": "--"} if bits >= FULL_BITS else {"marker": "o"} for bits in colours}
+    looks = style.looks([bits for bits in widths if bits < FULL_BITS]) | {FULL_BITS: ("black", "s")}
+    dashes = {bits: style.DASHES if bits >= FULL_BITS else "-" for bits in looks}
     figure, axes = style.side_by_side(len(shown), 2.9, each=2.4, sharey=True)
     for panel, D in zip(axes, shown, strict=True):
         panel.set_title(f"D = {style.magnitude(D)} tokens")
         rows = shared.at(models, tokens=D)
-        for bits, colour in colours.items():
+        for bits, (colour, marker) in looks.items():
             means = shared.at(rows, bits=bits).groupby("N").agg(bytes=("bytes", "mean"), loss=("loss", "mean"))
-            panel.plot(means["bytes"], means["loss"], color=colour, **looks[bits])
+            panel.plot(means["bytes"], means["loss"], color=colour, marker=marker, linestyle=dashes[bits])
         style.log_axis(panel, "x", *style.span(rows["bytes"]), most=5, text=style.magnitude)
     axes[0].set_ylabel("loss (nats per token)")
     figure.supxlabel("bytes, with scales and 16-bit embeddings", fontsize=8)
-    style.legend(figure, [style.key(style.bits_label(b), color=c, **looks[b]) for b, c in colours.items()], 4)
+    handles = [style.key(style.bits_label(b), color=c, marker=m, linestyle=dashes[b]) for b, (c, m) in looks.items()]
+    style.legend(figure, handles, 4)
     return style.Drawn(figure=figure, numbers=models[["N", "D", "bits", "bytes", "loss"]])

@@ -8,17 +8,21 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.report import build
+from analysis.report import answers, build
+from analysis.report.claims.claim import Claim, Finding, Outcome, verdicts
 from analysis.report.document import blocks, render
 from analysis.report.document.blocks import Bullets, Document, Grid, Heading, Paragraph, Verdict
+from analysis.report.document.small import svg
 from analysis.report.evidence import predictions, studies
+from analysis.report.evidence.numbers import Number
+from analysis.report.evidence.rules import Measured, Rule, above, published
 from analysis.report.evidence.tables import COLUMNS, Rows, Tables
-from analysis.report.verdicts import NOT_RUN, REPRODUCED
+from analysis.report.verdicts import DIFFERS, DIRECTIONS, NOT_DECIDABLE, NOT_RUN, REPRODUCED, SIZES
 from analysis.table import digest
 from analysis.validation import simulated_studies
 from analysis.validation.simulator import Truth
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr", "path", "rect", "circle"}
 QUICK = ("dtype", "seeds")
 
 
@@ -37,6 +41,9 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+
     def handle_endtag(self, tag):
         if not self.open or self.open.pop() != tag:
             self.faults.append(tag)
@@ -53,14 +60,20 @@ def results(tmp_path_factory):
     return folder
 
 
-def test_the_page_needs_no_other_file_and_no_network(results):
+def test_the_page_loads_its_figures_alone_and_runs_nothing(results):
     text = (results / "report.html").read_text()
+    assert len(text) < 1e6
     page = Page(text)
     assert page.faults == [] and page.open == []
     assert len(page.ids) == len(set(page.ids))
     pictures = [to for tag, to in page.refers if tag == "img"]
-    assert pictures and all(to.startswith("data:image/png;base64,iVBOR") for to in pictures)
-    inside = [to for tag, to in page.refers if tag == "a"]
+    assert pictures and {*pictures} == {f"report.figures/{p.name}" for p in (results / "report.figures").iterdir()}
+    assert all((results / to).read_bytes().startswith(b"<?xml") for to in pictures)
+    assert text.count('<img loading="lazy" alt="') == len(pictures)
+    links = [to for tag, to in page.refers if tag == "a"]
+    assert "https://arxiv.org/abs/2411.04330" in links
+    assert all(to.startswith("https://arxiv.org/abs/") for to in links if not to.startswith("#"))
+    inside = [to for to in links if to.startswith("#")]
     assert {to.removeprefix("#") for to in inside} <= set(page.ids) and len(inside) > len(build.CLAIMS)
     assert not re.search(r"<(script|link|iframe|object)|@import|url\(", text)
 
@@ -73,13 +86,15 @@ def test_every_claim_has_its_rule_before_its_verdict(results):
         assert f"### {claim.title}" in section
         assert claim.statement in section
         verdict = re.search(
-            r"^> \*\*(Reproduced|Not reproduced|Not decidable at this scale|Not run yet)\.\*\*", section, re.M
+            r"^> \*\*Direction: (reproduced|not reproduced|not decidable at this scale|not run yet)\.\*\*",
+            section,
+            re.M,
         )
         assert verdict
         if claim.rule:
             assert section.index(f"**Rule.** {claim.rule.text}") < verdict.start()
     for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
-        assert (results / picture).read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (results / picture).read_bytes()
 
 
 def test_missing_tables_are_told_and_fail_nothing(results, tmp_path, capsys):
@@ -87,7 +102,7 @@ def test_missing_tables_are_told_and_fail_nothing(results, tmp_path, capsys):
     assert "| `overtraining` |" in text and "not run yet: `make sweep S=overtraining`" in text
     assert main(["report", "--results", str(tmp_path), "--bootstrap", "0"]) == 0
     out = capsys.readouterr().out
-    assert out.count("not run yet ") == len(build.CLAIMS)
+    assert sum(line.startswith("not run yet ") for line in out.splitlines()) == len(build.CLAIMS)
     assert "No study has been run yet." in (tmp_path / "report.md").read_text()
     assert main(["report", "--results", str(tmp_path / "nowhere")]) == 1
     assert "no such folder" in capsys.readouterr().err
@@ -127,8 +142,8 @@ def test_the_same_tables_give_the_same_bytes(results, tmp_path):
     assert main(["report", "--results", str(results), "--out", str(tmp_path), "--bootstrap", "0"]) == 0
     for name in ("report.md", "report.html"):
         assert digest(tmp_path / name) == digest(results / name)
-    drawn = {p.name for p in (tmp_path / "report.figures").iterdir()}
-    assert drawn == {"dtype.png", "seeds.png"}
+    drawn, before = ({p.name: digest(p) for p in (at / "report.figures").iterdir()} for at in (tmp_path, results))
+    assert drawn == before and "dtype.svg" in drawn
 
 
 def test_what_was_run_comes_from_the_tables(results):
@@ -197,17 +212,18 @@ def test_symbols_are_set_and_words_are_not():
 def test_what_a_table_holds_cannot_break_the_page():
     evil = '<img src="http://x"> | `"'
     made = document(Paragraph(text=evil), Grid(heads=("a",), rows=((evil,),)), Bullets(items=(evil,)))
-    page = Page(render.html(made))
+    page = Page(render.html(made, "figures"))
     assert [to for tag, to in page.refers if tag == "img"] == []
     assert page.faults == []
-    assert "\\|" in render.markdown(made, "figures")
+    text = render.markdown(made, "figures")
+    assert "\\|" in text and "<img" not in text and "`<b>`" in render.safe("`<b>`")
 
 
 def test_verdicts_have_a_colour_besides_their_words():
-    page = render.html(
-        document(Verdict(verdict=REPRODUCED, text="x"), Grid(heads=("v",), rows=((REPRODUCED,),), verdicts=0))
-    )
-    assert '<div class="verdict yes"><b>Reproduced.</b> <span>x</span></div>' in page
+    said = Verdict(aspect="size", verdict=REPRODUCED, text="x"), Grid(heads=("v",), rows=((REPRODUCED,),))
+    page = render.html(document(*said), "figures")
+    assert '<div class="verdict yes"><b>Size: reproduced.</b> <span>x</span></div>' in page
+    assert {*DIRECTIONS, *SIZES} == {*render.CLASSES}
     assert '<span class="mark yes">reproduced</span>' in page
 
 
@@ -220,8 +236,69 @@ def test_contents_come_before_the_first_section_and_nest():
     )
     text = render.markdown(made, "figures")
     assert text.index("first") < text.index("- [one](#a)\n  - [under](#b)\n- [two](#c)") < text.index("## one")
-    page = Page(render.html(made))
+    page = Page(render.html(made, "figures"))
     assert page.faults == [] and page.open == []
+
+
+def test_numbers_of_arxiv_are_links_and_long_words_may_break():
+    link = '<a href="https://arxiv.org/abs/2411.04330">arXiv 2411.04330</a>'
+    assert render.inline("(arXiv 2411.04330)") == f"({link})"
+    assert render.inline(render.linked("arXiv 2411.04330")) == link
+    assert render.safe("arXiv 2411.04330, x < 2") == ("[arXiv 2411.04330](https://arxiv.org/abs/2411.04330), x &lt; 2")
+    assert render.inline("`" + "x" * 45 + "`") == f"<code>{'x' * 20}<wbr>{'x' * 20}<wbr>{'x' * 5}</code>"
+    assert render.plain("a [link](#x) to `gamma_D`") == "a link to gamma_D"
+
+
+def test_what_is_folded_is_opened_by_a_link_to_what_is_inside():
+    made = document(Heading(level=2, text="s", anchor="s"), Heading(level=3, text="p", anchor="p"), Paragraph(text="x"))
+    page = render.html(made, "figures")
+    assert re.search(r'<details><summary><h3>p</h3></summary>\s*<div class="inside" id="p">\s*<p>x</p>', page)
+    assert '<a href="#p">p</a>' in page.partition("<nav")[2]
+
+
+def small(**span):
+    """Places of a small figure's parts in pixels: the field's left edge and width, the interval's ends, both points."""
+    text = str(svg(blocks.Span(**span), "seen"))
+    numbers = {"field": r'class="wanted" x="([\d.]+)" width="([\d.]+)"', "interval": r"M([\d.]+) 9H([\d.]+)"}
+    numbers |= {"paper": r'class="published" d="M([\d.]+)', "ours": r'cx="([\d.]+)"'}
+    found = {name: re.search(pattern, text) for name, pattern in numbers.items()}
+    return {name: [float(v) for v in match.groups()] for name, match in found.items() if match}
+
+
+def test_a_small_figure_puts_numbers_in_their_order():
+    made = small(value=0.2, low=0.1, high=0.3, wanted=(0.0, float("inf")), paper=0.5)
+    (left, width), (low, high), (paper,), (ours,) = made.values()
+    assert 0 < left < low < ours < high < paper < left + width == 116  # the field is open to the right
+    assert ours - low == pytest.approx(high - ours, abs=0.11)
+    assert (low - left) == pytest.approx((high - low) / 2, abs=0.11)  # linear: 0 to 0.1 beside 0.1 to 0.3
+    outside = small(value=-2.0, low=-3.0, high=-1.0, wanted=(0.0, float("inf")))
+    assert outside["interval"][1] < outside["field"][0] and "paper" not in outside
+    assert small(value=3.0, low=float("nan"), high=float("inf")).keys() == {"ours"}
+    assert "<title>&lt;b&gt;</title>" in svg(blocks.Marks(met=(True, False, None)), "<b>")
+
+
+def test_the_row_of_a_claim_has_the_number_that_decides_and_the_published_one():
+    assert [answers.decisive(met) for met in (["yes", "open", "no"], ["yes", "open"], ["yes", "yes"], [])] == [
+        2,
+        1,
+        0,
+        0,
+    ]
+    rule = Rule.of(
+        above("a", "a slope"), above("b", "another"), measured=Measured(estimator="", filter="", weights=""),
+        published=(published("a", "a slope"),),
+    )  # fmt: skip
+    claim = Claim(key="k", title="t", source="s", statement="s", how="h", rule=rule)
+    numbers = {"a": Number(value=2.0, low=1.0, high=3.0, paper=8.0), "b": Number(value=0.5, low=-1.0, high=2.0)}
+    made = verdicts(rule, Finding(numbers=numbers))
+    outcome = Outcome(
+        claim=claim, finding=Finding(numbers=numbers), direction=made.direction, size=made.size, met=made.met
+    )
+    row = answers.answer(outcome)
+    assert row.numbers == (("another", "0.5 [-1.0, 2.0]", ""), ("a slope", "2.0 [1.0, 3.0]", "8"))
+    assert row.verdicts == {"direction": NOT_DECIDABLE, "size": DIFFERS}
+    assert row.figure == blocks.Span(value=0.5, low=-1.0, high=2.0, wanted=(0.0, float("inf")))
+    assert row.seen == "another: 0.5 [-1.0, 2.0]. Wanted above 0: open."
 
 
 def test_empty_columns_are_left_out():
