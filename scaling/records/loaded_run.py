@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,7 @@ class LoadedRun:
         Raises:
             InputError: it is missing or damaged.
         """
-        path = self.folder.path / "metrics.jsonl"
-        try:
-            return pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-        except (OSError, ValueError) as fault:
-            raise InputError(f"{path}: not a training curve ({' '.join(str(fault).split())})") from None
+        return pd.DataFrame(self.folder.curve())
 
     def held_out(self, cache: Path | str | None = None) -> torch.Tensor:
         """The held-out windows (n, T+1) as tokens, in the order of `windows`. Their corpus lies in the folder `cache`,

@@ -165,6 +165,25 @@ class RunFolder:
         except OSError as fault:
             raise InputError(f"{path}: cannot be written ({fault.strerror}); run again to go on") from None
 
+    def curve(self) -> list[dict[str, float]]:
+        """The points of the training curve.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        path = self.path / "metrics.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as fault:
+            raise InputError(f"{path}: not a training curve ({' '.join(str(fault).split())})") from None
+
+    def last_point(self) -> dict[str, float]:
+        """The last point of the training curve; empty where that is missing or damaged."""
+        try:
+            return self.curve()[-1]
+        except (InputError, IndexError):
+            return {}
+
     def forget_metrics_after(self, tokens: int) -> None:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from. Says so where lines
         are damaged, and drops them: nothing is computed from them."""

@@ -15,18 +15,18 @@ from pathlib import Path
 
 import torch
 
-from scaling.config.from_dict import plain
 from scaling.config.run import Run
 from scaling.console.allocation import cores
 from scaling.console.interrupt import Interrupt, Interrupted
 from scaling.console.terminal import Progress, note
-from scaling.console.wandb_runs import Trackers
+from scaling.console.wandb_runs import Tracked, Trackers
 from scaling.data.batches import Batches
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.feed import Feed
 from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.ptq.measure import is_measured
+from scaling.records import provenance
 from scaling.records.checkpoint import Checkpoint
 from scaling.training import checkpoints
 from scaling.training.adamw import SKIPS
@@ -115,11 +115,15 @@ def _train(
     first, folder = members[0].run, members[0].folder.path.parent
     starts = zip(models, stack.optimizer.steps, strict=True)
     steps = sum(model_steps([member.run for member in model.members], step) for model, step in starts)
-    configs = {m.run.run_id: plain(m.run) for m in members}
+    made = provenance.made_with(device)
+    tracked = [
+        Tracked.of(member.run, made, continues=step > member.run.first_step)
+        for model, step in zip(models, stack.optimizer.steps, strict=True)
+        for member in model.members
+    ]
     batches = Batches(corpus, first.data.sequence_length, first.batch_size, processes.share)
-    tracking = first.tracking if processes.first else dataclasses.replace(first.tracking, mode="off")
     with (
-        Trackers(tracking, first.study, folder, configs) as trackers,
+        Trackers(folder, tracked if processes.first else ()) as trackers,
         Progress(f"{first.study}: {len(members)} x N={first.N:,}", steps * first.data.batch_tokens) as progress,
         Interrupt() as interrupt,
     ):
