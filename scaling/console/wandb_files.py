@@ -7,6 +7,7 @@ length, kind), and the rest of a block that has no room for a head is zeros. W&B
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 BLOCK, HEAD = 32768, 7
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -30,16 +31,27 @@ def records(path: Path) -> Iterator[bytes]:
 
 def last_step(folder: Path, run_id: str) -> int:
     """The last step of a run that its files in W&B's folder have; -1 where they have none."""
+    steps = [
+        message.history.step.num
+        for path in folder.glob(f"*run-*/run-{run_id}.wandb")
+        for message in _messages(path)
+        if message.HasField("history")
+    ]
+    return max(steps, default=-1)
+
+
+def exit_code(path: Path) -> int | None:
+    """That of the run whose file it is; None where it has not ended."""
+    codes = [message.exit.exit_code for message in _messages(path) if message.HasField("exit")]
+    return codes[-1] if codes else None
+
+
+def _messages(path: Path) -> Iterator[Any]:
     from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
-    last = -1
-    for path in folder.glob(f"*run-*/run-{run_id}.wandb"):
-        for record in records(path):
-            try:
-                message = Record.FromString(record)
-            except DecodeError:
-                break
-            if message.HasField("history"):
-                last = max(last, message.history.step.num)
-    return last
+    for record in records(path):
+        try:
+            yield Record.FromString(record)
+        except DecodeError:
+            return

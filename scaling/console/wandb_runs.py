@@ -168,19 +168,7 @@ class Trackers:
             dir=self._folder,
             reinit="create_new",
             resume="allow" if tracked.continues else None,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",  # else each run of the stack records the whole terminal
-                disable_code=True,
-                disable_git=True,
-                disable_job_creation=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-                init_timeout=tracking.init_timeout,
-                finish_timeout=tracking.finish_timeout,
-                finish_timeout_raises=True,
-            ),
+            settings=quiet(tracking.init_timeout, tracking.finish_timeout),
         )
         run.define_metric("tokens")
         run.define_metric("*", step_metric="tokens")
@@ -202,6 +190,25 @@ class Trackers:
             fault = caught
         if fault is not None:
             _ceiling.lower("off" if run.offline else "offline", fault)
+
+
+def quiet(init_timeout: float, finish_timeout: float) -> Any:
+    """Settings of a W&B run that says nothing, records nothing by itself, and waits no longer than this."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",  # else each run of the stack records the whole terminal
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
+    )
 
 
 def _table(rows: list[dict]) -> Any:

@@ -46,7 +46,8 @@ def trackers(*run_ids, continues=False, **more):
     )
 
 def row(key, gap, **more):
-    return {"tokens_seen": 4096000, "setting": key, "loss": 2.5 + gap, "loss_se": .25, "gap": gap, "gap_se": .125, **more}
+    losses = {"loss": 2.5 + gap, "loss_se": .25, "gap": gap, "gap_se": .125}
+    return {"tokens_seen": 4096000, "setting": key, **losses, **more}
 """
 
 

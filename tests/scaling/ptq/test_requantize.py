@@ -158,7 +158,7 @@ def test_bad_input_is_a_line(make_run, quantize, arguments, line):
 
 def test_wandb_gets_the_whole_table(make_run, quantize, tmp_path):
     """In the same W&B run, wherever that is, behind its last step; with all that its summary said before."""
-    run = make_run("tracking=offline", "tracking.project=mine", "tracking.name=w=bf16", "tracking.tags=[a]")
+    run = make_run("tracking=offline", "tracking.project=mine", "tracking.name='w=bf16'", "tracking.tags=[a]")
     train_stack([run])
     [first] = (RunFolder(run).path.parent / "wandb").glob("offline-run-*")
     before = wandb_leet(first, "--summary")[0]["summary"]
