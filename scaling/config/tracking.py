@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from scaling.config.from_dict import Settings
-from scaling.config.limits import Count, Longest, NotEmpty, Seconds
+from scaling.config.limits import AtLeast, Count, Longest, NotEmpty, Seconds
 from scaling.errors import InputError
 
 Mode = Literal["off", "offline", "online"]
 PROJECT = "precision-scaling"
 _ENVIRONMENT: dict[str, Mode] = {"disabled": "off", "offline": "offline", "online": "online"}
+
+
+def _is_first(per_doubling: int, step: int) -> bool:
+    """Whether a step is the first of its interval, of which there are so many while steps double."""
+    interval = [int(per_doubling * math.log2(s)) for s in (step, max(step - 1, 1))]
+    return step == 1 or interval[0] > interval[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,14 @@ class TrackingConfig(Settings):
     curves are read, so that their number barely depends on a run's length: 50 gives some 230 points in 1,000 steps,
     530 in 60,000."""
 
+    val_windows: Annotated[int, AtLeast(0)] = 0
+    """On so many of the held-out windows, always the same, the loss is measured while a run is trained; 0: not at all.
+    It is a curve to look at: what counts is measured on all windows, at snapshots and at the end."""
+
+    val_points_per_doubling: Count = 2
+    """How many of these points there are while a run's tokens double, at most. Where all of them would cost more than
+    2% of the run's training there are none."""
+
     init_timeout: Seconds
     """Seconds that the first online run waits for the server before the process goes on offline."""
 
@@ -58,8 +72,11 @@ class TrackingConfig(Settings):
 
     def is_point(self, step: int) -> bool:
         """Whether the training curve has a point after `step` updates: the first of each interval in log tokens."""
-        interval = [int(self.points_per_doubling * math.log2(s)) for s in (step, max(step - 1, 1))]
-        return step == 1 or interval[0] > interval[1]
+        return _is_first(self.points_per_doubling, step)
+
+    def is_val_point(self, step: int) -> bool:
+        """Whether a loss on held-out windows may be measured after `step` updates, if at all."""
+        return _is_first(self.val_points_per_doubling, step)
 
     def in_project(self) -> str:
         """The W&B project: see `project`."""

@@ -153,7 +153,7 @@ def _is_published(folder: Path, run_id: str, mode: Mode) -> bool:
 def _workspace(
     entity: str, project: str, study: str, group: str, settings: Sequence[str], varied: Sequence[str], folder: Path
 ) -> str | None:
-    """The address of the study's saved workspace, which is made where it is not known; a line says why there is none."""
+    """The address of the study's saved workspace, made where none is known; a line says why there is none."""
     known = folder / "workspace.json"
     try:
         addresses: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))

@@ -87,6 +87,15 @@ class LoadedRun:
         """
         return pd.DataFrame(self.folder.curve())
 
+    @cached_property
+    def val_curve(self) -> pd.DataFrame:
+        """Losses on a few held-out windows while it was trained: tokens, loss_val. Empty where they were not measured.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return pd.DataFrame(self.folder.val_curve(), columns=["tokens", "loss_val"])
+
     def held_out(self, cache: Path | str | None = None) -> torch.Tensor:
         """The held-out windows (n, T+1) as tokens, in the order of `windows`. Their corpus lies in the folder `cache`,
         by default that of the run's settings, and is built there where it is missing.

@@ -1,6 +1,7 @@
 """What a run leaves behind while it is trained: points of its curve, measurements and its result, in its folder and in
 W&B. (What it goes on from is in `scaling.training.checkpoints`.)"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from scaling.console import wandb_names
 from scaling.console.accelerators import peak_of
-from scaling.console.wandb_runs import Trackers
+from scaling.console.wandb_runs import Tracked, Trackers
 from scaling.data.corpus import Corpus, Windows
 from scaling.ptq.measure import Measurement
 from scaling.records import provenance
@@ -17,8 +18,19 @@ from scaling.records.files import SCHEMA
 from scaling.records.run_folder import trunk_of
 from scaling.records.window_losses import clustered_mean
 from scaling.training.gradients import Gradients
-from scaling.training.members import Member
+from scaling.training.members import Member, SharedModel
 from scaling.training.schedule import learning_rate
+from scaling.training.stack import Stack
+
+
+def tracked(models: Sequence[SharedModel], stack: Stack, device: torch.device) -> list[Tracked]:
+    """What W&B is told of the members of a stack at its start."""
+    made = provenance.made_with(device)
+    return [
+        Tracked.of(member.run, made, continues=step > member.run.first_step)
+        for model, step in zip(models, stack.optimizer.steps, strict=True)
+        for member in model.members
+    ]
 
 
 class Recorder:
@@ -36,6 +48,11 @@ class Recorder:
         values = {"loss_train": loss, "grad_norm": norm, "lr": learning_rate(member.run, step - 1)}
         member.folder.log({"tokens": tokens, **values})
         self.trackers.log(member.run.run_id, tokens, wandb_names.training(values) | self._speed(member, tokens))
+
+    def val_point(self, member: Member, tokens: int, loss: float) -> None:
+        """One point of the curve on held-out windows."""
+        member.folder.log_val({"tokens": tokens, "loss_val": loss})
+        self.trackers.log(member.run.run_id, tokens, {"val/subset_loss": loss})
 
     def measurement(self, member: Member, tokens: int, measured: Measurement) -> None:
         """What was measured of the member's model behind so many tokens."""
