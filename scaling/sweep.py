@@ -204,9 +204,11 @@ def _collect(name: str, overrides: Sequence[str], out: Path, others: Sequence[Pa
 
 def _publish(name: str, overrides: Sequence[str], results: Path) -> None:
     from scaling.config.compose import study_file
-    from scaling.console.wandb_publish import publish
+    from scaling.console.wandb_publish import TABLE, publish
+    from scaling.records.merge import verify
     from scaling.records.run_folder import RunFolder
 
+    verify(results / TABLE)
     run = load(name, overrides).runs[0] if study_file(name) is not None else _single(name, overrides)
     done = publish(name, results, RunFolder(run).path.parent, run.tracking)
     state = {"online": "uploaded", "offline": "written for `wandb sync`"}[done.mode]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from scaling.config.tracking import Mode, TrackingConfig
 from scaling.console.terminal import note
 from scaling.console.wandb_files import exit_code
-from scaling.console.wandb_runs import quiet
+from scaling.console.wandb_runs import quiet, ready
 from scaling.console.wandb_workspace import sections, workspace
 from scaling.errors import InputError
 
@@ -90,9 +90,7 @@ def _files(results: Path) -> Iterator[tuple[str, Path]]:
 def _published(
     study: str, files: Sequence[tuple[str, Path]], out: Path, tracking: TrackingConfig, mode: Mode
 ) -> Published:
-    import wandb
-
-    wandb.setup(wandb.Settings(silent=True))
+    wandb = ready(out / "wandb")
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", study)
     columns = _columns(dict(files)[TABLE])
     settings = [key for key in columns.get("setting", ()) if key]
@@ -106,7 +104,6 @@ def _published(
     known = _is_published(out / "wandb", run_id, mode)
     address = None
     if not known:
-        (out / "wandb").mkdir(parents=True, exist_ok=True)
         run = wandb.init(
             mode=mode,
             project=project,

@@ -145,15 +145,9 @@ class Trackers:
 
     def _start(self, mode: Mode, tracked: Tracked) -> Any:
         files, tracking = self._folder / "wandb", tracked.tracking
-        files.mkdir(parents=True, exist_ok=True)
-        # Tables are staged in the user's home otherwise, where `wandb sync` on another machine would miss them.
-        os.environ.setdefault("WANDB_DATA_DIR", str(files.resolve()))
-        import wandb
-
+        wandb = ready(files)
         if tracked.continues and mode == "offline":
             self._told[tracked.run_id] = last_step(files, tracked.run_id)
-        # Silent for the process, not only for the run: it is what keeps W&B from asking a terminal for a key.
-        wandb.setup(wandb.Settings(silent=True))
         run = wandb.init(
             mode=mode,
             project=tracking.in_project(),
@@ -190,6 +184,18 @@ class Trackers:
             fault = caught
         if fault is not None:
             _ceiling.lower("off" if run.offline else "offline", fault)
+
+
+def ready(files: Path) -> Any:
+    """The module `wandb`, set to write its files there and to say nothing."""
+    files.mkdir(parents=True, exist_ok=True)
+    # Tables are staged in the user's home otherwise, where `wandb sync` on another machine would miss them.
+    os.environ.setdefault("WANDB_DATA_DIR", str(files.resolve()))
+    import wandb
+
+    # Silent for the process, not only for the run: it is what keeps W&B from asking a terminal for a key.
+    wandb.setup(wandb.Settings(silent=True))
+    return wandb
 
 
 def quiet(init_timeout: float, finish_timeout: float) -> Any:
