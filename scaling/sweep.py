@@ -208,7 +208,8 @@ def _publish(name: str, overrides: Sequence[str], results: Path) -> None:
     from scaling.records.merge import verify
     from scaling.records.run_folder import RunFolder
 
-    verify(results / TABLE)
+    if (results / TABLE).exists():
+        verify(results / TABLE)
     run = load(name, overrides).runs[0] if study_file(name) is not None else _single(name, overrides)
     done = publish(name, results, RunFolder(run).path.parent, run.tracking)
     state = {"online": "uploaded", "offline": "written for `wandb sync`"}[done.mode]

@@ -21,7 +21,7 @@ USUAL = ("n=16384", "act_order=False", "damping=0.01", "clip=True", "grid=20")
 """What names of quantizations do not say: how methods calibrate that are not asked otherwise. It stays when defaults
 change, or one name would mean two things."""
 MEASURED = ("loss", "loss_se", "gap", "gap_se")
-"""Of a quantization."""
+"""Of a quantization, in the table of runs; curves have no standard errors."""
 
 
 def training(point: Mapping[str, float]) -> dict[str, float]:
@@ -41,15 +41,14 @@ def quantization(key: str) -> str:
     return f"ptq/{method}/" + re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(told))
 
 
-def quantizations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def quantizations(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ("loss", "gap")) -> dict[str, float]:
     """What was measured of the quantizations of one model."""
-    return {f"{quantization(row['setting'])}/{name}": row[name] for row in rows for name in MEASURED}
+    return {f"{quantization(row['setting'])}/{name}": row[name] for row in rows for name in names}
 
 
-def evaluation(loss: float, rows: Sequence[Mapping[str, Any]], loss_se: float | None = None) -> dict[str, float]:
+def evaluation(loss: float, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str, float]:
     """A model on the held-out windows, as it is and quantized."""
-    error = {} if loss_se is None else {"val/loss_se": loss_se}
-    return {"val/loss": loss, **error, **quantizations(rows)}
+    return {"val/loss": loss, **quantizations(rows)}
 
 
 def summary(
@@ -71,7 +70,7 @@ def summary(
         told["perf/tokens_per_second"] = result["tokens_per_second"]
     for last in result["evaluations"][-1:]:
         of_last = [row for row in rows if row["tokens_seen"] == last["tokens_seen"]]
-        told |= evaluation(last["loss"], of_last, last["loss_se"])
+        told |= {"val/loss": last["loss"], "val/loss_se": last["loss_se"], **quantizations(of_last, MEASURED)}
     return told
 
 

@@ -189,7 +189,7 @@ class Measuring:
             base = stored[name]
             self.said(text.windows.tokens[:, 1:].size)
         loss, loss_se = clustered_mean(base, text.windows.documents)
-        self.trackers.log(run.run_id, run.tokens_seen, wandb_names.evaluation(loss, (), loss_se))
+        self.trackers.log(run.run_id, run.tokens_seen, wandb_names.evaluation(loss))
         for setting in settings:
             self._say(setting.key)
             notes = quantizable.apply(setting, self.said)
