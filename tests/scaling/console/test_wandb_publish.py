@@ -46,9 +46,9 @@ def results(tmp_path) -> Path:
     return folder
 
 
-def tracking(mode="offline", **more) -> TrackingConfig:
+def tracking(mode="offline", project=None, **more) -> TrackingConfig:
     return TrackingConfig(
-        mode=mode, project=None, entity=None, points_per_doubling=50, init_timeout=1, finish_timeout=1, **more
+        mode=mode, project=project, entity=None, points_per_doubling=50, init_timeout=1, finish_timeout=1, **more
     )
 
 
