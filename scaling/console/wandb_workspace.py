@@ -79,7 +79,7 @@ def workspace(entity: str, project: str, study: str, group: str, shown: Sequence
         for section in shown
     ]
     runs = ws.RunsetSettings(
-        filters=[expr.Metric("Group") == group, expr.Metric("JobType") != "publish"],
+        filters=expr.And(expr.Metric("Group") == group, expr.Metric("JobType") != "publish"),
         order=[expr.Ordering(expr.Config("N"), ascending=True)],
     )
     settings = ws.WorkspaceSettings(x_axis=TOKENS.name)
