@@ -30,14 +30,17 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def last_step(folder: Path, run_id: str) -> int:
-    """The last step of a run that its files in W&B's folder have; -1 where they have none."""
-    steps = [
-        message.history.step.num
-        for path in folder.glob(f"*run-*/run-{run_id}.wandb")
-        for message in _messages(path)
-        if message.HasField("history")
-    ]
-    return max(steps, default=-1)
+    """The last step of a run that its files in W&B's folder have; -1 where they have none.
+
+    It is that of the latest file with any: one that goes on begins behind the others, and one that began anew replaces
+    them.
+    """
+    files = folder.glob(f"*run-*/run-{run_id}.wandb")
+    for path in sorted(files, key=lambda path: path.parent.name.removeprefix("offline-"), reverse=True):
+        steps = [message.history.step.num for message in _messages(path) if message.HasField("history")]
+        if steps:
+            return max(steps)
+    return -1
 
 
 def exit_code(path: Path) -> int | None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from scaling.config.compose import BEHAVIOUR
 from scaling.config.from_dict import build
 from scaling.config.tracking import TrackingConfig
+from scaling.console.wandb_files import last_step
 from scaling.errors import InputError
 from tests.scaling.console.wandb_server import WandbServer
 
@@ -26,6 +27,7 @@ KEY = "a" * 40
 
 PREAMBLE = """
 import sys
+import time
 from pathlib import Path
 from scaling.console.wandb_runs import Tracked, Trackers
 from scaling.config.tracking import TrackingConfig
@@ -110,6 +112,11 @@ with trackers("c", continues=True) as t:
     for step in range(1900, 2011):
         t.log("c", step * 2048, {"train/loss": 7.0})
     t.finish("c", 2010 * 2048, {"val/loss": 2.75, "train/loss": 7.0})
+for continues, steps in ((False, (1, 2, 3)), (True, (2, 3, 4, 5))):
+    with trackers("b", continues=continues) as t:
+        for step in steps:
+            t.log("b", step * 2048, {"train/loss": 9.0})
+    time.sleep(1.1)  # folders are named by the second
 """
     for body in (first, again):
         assert run_script(body, tmp_path, "offline") == ("", "")
@@ -169,13 +176,15 @@ def test_offline_table(offline):
 
 
 def test_offline_failed_left_open_and_resumed(offline):
-    (failed,) = folders(offline, "offline-run-*-b")
+    failed, anew, on = folders(offline, "offline-run-*-b")
     left, resumed = folders(offline, "offline-run-*-c")
     states = [(s["run_id"], s["state"], s["exit_code"]) for s in map(summary, (failed, left, resumed))]
     assert states == [("b", "failed", 1), ("c", "failed", 1), ("c", "finished", 0)]
     # What the first file has, the second has not again.
     assert [row["tokens"] // 2048 for row in history(left)] == list(range(1, 2001))
     assert [row["tokens"] // 2048 for row in history(resumed)] == list(range(2001, 2011))
+    assert [[row["tokens"] // 2048 for row in history(file)] for file in (anew, on)] == [[1, 2, 3], [4, 5]]
+    assert last_step(offline / "study" / "wandb", "a") == 2000 * 2048 + 2
     assert '"resume":true' in leet(resumed, "--json"), "its upload would replace that of the first file"
     assert '"resume":true' not in leet(left, "--json"), "it would be appended to the run that it replaces"
 
@@ -193,6 +202,8 @@ def test_two_files_of_a_run_are_one_run_on_the_server(offline):
     found = [(row["_step"] // 2048, row["train/loss"]) for row in server.runs["c"]["history"]]
     assert [step for step, _ in found] == list(range(1, 2011))
     assert dict(found)[2000] == pytest.approx(7 - 2) and dict(found)[2001] == 7.0
+    replaced = [(row["_step"] // 2048, row["train/loss"]) for row in server.runs["b"]["history"]]
+    assert replaced == [(step, 9.0) for step in (1, 2, 3, 4, 5)], "a run that began anew replaces the one before"
     summary = server.runs["c"]["summary"]
     assert summary["val/loss"] == 2.75 and summary["tokens"] == 2010 * 2048
     charts = {metric.get("1"): metric for metric in server.runs["a"]["config"]["_wandb"]["value"]["m"]}
