@@ -10,6 +10,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        pass  # a client that goes leaves its connections as they are
+
+
 class WandbServer:
     """Use as a context. `url` is where it listens."""
 
@@ -50,7 +55,7 @@ class WandbServer:
             def log_message(self, *_):
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.thread = threading.Thread(target=self.http.serve_forever)
         self.thread.start()
