@@ -172,5 +172,5 @@ def _track(job: PTQJob, folders: list[RunFolder]) -> None:
     with Trackers(folders[0].path.parent, tracked) as trackers:
         for folder in folders:
             result, rows = results[folder.run.run_id], folder.ptq()
-            summary = wandb_names.summary(result, rows, folder.last_point())
+            summary = wandb_names.summary(result, rows, folder.curve_end())
             trackers.finish(folder.run.run_id, result["evaluations"][-1]["tokens_seen"], summary, rows)

@@ -199,7 +199,7 @@ class RunFolder:
         except (OSError, ValueError) as fault:
             raise InputError(f"{path}: not a training curve ({' '.join(str(fault).split())})") from None
 
-    def last_point(self) -> dict[str, float]:
+    def curve_end(self) -> dict[str, float]:
         """The last point of the training curve; empty where that is missing or damaged."""
         try:
             return self.curve()[-1]

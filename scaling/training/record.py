@@ -65,7 +65,7 @@ class Recorder:
         result = self.result(member)
         member.folder.write_result(result)
         rows = member.folder.ptq()
-        summary = wandb_names.summary(result, rows, member.folder.last_point())
+        summary = wandb_names.summary(result, rows, member.folder.curve_end())
         if "perf/tokens_per_second" in summary:
             summary |= self._performance(member, summary["perf/tokens_per_second"])
         seen = (member.last_step or member.run.steps) * member.run.data.batch_tokens
