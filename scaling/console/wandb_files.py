@@ -32,8 +32,7 @@ def records(path: Path) -> Iterator[bytes]:
 def last_step(folder: Path, run_id: str) -> int:
     """The last step of a run that its files in W&B's folder have; -1 where they have none.
 
-    It is that of the latest file with any: one that goes on begins behind the others, and one that began anew replaces
-    them.
+    It is that of the latest file with any: one that goes on begins behind the others, and one that began anew has all.
     """
     files = folder.glob(f"*run-*/run-{run_id}.wandb")
     for path in sorted(files, key=lambda path: path.parent.name.removeprefix("offline-"), reverse=True):

@@ -39,7 +39,7 @@ class Tracked:
     settings: Mapping[str, Any]
     """Its resolved config and what it was made with, as a plain nested dict."""
     continues: bool
-    """Whether it goes on from where W&B was told of it before. What begins anew replaces what is there."""
+    """Whether it goes on from where W&B was told of it before. What begins anew asks not to be resumed."""
 
     @classmethod
     def of(cls, run: "Run | MeasuredRun", made: Mapping[str, Any], *, continues: bool) -> "Tracked":
