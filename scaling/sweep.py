@@ -1,7 +1,8 @@
 """The command `python -m scaling.sweep`: a study before, during and after it is trained.
 
 `plan` prints its cells and its jobs, what they take, how long that will be here and what it would be on a GPU;
-`status` what is done, running and where, queued, failed, dead or new; `collect` writes the table of all finished runs.
+`status` what is done, running and where, queued, failed, dead or new; `collect` writes the table of all finished runs;
+`publish` sends it with fits and figures to W&B.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Plan a study, watch it, and gather its table.",
         epilog="An override (model=24k, data.tokens=1e6,2e6) replaces what the study's file says of that setting.",
     )
-    parser.add_argument("command", choices=("plan", "status", "collect"), help="before, during, after")
+    parser.add_argument("command", choices=("plan", "status", "collect", "publish"), help="before, during, after")
     parser.add_argument("study", help="a file of sweeps/, without .yaml; but for plan also a folder of outputs/")
     parser.add_argument("overrides", nargs="*", metavar="setting=value", help="as for python -m scaling.train")
     parser.add_argument("--ids", action="store_true", help="list every run (plan, status)")
@@ -48,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "or of planned N, D and bits (plan; none if not given)",
     )
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="FOLDER", help="where studies have folders (collect)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="where studies have folders (collect, publish)",
     )
     parser.add_argument(
         "--add",
@@ -73,6 +78,8 @@ def _run(given: argparse.Namespace) -> None:
     if given.command == "collect":
         out = given.out or given.results / given.study / "runs.csv"
         _collect(given.study, given.overrides, out, given.add, given.prune)
+    elif given.command == "publish":
+        _publish(given.study, given.overrides, given.results / given.study)
     elif given.command == "status":
         _status(_runs(given.study, given.overrides), given.ids)
     else:
@@ -233,6 +240,22 @@ def _collect(name: str, overrides: Sequence[str], out: Path, others: Sequence[Pa
         folder, out, others, lambda run: [setting.key for setting in settings_of(run)], named=named, prune=prune
     )
     print(f"{out}: {rows} rows")
+
+
+def _publish(name: str, overrides: Sequence[str], results: Path) -> None:
+    from scaling.config.compose import study_file
+    from scaling.console.wandb_publish import TABLE, publish
+    from scaling.records.merge import verify
+    from scaling.records.run_folder import RunFolder
+
+    if (results / TABLE).exists():
+        verify(results / TABLE)
+    run = load(name, overrides).runs[0] if study_file(name) is not None else _single(name, overrides)
+    done = publish(name, results, RunFolder(run).path.parent, run.tracking)
+    state = {"online": "uploaded", "offline": "written for `wandb sync`"}[done.mode]
+    print(f"{done.artifact}: {done.files} files, {state if done.new else 'published already'} ({done.digest})")
+    if done.workspace:
+        print(f"workspace: {done.workspace}")
 
 
 def _single(study: str, overrides: Sequence[str]) -> "Run":

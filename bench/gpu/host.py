@@ -111,7 +111,7 @@ def _runs(way: Ours, steps: int, scratch: Path) -> Sequence[Run]:
     runtime = dataclasses.replace(
         run.runtime, out=str(scratch), cache=str(scratch / "cache"), compile="on" if way.compiled else "off"
     )
-    tracking = dataclasses.replace(run.tracking, mode="off")
+    tracking = dataclasses.replace(run.tracking, mode="off", val_windows=0)
     ptq = dataclasses.replace(run.ptq, methods=())
     common = {"data": data, "schedule": schedule, "runtime": runtime, "tracking": tracking}
     plain = dataclasses.replace(run, **common, ptq=ptq)

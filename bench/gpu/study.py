@@ -25,7 +25,7 @@ SLOW = 3e-3
 SHORTER = {64_000_000: 32_000_000}
 DROPPED = (5_308_416,)
 WARM_STEPS = 8
-OWN = ("tracking=off", "runtime.checkpoint_seconds=1e9")
+OWN = ("tracking=off", "tracking.val_windows=0", "runtime.checkpoint_seconds=1e9")
 TINY = (
     "model=2k",
     "data=text",

@@ -63,6 +63,17 @@ class NotEmpty:
         return "not empty"
 
 
+class Longest:
+    def __init__(self, length: int):
+        self.length = length
+
+    def allows(self, value: str) -> bool:
+        return len(value) <= self.length
+
+    def __str__(self) -> str:
+        return f"of at most {self.length} characters"
+
+
 Count = Annotated[int, AtLeast(1)]
 Share = Annotated[float, AtLeast(0), AtMost(1)]
 Seed = Annotated[int, AtLeast(0)]

@@ -214,12 +214,16 @@ class Run(Batched, Settings):
     def run_id(self) -> str:
         """A readable slug and the hash of the identity; the folder, the W&B id and the key in the table."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:10]
+        seeds = f"s{self.seed_init}" + (f".{self.seed_data}" if self.seed_data != self.seed_init else "")
+        return f"n{short(self.N)}-d{short(self.data.tokens)}-{self.schedule.kind}-{self.bits}-{seeds}-{digest}"
+
+    @property
+    def bits(self) -> str:
+        """Its training precision for names: w4a16kv16."""
         p = self.precision
         parts = {"w": "weights", "a": "activations", "kv": "kv"}
         parts |= {"g": "dx_gradients"} if p.format("dx_gradients").quantizes else {}
-        bits = "".join(letter + _short_name(p.name(part)) for letter, part in parts.items())
-        seeds = f"s{self.seed_init}" + (f".{self.seed_data}" if self.seed_data != self.seed_init else "")
-        return f"n{short(self.N)}-d{short(self.data.tokens)}-{self.schedule.kind}-{bits}-{seeds}-{digest}"
+        return "".join(letter + _short_name(p.name(part)) for letter, part in parts.items())
 
     @property
     def base_run_id(self) -> str:

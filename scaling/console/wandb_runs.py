@@ -12,14 +12,44 @@ and the waits of many models do not add up.
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scaling.config.tracking import Mode, TrackingConfig
 from scaling.console.terminal import note
+from scaling.console.wandb_files import last_step
+from scaling.console.wandb_names import config, quantizations
+
+if TYPE_CHECKING:
+    from scaling.config.pretrained.measured_run import MeasuredRun
+    from scaling.config.run import Run
 
 _ORDER: tuple[Mode, ...] = ("off", "offline", "online")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """A run that W&B is told of."""
+
+    run_id: str
+    study: str
+    tracking: TrackingConfig
+    settings: Mapping[str, Any]
+    """Its resolved config and what it was made with, as a plain nested dict."""
+    continues: bool
+    """Whether it goes on from where W&B was told of it before. What begins anew asks not to be resumed."""
+
+    @classmethod
+    def of(cls, run: "Run | MeasuredRun", made: Mapping[str, Any], *, continues: bool) -> "Tracked":
+        return cls(
+            run_id=run.run_id,
+            study=run.study,
+            tracking=run.tracking,
+            settings=config(run, made),
+            continues=continues,
+        )
 
 
 class Trackers:
@@ -27,28 +57,32 @@ class Trackers:
 
     Opening costs 0.5 s to import W&B and some 40 ms a run; `log` costs 0.4 ms and never waits.
 
+    A run that goes on is the same W&B run. Offline it writes a second file under the same id, which `wandb sync`
+    appends to the first: so it holds no step that is in the first, and, at its end, the whole summary, which replaces
+    the first one's.
+
     Args:
-        study: the W&B group.
         folder: the study's folder; files go to `folder/wandb`.
-        runs: run id -> resolved config as a plain nested dict. A resumed run is the same W&B run: offline it writes a
-            second file under the same id, which `wandb sync` uploads after the first.
 
     Raises:
         InputError: WANDB_MODE has an unknown value. No other fault of W&B gets out of here.
     """
 
-    def __init__(self, config: TrackingConfig, study: str, folder: Path, runs: Mapping[str, dict]):
-        self._config, self._study, self._folder = config, study, folder
+    def __init__(self, folder: Path, runs: Sequence[Tracked]):
+        self._folder = folder
         self._pool = ThreadPoolExecutor(max_workers=max(1, len(runs)), thread_name_prefix="wandb")
         self._ending: list[Future] = []
         self._open: dict[str, Any] = {}
-        wanted = config.wanted()
-        while (mode := _ceiling.under(wanted)) != "off":
+        self._told: dict[str, int] = {}
+        """The last step that earlier files have of a run."""
+        wanted = [(run, run.tracking.wanted()) for run in runs]
+        while starting := [(run, mode) for run, most in wanted if (mode := _ceiling.under(most)) != "off"]:
             try:
-                self._open = {run_id: self._start(mode, run_id, settings) for run_id, settings in runs.items()}
+                self._open = {run.run_id: self._start(mode, run) for run, mode in starting}
                 break
             except Exception as fault:
-                _ceiling.lower("offline" if mode == "online" else "off", fault)
+                online = any(mode == "online" for _, mode in starting)
+                _ceiling.lower("offline" if online else "off", fault)
                 _release()
 
     def __enter__(self) -> "Trackers":
@@ -60,10 +94,10 @@ class Trackers:
     def log(self, run_id: str, tokens: int, values: Mapping[str, float]) -> None:
         """Write the values of a model that has seen `tokens` tokens.
 
-        The W&B step is the token count, so W&B itself drops what a resumed run measures a second time.
+        The W&B step is the token count, so W&B itself drops what an online run measures a second time.
         """
         run = self._open.get(run_id)
-        if run is None or _ceiling.under("offline") == "off":
+        if run is None or _ceiling.under("offline") == "off" or tokens <= self._told.get(run_id, -1):
             return
         try:
             run.log({**values, "tokens": tokens}, step=tokens)
@@ -71,85 +105,116 @@ class Trackers:
             _ceiling.lower("off", fault)
 
     def finish(
-        self, run_id: str, summary: Mapping[str, float], ptq_rows: Sequence[Mapping] = (), failed: bool = False
+        self,
+        run_id: str,
+        tokens: int,
+        summary: Mapping[str, Any],
+        ptq_rows: Sequence[Mapping] = (),
+        failed: bool = False,
     ) -> None:
         """End a model's run without waiting for it.
 
         Args:
+            tokens: that it has seen.
             summary: final values; they replace what `log` left in the summary under these names.
-            ptq_rows: become the W&B table `ptq`; its columns are all names that occur, absent values are null.
+            ptq_rows: all its quantizations, also those of snapshots. They become the W&B table `ptq`, whose columns are
+                all names that occur, absent values are null; those of the model at its end are scalars as well. Their
+                step is `tokens` and one more for each: rows that are added later come behind the last step then, where
+                W&B takes them.
             failed: sets the run's exit code to 1.
         """
         run = self._open.pop(run_id, None)
-        if run is not None:
-            rows = [dict(row) for row in ptq_rows]
-            self._ending.append(self._pool.submit(self._end, run, dict(summary), rows, failed))
+        if run is None:
+            return
+        final: dict[str, Any] = {}
+        if ptq_rows:
+            last = [row for row in ptq_rows if row["tokens_seen"] == tokens]
+            final = {"tokens": tokens, **quantizations(last)}
+        rows = [dict(row) for row in ptq_rows]
+        self._ending.append(self._pool.submit(self._end, run, tokens, dict(summary), final, rows, failed))
 
     def close(self) -> None:
         """Finish what is open as failed and wait for all runs. With a dead server that takes `finish_timeout`, and up
         to 20 s more for tables, which W&B asks the server about first (WANDB_HTTP_TIMEOUT shortens it)."""
         for run_id in list(self._open):
-            self.finish(run_id, {}, failed=True)
+            self.finish(run_id, 0, {}, failed=True)
         late = wait(self._ending, timeout=2).not_done
         if late:
             note(f"W&B: waiting for {len(late)} runs to upload")
         self._pool.shutdown()
 
-    def _start(self, mode: Mode, run_id: str, settings: dict) -> Any:
-        files = self._folder / "wandb"
-        files.mkdir(parents=True, exist_ok=True)
-        # Tables are staged in the user's home otherwise, where `wandb sync` on another machine would miss them.
-        os.environ.setdefault("WANDB_DATA_DIR", str(files.resolve()))
-        import wandb
-
-        # Silent for the process, not only for the run: it is what keeps W&B from asking a terminal for a key.
-        wandb.setup(wandb.Settings(silent=True))
+    def _start(self, mode: Mode, tracked: Tracked) -> Any:
+        files, tracking = self._folder / "wandb", tracked.tracking
+        wandb = ready(files)
+        if tracked.continues and mode == "offline":
+            self._told[tracked.run_id] = last_step(files, tracked.run_id)
         run = wandb.init(
             mode=mode,
-            project=self._config.project,
-            entity=self._config.entity,
-            group=self._study,
-            id=run_id,
-            name=run_id,
-            config=settings,
+            project=tracking.in_project(),
+            entity=tracking.entity,
+            group=tracking.in_group(tracked.study),
+            job_type=tracking.job_type,
+            tags=list(tracking.tags) or None,
+            notes=tracking.notes,
+            id=tracked.run_id,
+            name=tracking.name or tracked.run_id,
+            config=dict(tracked.settings),
             dir=self._folder,
             reinit="create_new",
-            resume="allow",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",  # else each run of the stack records the whole terminal
-                disable_code=True,
-                disable_git=True,
-                disable_job_creation=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-                init_timeout=self._config.init_timeout,
-                finish_timeout=self._config.finish_timeout,
-                finish_timeout_raises=True,
-            ),
+            resume="allow" if tracked.continues else None,
+            settings=quiet(tracking.init_timeout, tracking.finish_timeout),
         )
         run.define_metric("tokens")
         run.define_metric("*", step_metric="tokens")
         return run
 
-    def _end(self, run: Any, summary: dict, rows: list[dict], failed: bool) -> None:
+    def _end(self, run: Any, tokens: int, summary: dict, final: dict, rows: list[dict], failed: bool) -> None:
         fault: object = None
         try:
-            run.summary.update(summary)
             if rows:
-                run.log({"ptq": _table(rows)})
+                run.log({**final, "ptq": _table(rows)}, step=tokens + len(rows))
+            run.summary.update(summary)
         except Exception as caught:
             fault = caught
         try:
             run.finish(exit_code=1 if failed else 0)
-        except TimeoutError:
-            seconds = f"{self._config.finish_timeout:g} s"
-            fault = f"not uploaded within {seconds}, `wandb sync --include-online` can do it later"
+        except TimeoutError as late:
+            fault = f"not uploaded in time ({late}), `wandb sync --include-online` can do it later"
         except Exception as caught:
             fault = caught
         if fault is not None:
             _ceiling.lower("off" if run.offline else "offline", fault)
+
+
+def ready(files: Path) -> Any:
+    """The module `wandb`, set to write its files there and to say nothing."""
+    files.mkdir(parents=True, exist_ok=True)
+    # Tables are staged in the user's home otherwise, where `wandb sync` on another machine would miss them.
+    os.environ.setdefault("WANDB_DATA_DIR", str(files.resolve()))
+    import wandb
+
+    # Silent for the process, not only for the run: it is what keeps W&B from asking a terminal for a key.
+    wandb.setup(wandb.Settings(silent=True))
+    return wandb
+
+
+def quiet(init_timeout: float, finish_timeout: float) -> Any:
+    """Settings of a W&B run that says nothing, records nothing by itself, and waits no longer than this."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",  # else each run of the stack records the whole terminal
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
+    )
 
 
 def _table(rows: list[dict]) -> Any:

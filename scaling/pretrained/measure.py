@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scaling.config.from_dict import plain
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.pretrained.series import SeriesConfig
 from scaling.config.runtime import resolve_device
+from scaling.console import wandb_names
 from scaling.console.allocation import cores
 from scaling.console.terminal import Progress, note
-from scaling.console.wandb_runs import Trackers
+from scaling.console.wandb_runs import Tracked, Trackers
 from scaling.errors import InputError
 from scaling.pretrained.attention import check_cache
 from scaling.pretrained.calibration import Statistician
@@ -59,9 +59,10 @@ def measure_all(runs: Sequence[MeasuredRun], series: SeriesConfig) -> dict[str, 
     if not todo:
         return failed
     expected = [tokens_of(run, lacking(RunFolder(run))) for run in todo]
-    configs = {run.run_id: plain(run) for run in todo}
+    made = provenance.made_with(device)
+    tracked = [Tracked.of(run, made, continues=RunFolder(run).result() is not None) for run in todo]
     with (
-        Trackers(runs[0].tracking, runs[0].study, RunFolder(runs[0]).path.parent, configs) as trackers,
+        Trackers(RunFolder(runs[0]).path.parent, tracked) as trackers,
         Progress(runs[0].study, sum(expected)) as progress,
     ):
         done = 0
@@ -188,7 +189,7 @@ class Measuring:
             base = stored[name]
             self.said(text.windows.tokens[:, 1:].size)
         loss, loss_se = clustered_mean(base, text.windows.documents)
-        self.trackers.log(run.run_id, run.tokens_seen, {"loss": loss})
+        self.trackers.log(run.run_id, run.tokens_seen, wandb_names.evaluation(loss))
         for setting in settings:
             self._say(setting.key)
             notes = quantizable.apply(setting, self.said)
@@ -200,8 +201,8 @@ class Measuring:
         evaluation = declared("evaluation", {"tokens_seen": run.tokens_seen, "loss": loss, "loss_se": loss_se})
         if folder.result() is None:
             folder.write_result(self._result(files, text, evaluation, time.monotonic() - began))
-        summary = {"N": self.layout.parameters["N"], **({"D": run.D} if run.D else {}), **evaluation}
-        self.trackers.finish(run.run_id, summary, folder.ptq())
+        rows = folder.ptq()
+        self.trackers.finish(run.run_id, run.tokens_seen, wandb_names.summary(folder.finished(), rows), rows)
 
     def _statistician(self, text: Text, scratch: Scratch) -> Statistician:
         windows = windows_of(self.run, text.corpus)

@@ -9,14 +9,15 @@ from typing import Annotated
 
 import torch
 
-from scaling.config.from_dict import plain
+from scaling.config.from_dict import build, plain
 from scaling.config.limits import FolderName
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.tracking import TrackingConfig
+from scaling.console import wandb_names
 from scaling.console.allocation import cores
 from scaling.console.terminal import Progress, note
-from scaling.console.wandb_runs import Trackers
+from scaling.console.wandb_runs import Tracked, Trackers
 from scaling.data.corpus import Corpus, Windows
 from scaling.errors import InputError
 from scaling.model.transformer import as_stack
@@ -24,8 +25,11 @@ from scaling.ptq.measure import Trained, measure_quantized
 from scaling.ptq.settings import Setting, settings_of
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.loaded_run import data_of
-from scaling.records.run_folder import RunFolder, snapshot_path
+from scaling.records.run_folder import RunFolder, snapshot_path, stored_run
 from scaling.records.window_losses import evaluation_name
+
+PLACE = ("project", "entity", "group", "name", "job_type", "tags", "notes")
+"""Settings of tracking that a run keeps unless they are given anew."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,11 +157,20 @@ def _quantize(model: _Model, corpus: Corpus, windows: Windows, device: torch.dev
 
 
 def _track(job: PTQJob, folders: list[RunFolder]) -> None:
-    """Give the W&B run of each model its table of quantizations anew."""
+    """Add to the W&B run of each model what it has now. Where that run is and what it is called its own config says,
+    where the command does not; whether anything is written, the command alone."""
     if not folders:
         return
-    configs = {folder.run.run_id: plain(folder.run) for folder in folders}
-    trackers = Trackers(job.tracking, job.study, folders[0].path.parent, configs)
+    asked = {name: value for name, value in plain(job.tracking).items() if value or name not in PLACE}
+    tracked, results = [], {}
     for folder in folders:
-        trackers.finish(folder.run.run_id, {}, folder.ptq())
-    trackers.close()
+        run, result = stored_run(folder.path), folder.finished()
+        run = dataclasses.replace(run, tracking=build(TrackingConfig, {**plain(run.tracking), **asked}))
+        made = {"commit": result["commit"], "machine": {"device": result["device"]}}
+        tracked.append(Tracked.of(run, made, continues=True))
+        results[run.run_id] = result
+    with Trackers(folders[0].path.parent, tracked) as trackers:
+        for folder in folders:
+            result, rows = results[folder.run.run_id], folder.ptq()
+            summary = wandb_names.summary(result, rows, folder.curve_end())
+            trackers.finish(folder.run.run_id, result["evaluations"][-1]["tokens_seen"], summary, rows)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from scaling.data.shards import prepare
 from scaling.errors import InputError
 from scaling.model.module import Transformer
 from scaling.records.checkpoint import Checkpoint
-from scaling.records.run_folder import RunFolder
+from scaling.records.run_folder import VAL_CURVE, RunFolder
 
 SHOWN = ("setting", "loss", "loss_se", "gap", "gap_se")
 """Of a quantization, what a notebook shows."""
@@ -86,11 +85,16 @@ class LoadedRun:
         Raises:
             InputError: it is missing or damaged.
         """
-        path = self.folder.path / "metrics.jsonl"
-        try:
-            return pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-        except (OSError, ValueError) as fault:
-            raise InputError(f"{path}: not a training curve ({' '.join(str(fault).split())})") from None
+        return pd.DataFrame(self.folder.curve())
+
+    @cached_property
+    def val_curve(self) -> pd.DataFrame:
+        """Losses on a few held-out windows while it was trained: tokens, loss_val. Empty where they were not measured.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return pd.DataFrame(self.folder.curve(VAL_CURVE), columns=["tokens", "loss_val"])
 
     def held_out(self, cache: Path | str | None = None) -> torch.Tensor:
         """The held-out windows (n, T+1) as tokens, in the order of `windows`. Their corpus lies in the folder `cache`,

@@ -45,7 +45,7 @@ def with_rows_of(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
         InputError: no such table, not one with these columns and numbers in them, or one that was damaged or edited.
     """
     try:
-        _verify(path)
+        verify(path)
         other = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as fault:
         raise InputError(f"{path}: not a table of runs ({' '.join(str(fault).split())})") from None
@@ -104,7 +104,7 @@ def write_sha(out: Path) -> None:
     write_text(_sha_path(out), f"{hashlib.sha256(out.read_bytes()).hexdigest()}  {out.name}\n")
 
 
-def _verify(path: Path) -> None:
+def verify(path: Path) -> None:
     """Raise InputError if a table is not the one whose sha256 lies beside it; those of earlier versions have none.
 
     `analysis.table` does so too, which nothing here may import.

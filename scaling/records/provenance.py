@@ -3,15 +3,18 @@
 import importlib.metadata
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from scaling.config.limits import FORMULA
+from scaling.console.allocation import cores, slurm_job
 
 PACKAGES = ("torch", "numpy", "hydra-core", "safetensors")
 
@@ -43,6 +46,16 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
+def made_with(device: torch.device) -> dict[str, Any]:
+    """Commit and machine of what is computed by this process on `device`."""
+    machine: dict[str, Any] = {"host": platform.node(), "device": device_name(device), "cores": cores()}
+    if device.type == "cuda":
+        machine["gpus"] = torch.cuda.device_count()
+    if job := slurm_job():
+        machine["slurm_job"] = job.id
+    return {"commit": commit(), "machine": machine}
+
+
 def device_name(device: torch.device) -> str:
     """The accelerator's name, or the processor's."""
     if device.type == "cuda":
@@ -50,6 +63,14 @@ def device_name(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu {_processor()}"
     return device.type
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most bytes that this process has had, of the GPU that it computes on or else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
     <out>/<study>/<run_id>/
         config.yaml              the resolved run, and the sha256 of its tokens
         metrics.jsonl            training curve, a line a point
+        val.jsonl                loss on a few held-out windows on the way, where that was cheap
         checkpoint.safetensors   weights (and the optimizer's state while the run is unfinished)
         snapshots/<tokens>.safetensors   weights and optimizer state at a token count, to branch from
         windows.safetensors      loss on every held-out window, for each evaluation
@@ -11,7 +12,7 @@
         error.txt                why the last attempt failed
         lock, writer.json        who writes to it now (`scaling.records.writer`)
 
-Everything but metrics.jsonl is written to a temporary name and renamed, and has a checksum that is verified when it is
+Everything but these curves is written to a temporary name and renamed, and has a checksum that is verified when it is
 read. Folders of earlier versions have none in their configs, and then their other files may lack it too.
 """
 
@@ -46,6 +47,7 @@ RESULT_FIELDS = {
     "eval_sha": str,
 }
 
+CURVE, VAL_CURVE = "metrics.jsonl", "val.jsonl"
 CONFIG_KEYS = ("schema", "data_sha", "eval_sha", "run")
 TRAIN_AGAIN = "delete the folder of the run to train it again"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, ten times as fast
@@ -60,6 +62,8 @@ class RunFolder:
         self.run = run
         self.path = path or Path(run.runtime.out) / run.study / run.run_id
         self.writer: Writer | None = None
+        self.last_val_tokens = 0
+        """Of the last point on held-out windows that is known to be there."""
 
     @classmethod
     def at(cls, path: Path) -> "RunFolder":
@@ -158,26 +162,54 @@ class RunFolder:
         Raises:
             InputError: it cannot be written.
         """
-        path = self.path / "metrics.jsonl"
+        self._append(CURVE, values)
+
+    def log_val(self, values: Mapping[str, float]) -> None:
+        """The same of the curve on held-out windows; `tokens` have to grow."""
+        self._append(VAL_CURVE, values)
+        self.last_val_tokens = int(values["tokens"])
+
+    def _append(self, name: str, values: Mapping[str, float]) -> None:
+        path = self.path / name
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
         except OSError as fault:
             raise InputError(f"{path}: cannot be written ({fault.strerror}); run again to go on") from None
 
-    def last_point(self) -> int:
-        """Tokens at the last point of the training curve; 0 where there is none that can be read."""
+    def curve(self, name: str = CURVE) -> list[dict[str, float]]:
+        """The points of the training curve, or of that on held-out windows (`VAL_CURVE`): none where it was not measured.
+
+        Raises:
+            InputError: it is damaged, or there is no training curve.
+        """
+        path = self.path / name
         try:
-            return int(json.loads((self.path / "metrics.jsonl").read_bytes().splitlines()[-1])["tokens"])
-        except (OSError, ValueError, TypeError, LookupError):
-            return 0
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as fault:
+            if name == VAL_CURVE and not path.exists():
+                return []
+            raise InputError(f"{path}: not a training curve ({' '.join(str(fault).split())})") from None
+
+    def curve_end(self) -> dict[str, float]:
+        """The last whole point of the training curve; empty where none can be read."""
+        try:
+            whole = (self.path / CURVE).read_bytes().rpartition(b"\n")[0]
+            return dict(json.loads(whole.rpartition(b"\n")[2]))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def forget_metrics_after(self, tokens: int) -> None:
         """Drop the points of an interrupted attempt that lie behind the checkpoint it goes on from. Says so where lines
         are damaged, and drops them: nothing is computed from them."""
-        path, points, damaged = self.path / "metrics.jsonl", [], []
+        self._forget_after(CURVE, tokens)
+        self.last_val_tokens = self._forget_after(VAL_CURVE, tokens)
+
+    def _forget_after(self, name: str, tokens: int) -> int:
+        """The tokens of the last point that stays; 0 without one."""
+        path, points, damaged = self.path / name, [], []
         if not path.exists():
-            return
+            return 0
         lines = path.read_bytes().splitlines()
         for i, line in enumerate(lines):
             try:
@@ -190,6 +222,7 @@ class RunFolder:
         if damaged and damaged != [len(lines)]:
             note(f"{path}: line {damaged[0]} is not a point of the curve; {len(damaged)} such lines were dropped")
         write_text(path, "".join(json.dumps(point) + "\n" for point in points), self._allowed)
+        return int(points[-1]["tokens"]) if points else 0
 
     def add_windows(self, losses: Mapping[str, np.ndarray]) -> None:
         """Add per-window losses (n,) by the name of their evaluation, and under `documents` the document of each

@@ -3,13 +3,14 @@
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from scaling.config.data import vocab_size
 from scaling.config.run import Run
 from scaling.config.runtime import resolve_device
+from scaling.console.accelerators import DEVICES
 from scaling.errors import InputError
 from scaling.model.transformer import losses
 from scaling.ptq.settings import settings_of
@@ -20,22 +21,6 @@ CALIBRATION_SECONDS = 10.0
 CALIBRATION_MEMBERS = 4
 CALIBRATION_FLOPS = 2e11
 """Of one step that measures the speed: a second or so on a CPU. Larger batches are cut down to whole sequences."""
-
-
-class Device(NamedTuple):
-    """An accelerator that a study is priced for."""
-
-    name: str
-    peak: float
-    """FLOPs a second of dense bf16 matmuls, by the vendor's data sheet."""
-
-
-DEVICES = {
-    "a100": Device("A100", 312e12),
-    "h100": Device("H100", 989e12),
-    "h200": Device("H200", 989e12),
-    "b200": Device("B200", 2250e12),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from scaling.config.run import Run
+from scaling.console.accelerators import DEVICES
 from scaling.console.terminal import amount, duration, note
 from scaling.study import cost
-from scaling.study.cost import DEVICES, Price, total_work
+from scaling.study.cost import Price, total_work
 from scaling.study.jobs import makespan, stacks, waves, with_memory
 from scaling.study.launcher import threads_per_job, workers
 from scaling.study.machine import is_here, room

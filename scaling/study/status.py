@@ -78,7 +78,7 @@ def standing(run: Run) -> Standing:
 
 def _running(run: Run, who: Holder) -> Standing:
     since = f" since {_clock(who.since)}" if isinstance(who.since, int | float) else ""
-    at = RunFolder(run).last_point()  # later than the checkpoint, from which it would go on
+    at = int(RunFolder(run).curve_end().get("tokens", 0))  # later than the checkpoint, from which it would go on
     reached = f"{amount(at)} of {amount(run.D)} tokens" if at else ""
     return Standing("running", _joined(reached, f"{who}{since}"))
 

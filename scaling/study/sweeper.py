@@ -32,6 +32,7 @@ from scaling.study.grid import study_runs, up_to
 from scaling.study.jobs import cost_together, stacks, waves, with_threads, write_stack
 from scaling.study.launcher import threads_per_job, workers
 from scaling.study.memory import device_of
+from scaling.study.names import named
 from scaling.study.slurm.dispatch import dispatch
 from scaling.study.slurm.settings import is_slurm, slurm_settings
 
@@ -63,6 +64,7 @@ class StackSweeper:
             UnfinishedError: some runs are not done, for reasons that were noted and lie in their folders.
         """
         runs = up_to(self.largest_N, study_runs(self.params, self.grids, arguments, self.context.config_loader))
+        runs = named(runs)
         todo, refused = remaining(runs)
         for line in refused:
             note(line)

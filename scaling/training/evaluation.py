@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from scaling.config.run import Run
 from scaling.console import interrupt
 from scaling.data.corpus import Corpus, Windows
 from scaling.model.transformer import as_stack
@@ -70,6 +71,24 @@ class Evaluator:
         run = member.run
         model = Trained(run=run, weights=weights, tokens_seen=seen, settings=settings_of(run))
         return self._measured([model])[0]
+
+    def on_the_way(self, stack: Stack, models: dict[int, Run]) -> dict[int, float]:
+        """The loss of each of these models (m -> a run that it is) on the few windows that this run asks for."""
+        losses: dict[int, float] = {}
+        counts = {m: run.tracking.val_windows for m, run in models.items()}
+        for count in dict.fromkeys(counts.values()):
+            chosen = [m for m in models if counts[m] == count]
+            at_once = models_at_once(0, stack.runs[0], stack.weights)
+            for start in range(0, len(chosen), at_once):
+                group = chosen[start : start + at_once]
+                asked = [
+                    Trained(run=models[m], weights=stack.member(m), tokens_seen=stack.tokens(m), settings=())
+                    for m in group
+                ]
+                with interrupt.at_once():
+                    measured = measure(asked, self.corpus, self.windows.spread(count))
+                losses.update((m, one.loss) for m, one in zip(group, measured, strict=True))
+        return losses
 
     def _measured(self, models: Sequence[Trained]) -> list[Measurement]:
         with interrupt.at_once():

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from scaling.config.from_dict import plain
 from scaling.config.run import Run
 from scaling.console.allocation import cores
 from scaling.console.interrupt import Interrupt, Interrupted
@@ -36,7 +35,7 @@ from scaling.training.evaluation import Asked, Evaluator
 from scaling.training.families import model_steps
 from scaling.training.gradients import Gradients
 from scaling.training.members import Member, SharedModel, grouped
-from scaling.training.record import Recorder
+from scaling.training.record import Recorder, tracked
 from scaling.training.stack import Stack
 from scaling.training.steps import Steps, wants_graph
 
@@ -64,7 +63,7 @@ def train_stack(runs: Sequence[Run], processes: Processes = ALONE) -> dict[str, 
         device = processes.agreed(lambda: processes.device(first.runtime.device))
         corpus = processes.in_turn(lambda: prepare(first.data, Path(first.runtime.cache), note))
         windows = corpus.windows(first.data.eval_windows, first.data.sequence_length)
-        members = [Member(run) for run in runs]
+        members = [Member(run, processes.size) for run in runs]
         try:
             groups, failures = processes.from_first(lambda: _opened(members, corpus, windows))
             if groups:
@@ -115,11 +114,9 @@ def _train(
     first, folder = members[0].run, members[0].folder.path.parent
     starts = zip(models, stack.optimizer.steps, strict=True)
     steps = sum(model_steps([member.run for member in model.members], step) for model, step in starts)
-    configs = {m.run.run_id: plain(m.run) for m in members}
     batches = Batches(corpus, first.data.sequence_length, first.batch_size, processes.share)
-    tracking = first.tracking if processes.first else dataclasses.replace(first.tracking, mode="off")
     with (
-        Trackers(tracking, first.study, folder, configs) as trackers,
+        Trackers(folder, tracked(models, stack, device) if processes.first else ()) as trackers,
         Progress(f"{first.study}: {len(members)} x N={first.N:,}", steps * first.data.batch_tokens) as progress,
         Interrupt() as interrupt,
     ):
@@ -174,6 +171,7 @@ class Loop:
             self._leave()  # whoever was killed between the last update and the result
             while self.models:
                 stopped = self._advance(interrupt)
+                self._look_on_the_way()
                 self._take_snapshots()
                 self._leave()
                 if stopped:
@@ -258,6 +256,19 @@ class Loop:
         self.done_tokens += models * members[0].run.data.batch_tokens
         self.progress.update(self.done_tokens, models=str(models), runs=str(len(members)))
 
+    def _look_on_the_way(self) -> None:
+        """Measure the points of curves on held-out windows that are due, where an earlier attempt did not get to."""
+        steps = self.stack.optimizer.steps
+        due = [
+            (m, member)
+            for m, _, member in self._mine()
+            if member.is_val_point(steps[m]) and self.stack.tokens(m) > member.folder.last_val_tokens
+        ]
+        losses = self.evaluator.on_the_way(self.stack, {m: member.run for m, member in due})
+        for m, member in due:
+            if math.isfinite(losses[m]):
+                self.recorder.val_point(member, self.stack.tokens(m), losses[m])
+
     def _take_snapshots(self, unless_measured: bool = False) -> None:
         taken = []
         for m, model in enumerate(self.models):
@@ -283,6 +294,7 @@ class Loop:
             for tokens, seen in member.unmeasured(self.stack.optimizer.steps[m]):
                 measurement = self.evaluator.of_snapshot(member, tokens, seen, self.gradients.device)
                 self.recorder.measurement(member, seen, measurement)
+        self._look_on_the_way()
         self._take_snapshots(unless_measured=True)
 
     def _fork(self) -> None:

@@ -2,6 +2,7 @@
 serves."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,12 +17,28 @@ from scaling.training.families import family, parting
 from scaling.training.schedule import learning_rate
 from scaling.training.weight_average import WeightMean
 
+MOST_COST = 0.02
+"""Share of a run's training that a held-out curve on the way may take."""
+FORWARD = 0.5
+"""What a token of an evaluation costs, in tokens trained on: a third of the arithmetic, in passes that are smaller and
+not compiled."""
+
+
+def has_val_curve(run: Run, processes: int = 1) -> bool:
+    """Whether losses on held-out windows are measured while the run is trained: where that is asked for, and cheap.
+    One of several processes measures, and the others wait."""
+    windows, batch = min(run.tracking.val_windows, run.data.eval_windows), run.data.batch_tokens
+    points = run.tracking.val_points_per_doubling * math.log2(run.steps / max(1, run.first_step)) + 2
+    cost = points * windows * run.data.sequence_length * FORWARD * processes
+    return windows > 0 and cost <= MOST_COST * (run.steps - run.first_step) * batch
+
 
 class Member:
-    """One run on its way through a stack."""
+    """One run on its way through a stack, which several processes may share."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, processes: int = 1):
         self.run = run
+        self.has_val_curve = has_val_curve(run, processes)
         self.folder = RunFolder(run)
         self.start: Checkpoint | None = None
         self.mean = WeightMean(run) if run.schedule.kind == "average" else None
@@ -72,11 +89,17 @@ class Member:
 
     def is_due(self, step: int) -> bool:
         """Whether something is recorded of it behind `step` updates, whatever comes of them."""
-        return step == self.run.steps or step in self.snapshot_steps or self.is_point(step)
+        at_end = step == self.run.steps
+        return at_end or step in self.snapshot_steps or self.is_point(step) or self.is_val_point(step)
 
     def is_point(self, step: int) -> bool:
         """Whether its training curve has a point there."""
         return step == self.run.steps or self.run.tracking.is_point(step)
+
+    def is_val_point(self, step: int) -> bool:
+        """Whether its curve on held-out windows has a point there."""
+        first, last = self.run.first_step, self.run.steps
+        return self.has_val_curve and step > first and (step == last or self.run.tracking.is_val_point(step))
 
     def _find_start(self) -> Checkpoint | None:
         if self.folder.state() == "partial":

@@ -94,6 +94,8 @@ def test_whatever_could_change_the_numbers_changes_the_id(variant):
         "runtime.max_members=2",
         "ptq.formats=[]",
         "tracking.mode=offline",
+        "tracking.val_windows=8",
+        "tracking.tags=[a,b]",
     ],
 )
 def test_where_and_how_it_runs_does_not(variant, change):

@@ -18,23 +18,38 @@ from omegaconf import OmegaConf
 from scaling.config.compose import BEHAVIOUR
 from scaling.config.from_dict import build
 from scaling.config.tracking import TrackingConfig
+from scaling.console.wandb_files import last_step
 from scaling.errors import InputError
+from tests.scaling.console.wandb_server import WandbServer
 
 REPOSITORY = Path(__file__).parents[3]
+KEY = "a" * 40
 
 PREAMBLE = """
 import sys
+import time
 from pathlib import Path
-from scaling.console.wandb_runs import Trackers
+from scaling.console.wandb_runs import Tracked, Trackers
 from scaling.config.tracking import TrackingConfig
 
-def trackers(*run_ids):
-    config = TrackingConfig(
-        mode=sys.argv[2], project="precision-scaling", entity=None, points_per_doubling=50,
-        init_timeout=1, finish_timeout=1,
+def trackers(*run_ids, continues=False, **more):
+    tracking = TrackingConfig(
+        mode=sys.argv[2], project=None, entity=None, points_per_doubling=50, init_timeout=1, finish_timeout=1, **more
     )
-    runs = {run_id: {"model": {"name": "24k"}, "seeds": {"init": i}} for i, run_id in enumerate(run_ids)}
-    return Trackers(config, "overtraining", Path(sys.argv[1]), runs)
+    return Trackers(
+        Path(sys.argv[1]),
+        [
+            Tracked(
+                run_id=run_id, study="overtraining", tracking=tracking, continues=continues,
+                settings={"model": {"name": "24k"}, "seeds": {"init": i}},
+            )
+            for i, run_id in enumerate(run_ids)
+        ],
+    )
+
+def row(key, gap, **more):
+    losses = {"loss": 2.5 + gap, "loss_se": .25, "gap": gap, "gap_se": .125}
+    return {"tokens_seen": 4096000, "setting": key, **losses, **more}
 """
 
 
@@ -48,7 +63,7 @@ def run_script(body: str, tmp_path: Path, mode: str, **extra: str) -> tuple[str,
     done = subprocess.run(
         [sys.executable, "-c", PREAMBLE + body, str(tmp_path / "study"), mode],
         cwd=REPOSITORY, env=environment(tmp_path, **extra), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60,
+        timeout=180,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
@@ -88,13 +103,20 @@ with trackers("a", "b", "c") as t:
         if step in (1980, 1990):
             t.log("a", step * 2048, {"eval/loss": 0.5, "eval/se": 0.25} if step == 1980 else {"eval/loss": 1.5})
         if step == 1000:
-            t.finish("b", {}, failed=True)
-    t.finish("a", {"loss": 2.5}, [{"bits": 3, "gap": 0.5}, {"bits": 4, "gap": 0.125, "format_post": "int4"}])
+            t.finish("b", 1000 * 2048, {}, failed=True)
+    rows = [row("rtn/int3/channel/absmax", .5), row("rtn/int4/channel/absmax", .125, format_post="int4")]
+    t.finish("a", 2000 * 2048, {"val/loss": 2.5}, rows)
 """
     again = """
-with trackers("c") as t:
-    t.log("c", 1000 * 2048, {"train/loss": 7.0})
-    t.finish("c", {"loss": 2.75})
+with trackers("c", continues=True) as t:
+    for step in range(1900, 2011):
+        t.log("c", step * 2048, {"train/loss": 7.0})
+    t.finish("c", 2010 * 2048, {"val/loss": 2.75, "train/loss": 7.0})
+for continues, steps in ((False, (1, 2, 3)), (True, (2, 3, 4, 5))):
+    with trackers("b", continues=continues) as t:
+        for step in steps:
+            t.log("b", step * 2048, {"train/loss": 9.0})
+    time.sleep(1.1)  # folders are named by the second
 """
     for body in (first, again):
         assert run_script(body, tmp_path, "offline") == ("", "")
@@ -113,13 +135,18 @@ def test_offline_records(offline):
     final = summary(folder)
     assert final["config"] == {"model": {"name": "24k"}, "seeds": {"init": 0}}
     assert (final["project"], final["state"], final["exit_code"]) == ("precision-scaling", "finished", 0)
-    assert final["summary"]["loss"] == 2.5
+    assert final["summary"]["val/loss"] == 2.5
+    for bits, gap in ((3, 0.5), (4, 0.125)):
+        found = {name: final["summary"][f"ptq/rtn/int{bits}-channel/{name}"] for name in ("loss", "gap")}
+        assert found == {"loss": 2.5 + gap, "gap": gap}
 
 
 def test_offline_history(offline):
     (folder,) = folders(offline, "offline-run-*-a")
-    rows = history(folder)
+    *rows, last = history(folder)
     assert all(row["_step"] == row["tokens"] for row in rows)
+    # Behind the last step, so that rows can be added, and at its tokens, so that a chart has them there.
+    assert (last["tokens"], last["_step"], last["ptq/rtn/int3-channel/gap"]) == (2000 * 2048, 2000 * 2048 + 2, 0.5)
     points = {row["tokens"]: row["train/loss"] for row in rows if "train/loss" in row}
     assert points == {step * 2048: pytest.approx(5 - step / 1000) for step in range(1, 2001)}
     # A rare metric stands in one row with what has the same tokens.
@@ -140,30 +167,77 @@ def test_offline_table(offline):
     (folder,) = folders(offline, "offline-run-*-a")
     (table,) = (folder / "files" / "media" / "table").glob("ptq*.table.json")
     assert json.loads(table.read_text()) == {
-        "columns": ["bits", "gap", "format_post"],
-        "data": [[3, 0.5, None], [4, 0.125, "int4"]],
+        "columns": ["tokens_seen", "setting", "loss", "loss_se", "gap", "gap_se", "format_post"],
+        "data": [
+            [2000 * 2048, "rtn/int3/channel/absmax", 3.0, 0.25, 0.5, 0.125, None],
+            [2000 * 2048, "rtn/int4/channel/absmax", 2.625, 0.25, 0.125, 0.125, "int4"],
+        ],
     }
 
 
 def test_offline_failed_left_open_and_resumed(offline):
-    (failed,) = folders(offline, "offline-run-*-b")
+    failed, anew, on = folders(offline, "offline-run-*-b")
     left, resumed = folders(offline, "offline-run-*-c")
     states = [(s["run_id"], s["state"], s["exit_code"]) for s in map(summary, (failed, left, resumed))]
     assert states == [("b", "failed", 1), ("c", "failed", 1), ("c", "finished", 0)]
-    assert [(row["tokens"], row["train/loss"]) for row in history(resumed)] == [(1000 * 2048, 7.0)]
-    assert '"resume":true' in leet(resumed, "--json"), "the server would refuse the second file of a run"
+    # What the first file has, the second has not again.
+    assert [row["tokens"] // 2048 for row in history(left)] == list(range(1, 2001))
+    assert [row["tokens"] // 2048 for row in history(resumed)] == list(range(2001, 2011))
+    assert [[row["tokens"] // 2048 for row in history(file)] for file in (anew, on)] == [[1, 2, 3], [4, 5]]
+    assert last_step(offline / "study" / "wandb", "a") == 2000 * 2048 + 2
+    assert '"resume":true' in leet(resumed, "--json"), "its upload would replace that of the first file"
+    assert '"resume":true' not in leet(left, "--json"), "it would be appended to the run that it replaces"
+
+
+def test_two_files_of_a_run_are_one_run_on_the_server(offline):
+    """`wandb sync` of the folder: the second file is appended to the first, and says all that the summary has to."""
+    wandb = Path(sys.executable).with_name("wandb")
+    with WandbServer() as server:
+        done = subprocess.run(
+            [wandb, "sync", "wandb", "--yes"], cwd=offline / "study", capture_output=True, text=True,
+            env=environment(offline, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY), timeout=180,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert server.runs.keys() == {"a", "b", "c"}
+    found = [(row["_step"] // 2048, row["train/loss"]) for row in server.runs["c"]["history"]]
+    assert [step for step, _ in found] == list(range(1, 2011))
+    assert dict(found)[2000] == pytest.approx(7 - 2) and dict(found)[2001] == 7.0
+    summary = server.runs["c"]["summary"]
+    assert summary["val/loss"] == 2.75 and summary["tokens"] == 2010 * 2048
+    tokens, every = server.runs["a"]["config"]["_wandb"]["value"]["m"]
+    assert tokens["1"] == "tokens" and (every["2"], every["5"]) == ("*", 1), "charts are against the first: the tokens"
+    steps = [row for row in server.runs["a"]["history"] if "ptq" in row]
+    assert [(row["_step"], row["tokens"]) for row in steps] == [(2000 * 2048 + 2, 2000 * 2048)]
+
+
+def test_settings_and_environment_name_the_place(tmp_path):
+    body = """
+with trackers("a", tags=("x", "y"), job_type="train", notes="of one's own", name="w=int4", group="mine"):
+    pass
+with trackers("b"):
+    pass
+"""
+    assert run_script(body, tmp_path, "offline", WANDB_PROJECT="other", WANDB_RUN_GROUP="theirs") == ("", "")
+    found = {}
+    for run_id in "ab":
+        (folder,) = folders(tmp_path, f"offline-run-*-{run_id}")
+        records = [json.loads(line) for line in leet(folder, "--json").splitlines()]
+        found[run_id] = next(r["run"] for r in records if r["type"] == "run")
+    a, b = found["a"], found["b"]
+    assert (a["project"], a["run_group"], a["display_name"]) == ("other", "mine", "w=int4")
+    assert (a["tags"], a["job_type"], a["notes"]) == (["x", "y"], "train", "of one's own")
+    assert (b["project"], b["run_group"], b["display_name"]) == ("other", "theirs", "b")
 
 
 LIFE = """
 with trackers("a", "b") as t:
     t.log("a", 2048, {"train/loss": 5.0})
-    t.finish("a", {"loss": 2.5})
-    t.finish("b", {"loss": 3.5})
+    t.finish("a", 2048, {"loss": 2.5})
+    t.finish("b", 0, {"loss": 3.5})
 with trackers("d") as t:
-    t.finish("d", {"loss": 4.5})
+    t.finish("d", 0, {"loss": 4.5})
 print("end")
 """
-KEY = "a" * 40
 
 
 def check_fallback(tmp_path: Path) -> None:
@@ -188,7 +262,7 @@ def test_online_without_key_asks_nobody(tmp_path):
         cwd=REPOSITORY, env=environment(tmp_path), stdin=terminal, stdout=terminal, stderr=terminal,
     )  # fmt: skip
     try:
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         process.kill()
         os.close(terminal)
@@ -227,9 +301,9 @@ with trackers("a", "b") as t:
     sys.stdin.readline()
     for step in range(1, 401):
         t.log("a", step * 2048, {"train/loss": 5.0})
-    t.finish("a", {"loss": 2.5}, [{"bits": 3}])
+    t.finish("a", 400 * 2048, {"loss": 2.5}, [row("rtn/int3/channel/absmax", .5)])
 with trackers("d") as t:
-    t.finish("d", {"loss": 4.5})
+    t.finish("d", 0, {"loss": 4.5})
 """
     url = f"http://127.0.0.1:{server.server_port}"
     process = subprocess.Popen(
@@ -241,7 +315,7 @@ with trackers("d") as t:
         assert process.stdout.readline() == "open\n"
         server.shutdown()
         server.server_close()
-        _, err = process.communicate("\n", timeout=45)
+        _, err = process.communicate("\n", timeout=120)
     finally:
         process.kill()
         server.shutdown()
@@ -293,8 +367,17 @@ def test_environment_replaces_only_the_default(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("points_per_doubling", 0), ("init_timeout", 0), ("finish_timeout", float("nan")), ("mode", "of")],
+    [
+        ("points_per_doubling", 0),
+        ("init_timeout", 0),
+        ("finish_timeout", float("nan")),
+        ("mode", "of"),
+        ("tags", ["a", ""]),
+        ("tags", ["a" * 65]),
+        ("group", "g" * 129),
+        ("project", ""),
+    ],
 )
 def test_bad_settings_are_named(name, value):
-    with pytest.raises(InputError, match=rf"^tracking\.{name}="):
+    with pytest.raises(InputError, match=rf"^tracking\.{name}(\[\d\])?="):
         build(TrackingConfig, {**configured("offline"), name: value}, "tracking")

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -32,6 +33,12 @@ def quantize(monkeypatch, capfd, make_run):
         return status, *capfd.readouterr()
 
     return run
+
+
+def wandb_leet(folder, *options):
+    leet = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(folder)]
+    out = subprocess.run(leet, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in ([out] if options else out.splitlines())]
 
 
 def by_key(folder):
@@ -150,15 +157,33 @@ def test_bad_input_is_a_line(make_run, quantize, arguments, line):
 
 
 def test_wandb_gets_the_whole_table(make_run, quantize, tmp_path):
-    run = make_run("tracking=offline")
+    """In the same W&B run, wherever that is, behind its last step; with all that its summary said before."""
+    run = make_run("tracking=offline", "tracking.project=mine", "tracking.name='w=bf16'", "tracking.tags=[a]")
     train_stack([run])
+    [first] = (RunFolder(run).path.parent / "wandb").glob("offline-run-*")
+    [told] = wandb_leet(first, "--summary")
+    before = told["summary"]
+    assert before["perf/tokens_per_second"] > 0 and before["perf/memory_gb"] > 0.01
+    assert told["config"]["bits"] == "w16a16kv16" and told["config"]["machine"]["cores"] > 0
+    time.sleep(1.1)  # folders are named by the second
     status, _, err = quantize("ptq=gptq", "ptq.formats=[int3]", "ptq.calibration_tokens=512", "tracking=offline")
     assert status == 0, err
     folder = RunFolder(run).path.parent
     latest = max((folder / "wandb").glob("offline-run-*"), key=lambda p: p.stat().st_mtime_ns)
-    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(latest)]
-    found = json.loads(subprocess.run(leet, capture_output=True, text=True, check=True).stdout)
-    assert found["run_id"] == run.run_id
+    [found] = wandb_leet(latest, "--summary")
+    assert (found["run_id"], found["project"]) == (run.run_id, "mine")
+    opened = next(record["run"] for record in wandb_leet(latest) if record["type"] == "run")
+    assert (opened["display_name"], opened["tags"]) == ("w=bf16", ["a"])
+    assert '"resume": true' in json.dumps(wandb_leet(latest)), "its upload would replace that of the first file"
+    [row] = RunFolder(run).ptq()[-1:]
+    assert row["ptq"] == "gptq"
+    assert found["summary"]["ptq/gptq/int3-channel-n512/gap"] == pytest.approx(row["gap"], rel=1e-6)
+    kept = {name for name in before if name.split("/")[0] in ("train", "val", "ptq", "N", "D")} - {"ptq"}
+    assert {"train/loss", "val/loss", "val/loss_se", "ptq/rtn/int4-channel/gap", "N", "D"} <= kept
+    assert {name: found["summary"][name] for name in kept} == {name: before[name] for name in kept}
+    [step] = [record["history"]["item"] for record in wandb_leet(latest) if record["type"] == "history"]
+    assert step["tokens"] == run.D and step["_step"] == run.D + 3
+    assert before["tokens"] == run.D and before["_step"] == run.D + 2
     tables = list(latest.glob("files/media/table/ptq*.table.json"))
     values = json.loads(tables[0].read_text())
     settings = [row[values["columns"].index("setting")] for row in values["data"]]
