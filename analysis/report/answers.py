@@ -1,11 +1,12 @@
 """All claims at a glance: what each says, its verdicts, our number and the published one, and a small figure."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from analysis.report.claims.claim import Claim, Outcome
 from analysis.report.document.blocks import Answer, Answers, Marks, Span
 from analysis.report.evidence.numbers import Number, digits
-from analysis.report.evidence.rules import NO, OPEN, YES, Inside
+from analysis.report.evidence.rules import NO, YES, Inside, decisive
 
 MET = {YES: True, NO: False}
 ARE = {YES: "it is", NO: "it is not"}
@@ -28,11 +29,6 @@ def answer(outcome: Outcome) -> Answer:
         figure=figure,
         seen=seen,
     )
-
-
-def decisive(met: Sequence[str]) -> int:
-    """The place of the condition that decides: the first that fails, else the first that is open, else the first."""
-    return next((met.index(state) for state in (NO, OPEN) if state in met), 0)
 
 
 def paper(number: Number) -> str:
@@ -65,7 +61,7 @@ def _figure(outcome: Outcome) -> tuple[Span | Marks | None, str]:
         return None, ""
     condition = outcome.claim.rule.conditions[decisive(outcome.met)]
     number = outcome.finding.numbers.get(condition.number)
-    if not isinstance(condition, Inside) or number is None or not number.known:
+    if not isinstance(condition, Inside) or number is None or math.isnan(number.value):
         met = tuple(MET.get(state) for state in outcome.met)
         counts = f"{met.count(True)} hold, {met.count(False)} fail, {met.count(None)} are open"
         return Marks(met=met), f"Conditions of the rule: {counts}."

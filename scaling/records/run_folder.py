@@ -178,7 +178,7 @@ class RunFolder:
             raise InputError(f"{path}: cannot be written ({fault.strerror}); run again to go on") from None
 
     def curve(self, name: str = CURVE) -> list[dict[str, float]]:
-        """The points of the training curve, or of that on held-out windows (`VAL_CURVE`): none where it was not measured.
+        """The points of the training curve, or of that on held-out windows (`VAL_CURVE`), none if it was not measured.
 
         Raises:
             InputError: it is damaged, or there is no training curve.

@@ -13,7 +13,7 @@ from analysis.errors import InputError
 from analysis.figures.style import Drawn
 from analysis.report.document.blocks import Grid
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.rules import NO, OPEN, Rule, listed
+from analysis.report.evidence.rules import Rule, decisive, listed
 from analysis.report.evidence.tables import Tables
 from analysis.report.verdicts import NOT_DECIDABLE, NOT_RUN, Judgement
 
@@ -160,10 +160,7 @@ def verdicts(rule: Rule, finding: Finding) -> Judged:
 
 def _decisive(rule: Rule, finding: Finding, met: list[str]) -> str:
     """The decisive number of a direction, in a line: that of the first condition that is not met, or of the first."""
-    worst = next((i for i, held in enumerate(met) if held == NO), None)
-    if worst is None:
-        worst = next((i for i, held in enumerate(met) if held == OPEN), 0)
-    condition = rule.conditions[worst]
+    condition = rule.conditions[decisive(met)]
     number = finding.numbers.get(condition.number)
     value = number.text if number is not None else finding.flags.get(condition.number, "not estimated")
     line = f"{condition.what}: {value}"

@@ -10,7 +10,7 @@ which agree within a factor, differ where the interval lies wholly outside, and 
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from analysis.report.evidence.numbers import BySize, Number, digits
 from analysis.report.verdicts import (
@@ -211,6 +211,11 @@ class Rule:
         worst = NO if NO in met else OPEN if OPEN in met else YES
         verdict = {NO: DIFFERS, OPEN: NOT_DECIDED, YES: AGREES}[worst]
         return Judgement(verdict=verdict, reason=self.published[met.index(worst)].reason(numbers))
+
+
+def decisive(met: Sequence[str]) -> int:
+    """The place of the condition that decides: the first that fails, else the first that is open, else the first."""
+    return next((met.index(state) for state in (NO, OPEN) if state in met), 0)
 
 
 def _kind(condition: Condition) -> object:

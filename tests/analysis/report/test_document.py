@@ -15,7 +15,7 @@ from analysis.report.document.blocks import Bullets, Document, Grid, Heading, Pa
 from analysis.report.document.small import svg
 from analysis.report.evidence import predictions, studies
 from analysis.report.evidence.numbers import Number
-from analysis.report.evidence.rules import Measured, Rule, above, published
+from analysis.report.evidence.rules import Measured, Rule, above, decisive, published
 from analysis.report.evidence.tables import COLUMNS, Rows, Tables
 from analysis.report.verdicts import DIFFERS, DIRECTIONS, NOT_DECIDABLE, NOT_RUN, REPRODUCED, SIZES
 from analysis.table import digest
@@ -278,7 +278,7 @@ def test_a_small_figure_puts_numbers_in_their_order():
 
 
 def test_the_row_of_a_claim_has_the_number_that_decides_and_the_published_one():
-    assert [answers.decisive(met) for met in (["yes", "open", "no"], ["yes", "open"], ["yes", "yes"], [])] == [
+    assert [decisive(met) for met in (["yes", "open", "no"], ["yes", "open"], ["yes", "yes"], [])] == [
         2,
         1,
         0,
