@@ -244,7 +244,7 @@ def _collect(name: str, overrides: Sequence[str], out: Path, others: Sequence[Pa
 
 def _publish(name: str, overrides: Sequence[str], results: Path) -> None:
     from scaling.config.compose import study_file
-    from scaling.console.wandb_publish import TABLE, publish
+    from scaling.console.tracking.publish import TABLE, publish
     from scaling.records.merge import verify
     from scaling.records.run_folder import RunFolder
 

@@ -14,10 +14,10 @@ import torch
 from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.pretrained.series import SeriesConfig
 from scaling.config.runtime import resolve_device
-from scaling.console import wandb_names
 from scaling.console.allocation import cores
 from scaling.console.terminal import Progress, note
-from scaling.console.wandb_runs import Tracked, Trackers
+from scaling.console.tracking import names as wandb_names
+from scaling.console.tracking.runs import Tracked, Trackers
 from scaling.errors import InputError
 from scaling.pretrained.attention import check_cache
 from scaling.pretrained.calibration import Statistician

@@ -14,10 +14,10 @@ from scaling.config.limits import FolderName
 from scaling.config.ptq import PTQConfig
 from scaling.config.runtime import RuntimeConfig, resolve_device
 from scaling.config.tracking import TrackingConfig
-from scaling.console import wandb_names
 from scaling.console.allocation import cores
 from scaling.console.terminal import Progress, note
-from scaling.console.wandb_runs import Tracked, Trackers
+from scaling.console.tracking import names as wandb_names
+from scaling.console.tracking.runs import Tracked, Trackers
 from scaling.data.corpus import Corpus, Windows
 from scaling.errors import InputError
 from scaling.model.transformer import as_stack

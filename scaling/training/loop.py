@@ -19,7 +19,7 @@ from scaling.config.run import Run
 from scaling.console.allocation import cores
 from scaling.console.interrupt import Interrupt, Interrupted
 from scaling.console.terminal import Progress, note
-from scaling.console.wandb_runs import Trackers
+from scaling.console.tracking.runs import Trackers
 from scaling.data.batches import Batches
 from scaling.data.corpus import Corpus, Windows
 from scaling.data.feed import Feed

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from scaling.console import wandb_names
 from scaling.console.accelerators import peak_of
-from scaling.console.wandb_runs import Tracked, Trackers
+from scaling.console.tracking import names as wandb_names
+from scaling.console.tracking.runs import Tracked, Trackers
 from scaling.data.corpus import Corpus, Windows
 from scaling.ptq.measure import Measurement
 from scaling.records import provenance

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from scaling.config.tracking import Mode, TrackingConfig
 from scaling.console.terminal import note
-from scaling.console.wandb_files import exit_code
-from scaling.console.wandb_runs import quiet, ready
-from scaling.console.wandb_workspace import sections, workspace
+from scaling.console.tracking.files import exit_code
+from scaling.console.tracking.runs import quiet, ready
+from scaling.console.tracking.workspace import sections, workspace
 from scaling.errors import InputError
 
 TABLE = "runs.csv"

@@ -18,18 +18,18 @@ from omegaconf import OmegaConf
 from scaling.config.compose import BEHAVIOUR
 from scaling.config.from_dict import build
 from scaling.config.tracking import TrackingConfig
-from scaling.console.wandb_files import last_step
+from scaling.console.tracking.files import last_step
 from scaling.errors import InputError
-from tests.scaling.console.wandb_server import WandbServer
+from tests.scaling.console.tracking.wandb_server import WandbServer
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 KEY = "a" * 40
 
 PREAMBLE = """
 import sys
 import time
 from pathlib import Path
-from scaling.console.wandb_runs import Tracked, Trackers
+from scaling.console.tracking.runs import Tracked, Trackers
 from scaling.config.tracking import TrackingConfig
 
 def trackers(*run_ids, continues=False, **more):

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from scaling.console.accelerators import peak_of
-from scaling.console.wandb_names import USUAL, config, quantization, summary
+from scaling.console.tracking.names import USUAL, config, quantization, summary
 from tests.conftest import REPOSITORY
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scaling.console.wandb_names import quantization
+from scaling.console.tracking.names import quantization
 
 
 class Axis(NamedTuple):

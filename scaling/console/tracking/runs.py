@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.config.tracking import Mode, TrackingConfig
 from scaling.console.terminal import note
-from scaling.console.wandb_files import last_step
-from scaling.console.wandb_names import config, quantizations
+from scaling.console.tracking.files import last_step
+from scaling.console.tracking.names import config, quantizations
 
 if TYPE_CHECKING:
     from scaling.config.pretrained.measured_run import MeasuredRun

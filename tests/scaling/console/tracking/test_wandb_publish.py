@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from scaling.config.tracking import TrackingConfig
-from scaling.console.wandb_publish import publish
-from scaling.console.wandb_workspace import Axis, sections, workspace
+from scaling.console.tracking.publish import publish
+from scaling.console.tracking.workspace import Axis, sections, workspace
 from scaling.errors import InputError
 from tests.conftest import REPOSITORY
-from tests.scaling.console.wandb_server import WandbServer
+from tests.scaling.console.tracking.wandb_server import WandbServer
 
 WANDB = Path(sys.executable).with_name("wandb")
 KEYS = ("rtn/int4/channel/absmax", "rtn/int3/channel/absmax", "rtn/int3/channel/absmax", "")
