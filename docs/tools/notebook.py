@@ -49,7 +49,7 @@ def page(path: Path = NOTEBOOK) -> str:
             if "image/png" in data:
                 parts.append(f'<img alt="What the cell above draws" src="data:image/png;base64,{data["image/png"]}">')
             elif "text/html" in data:
-                parts.append("".join(data["text/html"]))
+                parts.append(f'<div style="overflow-x: auto">{"".join(data["text/html"])}</div>')
             else:
                 parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
