@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import omegaconf
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +32,10 @@ def part_of(tokens: Any, parts: int, most: int | None = None) -> int | None:
     return part if most is None else min(part, most)
 
 
-OmegaConf.register_new_resolver("part_of", part_of, replace=True)
+# OmegaConf 2.4 warns of the name that earlier versions have for it, whose `register_resolver` was another.
+NAMED_AGAIN = Version(omegaconf.__version__) >= Version("2.4.dev0")
+register_resolver = OmegaConf.register_resolver if NAMED_AGAIN else OmegaConf.register_new_resolver
+register_resolver("part_of", part_of, replace=True)
 
 OF_A_STUDY = ("mode", "sweeper", "launcher")
 """What a study's file may set of Hydra, which makes objects of any class that some other settings name."""
@@ -113,7 +117,7 @@ def _listed(name: str) -> str:
     return "\n".join(f"{group}: {', '.join(choices)}" for group, choices in groups(name).items())
 
 
-OmegaConf.register_new_resolver("groups", _listed, replace=True)
+register_resolver("groups", _listed, replace=True)
 
 
 def study_file(name: str) -> Path | None:
