@@ -8,9 +8,7 @@ import yaml
 
 from analysis.errors import InputError
 from analysis.files import replacing
-from analysis.planning.next_runs.study_file import check_name
-
-APART = 1000  # new seeds are beyond those of the table by at least so much
+from analysis.planning.next_runs.study_file import check_name, first_seed
 
 
 def write(path: Path, source: Path, frame: pd.DataFrame, more: int, about: list[str]) -> None:
@@ -28,7 +26,7 @@ def write(path: Path, source: Path, frame: pd.DataFrame, more: int, about: list[
         own = [seeds_of(grid.get("seed", params.get("seed", 0))) for grid in grids]
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{source}: no study whose grids could be repeated; write beside those of the claim") from None
-    share, seed = more / len({s for seeds in own for s in seeds}), _first(frame)
+    share, seed = more / len({s for seeds in own for s in seeds}), first_seed(frame)
     counts = {tuple(seeds): max(1, round(share * len(seeds))) for seeds in own}
     first = {}
     for seeds, count in counts.items():  # grids that share seeds go on sharing them
@@ -48,8 +46,3 @@ def seeds_of(text: Any) -> list[int]:
     if text.startswith("range(") and text.endswith(")"):
         return list(range(*(int(part) for part in text[len("range(") : -1].split(","))))
     return [int(part) for part in text.split(",")]
-
-
-def _first(frame: pd.DataFrame) -> int:
-    used = pd.concat([pd.to_numeric(frame[c], errors="coerce") for c in ("seed_init", "seed_data") if c in frame])
-    return (int(used.max()) // APART + 1) * APART if used.notna().any() else APART

@@ -60,9 +60,7 @@ def text(name: str, made: Advice, frame: pd.DataFrame, command: str) -> str:
         wrapped = [line for part in said for line in textwrap.wrap(part, LINE, break_on_hyphens=False)]
         header += [f"# {head:<9} {line}" for head, line in zip([word, *[""] * len(wrapped)], wrapped, strict=False)]
     grids = []
-    used = [pd.to_numeric(frame[c], errors="coerce") for c in ("seed_init", "seed_data") if c in frame]
-    last = float(np.nan_to_num(pd.concat(used).max())) if used else 0.0
-    seed = int(last) // SEEDS * SEEDS + SEEDS
+    seed = first_seed(frame)
     for model, _, D, _, count in made.runs:
         seeds = ",".join(str(seed + k) for k in range(count))
         grids.append({"model": model, "data.tokens": _tokens(D, frame), "seed": seeds})
@@ -72,6 +70,13 @@ def text(name: str, made: Advice, frame: pd.DataFrame, command: str) -> str:
     lines += ["    params:"] * bool(params) + [f"      {_flow({key: value})[1:-1]}" for key, value in params.items()]
     lines += ["    grids:", *(f"      - {_flow(grid)}" for grid in grids)]
     return "\n".join(lines) + "\n"
+
+
+def first_seed(frame: pd.DataFrame) -> int:
+    """The first of the seeds that are new to a table."""
+    used = [pd.to_numeric(frame[c], errors="coerce") for c in ("seed_init", "seed_data") if c in frame]
+    last = float(np.nan_to_num(pd.concat(used).max())) if used else 0.0
+    return int(last) // SEEDS * SEEDS + SEEDS
 
 
 def _flow(entries: dict) -> str:
