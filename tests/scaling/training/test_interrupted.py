@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 from tests.scaling.training.test_loop import assert_same, elsewhere, trained
 
 
-def _stopped_at_measurement(monkeypatch, runs, number):
+def stopped_at_measurement(monkeypatch, runs, number):
     """Train until the measurement of that number, counted from 0, which a second Ctrl-C cuts short."""
     measure, count = evaluation.measure, [0]
 
@@ -42,7 +42,7 @@ def _stopped_at_measurement(monkeypatch, runs, number):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_snapshot_whose_measurement_was_cut_short_is_measured(make_run, monkeypatch, number):
     runs = [make_run("snapshots=[1280,2560]"), make_run("snapshots=[1280]", "seed=1", "precision.weights=int4")]
-    _stopped_at_measurement(monkeypatch, runs, number)
+    stopped_at_measurement(monkeypatch, runs, number)
     for run, folder in zip(runs, trained(*runs), strict=True):
         assert all(is_measured(folder, tokens) for tokens in (*run.snapshots, run.D))
         assert len(folder.result()["evaluations"]) == len(run.snapshots) + 1
@@ -52,7 +52,7 @@ def test_a_snapshot_whose_measurement_was_cut_short_is_measured(make_run, monkey
 def test_a_snapshot_that_was_passed_is_measured_from_its_file(make_run, monkeypatch):
     """Rows that were lost while the run went on; and a file that was lost as well is that run's fault alone."""
     run, other, neighbour = make_run("snapshots=[1280]"), make_run("snapshots=[1280]", "seed=1"), make_run("seed=2")
-    _stopped_at_measurement(monkeypatch, [run, other, neighbour], 1)  # at their ends
+    stopped_at_measurement(monkeypatch, [run, other, neighbour], 1)  # at their ends
     for folder in map(RunFolder, (run, other)):
         assert folder.state() == "partial" and Checkpoint.load(folder.checkpoint_path).step == 40
         (folder.path / "ptq.jsonl").unlink()

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from scaling.records.loaded_run import load_run
-from scaling.training import evaluation
-from scaling.training.loop import train_stack
 from scaling.training.members import has_val_curve
+from tests.scaling.training.test_interrupted import stopped_at_measurement
 from tests.scaling.training.test_loop import assert_same, elsewhere, trained
 
 LONG = ("data.tokens=20480", "ptq.formats=[int4]")
@@ -39,18 +38,7 @@ def test_it_moves_no_number_and_is_of_a_few_windows(make_run):
 @pytest.mark.parametrize("number", [0, 4, 8])
 def test_an_interrupt_leaves_no_gap_and_no_point_twice(make_run, monkeypatch, number):
     run = make_run(*LONG, *CURVE)
-    measure, count = evaluation.measure, [0]
-
-    def cut(*arguments):
-        count[0] += 1
-        if count[0] > number:
-            raise KeyboardInterrupt
-        return measure(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "measure", cut)
-        with pytest.raises(KeyboardInterrupt):
-            train_stack([run])
+    stopped_at_measurement(monkeypatch, [run], number)
     (folder,) = trained(run)
     (whole,) = trained(elsewhere(run, "whole"))
     assert points(folder) == points(whole)
