@@ -5,6 +5,7 @@ length, kind), and the rest of a block that has no room for a head is zeros. W&B
 """
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,22 @@ def exit_code(path: Path) -> int | None:
     """That of the run whose file it is; None where it has not ended."""
     codes = [message.exit.exit_code for message in _messages(path) if message.HasField("exit")]
     return codes[-1] if codes else None
+
+
+def await_exit(path: Path, patience: float = 5.0) -> bool:
+    """Wait until a file tells how its run ended, at most `patience` seconds; whether it does.
+
+    W&B's service writes behind `finish`, which may return before anything but the head of the file is on disk.
+    """
+    until, size = time.monotonic() + patience, -1
+    while True:
+        now = path.stat().st_size if path.exists() else -1
+        if now != size and exit_code(path) is not None:
+            return True
+        if time.monotonic() > until:
+            return False
+        size = now
+        time.sleep(0.005)
 
 
 def _messages(path: Path) -> Iterator[Any]:

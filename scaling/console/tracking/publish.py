@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from scaling.config.tracking import Mode, TrackingConfig
 from scaling.console.terminal import note
 from scaling.console.tracking.files import exit_code
-from scaling.console.tracking.runs import quiet, ready
+from scaling.console.tracking.runs import finish, quiet, ready
 from scaling.console.tracking.workspace import sections, workspace
 from scaling.errors import InputError
 
@@ -124,10 +124,10 @@ def _published(
             if mode == "online":
                 uploaded.wait(timeout=int(PATIENCE))
         except BaseException:
-            run.finish(exit_code=1)
+            finish(run, failed=True)
             raise
         entity = run.entity
-        run.finish()
+        finish(run)
         if mode == "online":
             varied = [of for column, of in VARIED.items() if len(set(columns.get(column, ()))) > 1]
             address = _workspace(entity, project, study, tracking.in_group(study), settings, varied, out / "wandb")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaling.config.tracking import Mode, TrackingConfig
 from scaling.console.terminal import note
-from scaling.console.tracking.files import last_step
+from scaling.console.tracking.files import await_exit, last_step
 from scaling.console.tracking.names import config, quantizations
 
 if TYPE_CHECKING:
@@ -177,13 +177,20 @@ class Trackers:
         except Exception as caught:
             fault = caught
         try:
-            run.finish(exit_code=1 if failed else 0)
+            finish(run, failed)
         except TimeoutError as late:
             fault = f"not uploaded in time ({late}), `wandb sync --include-online` can do it later"
         except Exception as caught:
             fault = caught
         if fault is not None:
             _ceiling.lower("off" if run.offline else "offline", fault)
+
+
+def finish(run: Any, failed: bool = False) -> None:
+    """End a W&B run with its files on disk: what comes next reads them."""
+    path = Path(run.settings.sync_file)
+    run.finish(exit_code=1 if failed else 0)
+    await_exit(path)
 
 
 def ready(files: Path) -> Any:
