@@ -11,7 +11,7 @@ from pathlib import Path
 from analysis.errors import InputError
 from analysis.files import remove, write_together
 from analysis.report import answers, comparison, limits, sensitivity
-from analysis.report.claims import article, best, bits, controls, formats, schedule, tokens, training
+from analysis.report.claims import article, best, bits, controls, formats, product, schedule, tokens, training
 from analysis.report.claims.claim import PAPER, Claim, Outcome, judge
 from analysis.report.document import render
 from analysis.report.document.blocks import Block, Document, Grid, Heading, Paragraph, Verdict, grid, picture
@@ -23,21 +23,22 @@ from analysis.report.verdicts import DIRECTIONS, SIZES, Judgement
 TITLE = "Scaling laws for precision, on models that anyone can train"
 THEMES: tuple[tuple[str, str, tuple[Claim, ...]], ...] = (
     ("after", "Quantization after training", (*tokens.CLAIMS, *bits.CLAIMS)),
-    ("during", "Training in low precision", (*training.CLAIMS, *best.CLAIMS)),
+    ("during", "Training in low precision", (*training.CLAIMS, *product.CLAIMS, *best.CLAIMS)),
     ("schedule", "Tokens, decay or the optimizer's memory", schedule.CLAIMS),
     ("controls", "Formats, text, seeds and arithmetic", (*formats.CLAIMS, *controls.CLAIMS)),
     ("article", "In the words of the press", article.CLAIMS),
 )
 CLAIMS = tuple(claim for _, _, claims in THEMES for claim in claims)
 RULES_CHANGED = (
-    "**Changed after the data were seen**: the verdicts on sizes; that a number whose sign changes with N is judged at "
-    "each N and has no mean; that the status of a fit (`at_bound`) decides nothing; and estimators, where a better one "
-    "was found: geometric means over pairs in place of ratios of sums, which 3 bits rule ([bits](#bits), "
+    "**Changed after the data were seen**: the verdicts on sizes; that a number whose sign changes with N is judged "
+    "at each N and has no mean; that the status of a fit (`at_bound`) decides nothing; and estimators, where a better"
+    " one was found: geometric means over pairs in place of ratios of sums, which 3 bits rule ([bits](#bits), "
     "[granularity](#granularity), [robustness](#robust), [the unified law](#unified)), both texts cut at the same "
-    "cells ([corpus](#corpus)), and the scatter of sizes in what is predicted of a new one ([predicted](#predicted)). "
-    "Their rules say so. [Seeds](#seeds) are judged by the rule that stood before, and a better estimator stands "
-    "beside it. A verdict that is decided by such a change is weaker than one whose rule stood before its runs, as all "
-    "others did."
+    "cells ([corpus](#corpus)), and the scatter of sizes in what is predicted of a new one ([predicted](#predicted))."
+    " Their rules say so. Whether [parts multiply](#product) was open on `joint`; the rule that stands here was "
+    "stated before the runs of `factorial`. [Seeds](#seeds) are judged by the rule that stood before, and a better "
+    "estimator stands beside it. A verdict that is decided by such a change is weaker than one whose rule stood "
+    "before its runs, as all others did."
 )
 PICTURES = "report.figures"
 ARTICLE = "https://arxiv.org/abs/2411.04330"

@@ -126,6 +126,12 @@ def _joint(study: Study) -> Iterator[list[dict]]:
         yield study.rows(study.run(L3, 8 * M, 7800, widths=widths), ())
 
 
+def _factorial(study: Study) -> Iterator[list[dict]]:
+    for n, s in ((L3, 0), (L3, 1), (L3, 2), (L4, 0), (L4, 1)):
+        for widths in itertools.product((16, 4), repeat=3):
+            yield study.rows(study.run(n, 8 * M, 7900 + 10 * SHAPES[n][1] + s, widths=widths), ())
+
+
 def _robustness(study: Study) -> Iterator[list[dict]]:
     for n, d, seed in CELLS:
         for bits in (16, 4, 5, 6, 8):
@@ -220,6 +226,7 @@ STUDIES = {
     "activations": _activations,
     "attention": _attention,
     "joint": _joint,
+    "factorial": _factorial,
     "robustness": _robustness,
     "matched": _matched,
     "schedule": _schedule,

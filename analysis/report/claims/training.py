@@ -1,6 +1,6 @@
-"""Claims about training in low precision: it acts as fewer parameters, whatever D, and the parts multiply.
+"""Claims about training in low precision: it acts as fewer parameters, whatever D, some parts more than others.
 
-Secs. 4.1 and 4.2 and Appendices I, L and M of Kumar et al. 2024 (arXiv 2411.04330). Costs are gap_qat: the loss minus
+Sec. 4.1 and Appendices I, L and M of Kumar et al. 2024 (arXiv 2411.04330). Costs are gap_qat: the loss minus
 that of the unquantized run with the same everything else, paired over windows.
 """
 
@@ -16,7 +16,6 @@ from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures.registry import FIGURES
 from analysis.fitting.fit import Fit
-from analysis.fitting.selection import rows_of
 from analysis.laws.formulas import effective_share, paper_constants, training_loss
 from analysis.laws.kumar import PARTS
 from analysis.laws.law import FULL_BITS
@@ -24,8 +23,8 @@ from analysis.planning.choose_law import LOW_LAWS
 from analysis.report.claims.claim import PAPER, Claim, Finding
 from analysis.report.claims.tokens import fit_notes
 from analysis.report.evidence import drawings
-from analysis.report.evidence.measured import ALIKE, ENDS, loss_law, paired
-from analysis.report.evidence.numbers import Number, attempt, left_out, mean, mean_or_by_size, of_fit, quotient, summed
+from analysis.report.evidence.measured import ALIKE, ENDS, paired
+from analysis.report.evidence.numbers import Number, attempt, mean, mean_or_by_size, of_fit
 from analysis.report.evidence.rules import Measured, Rule, above, at_least, published, within
 from analysis.report.evidence.tables import Rows, Tables
 
@@ -36,7 +35,6 @@ TRAINED = Rows(studies=(*ALONE, "joint"))
 LOWEST = {"P_w": 3, "P_a": 4, "P_kv": 4}
 MIDDLE = 6
 EQUAL = 4  # bits at which parts are compared
-R2_PRODUCT, R2_JOINT = 0.8973, 0.9006  # the paper's
 NO_GROWTH = 0.1  # slope in ln D within which a cost is called the same at every D
 PER_TENSOR = "weights per channel, activations and KV cache per tensor"
 GROWTH_OF_COSTS = paired(
@@ -155,7 +153,7 @@ def predicted_costs(rows: pd.DataFrame, fit: Fit, c: Mapping | None = None) -> n
 def _r2_of_costs(rows: pd.DataFrame, fit: Fit) -> float:
     known = rows[[p for p in PARTS if p not in fit.law.variables]]
     rows = rows[(known >= FULL_BITS).all(axis=1)]
-    return _r2(rows["gap_qat"], predicted_costs(rows, fit))
+    return r2(rows["gap_qat"], predicted_costs(rows, fit))
 
 
 def same_at_every_D(tables: Tables) -> Finding:
@@ -214,39 +212,7 @@ def fine_order(tables: Tables) -> Finding:
     )
 
 
-def product(tables: Tables) -> Finding:
-    fit = neff(tables)
-    frame = tables.rows(WITH_BASE)
-    rows, apart = rows_of(fit.law, fit.filter, frame).frame.reset_index(drop=True), tables.fit(fit.law.name, APART)
-    several = _several(rows)
-    r2 = {name: _r2(several["loss"], f.predict(several)) for name, f in (("product", apart), ("joint", fit))}
-    gaps = _several(costs(tables)).reset_index(drop=True)
-    gaps = gaps.assign(predicted=predicted_costs(gaps, apart))
-    gaps = gaps[np.isfinite(gaps["predicted"])]
-    ratio = left_out(summed("predicted", "gap_qat"), gaps, "run_id")
-    sums = drawn_number(apart, lambda c: predicted_costs(gaps, apart, c).sum(-1, keepdims=True), note="")
-    low = sums.value / sums.high
-    law = Number(value=1.0, low=low, high=sums.value / sums.low if sums.low > 0 else math.inf)
-    ratio = dataclasses.replace(quotient(ratio, law), note="scatter of runs and the law's error added in squares")
-    return Finding(
-        numbers={"r2": Number.plain(r2["product"], paper=R2_PRODUCT), "ratio": ratio},
-        shown={
-            "R2 of the joint fit on the same runs": Number.plain(r2["joint"], paper=R2_JOINT),
-            "R2 of the joint fit less that of the product": Number.plain(
-                r2["joint"] - r2["product"], paper=R2_JOINT - R2_PRODUCT
-            ),
-        },
-        figure=lambda: FIGURES["predicted_loss"](frame, {fit.law.name: fit}),
-        caption="Predicted against measured loss; `fitted apart` never saw a run with several parts in low precision.",
-    )
-
-
-def _several(rows: pd.DataFrame) -> pd.DataFrame:
-    """Runs with several parts in low precision."""
-    return rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()]
-
-
-def _r2(measured: pd.Series, predicted: np.ndarray) -> float:
+def r2(measured: pd.Series, predicted: np.ndarray) -> float:
     known = np.isfinite(predicted)
     return shared.r2(measured[known], predicted[known])
 
@@ -321,24 +287,5 @@ CLAIMS = (
         ),
         needs=(("weights",), ("activations",)),
         measure=fine_order,
-    ),
-    Claim(
-        key="product",
-        title="The effects of weights, activations and KV cache multiply",
-        source=f"{PAPER}, Sec. 4.2, Fig. 5 (R2 0.897 of the product, 0.901 of the joint fit)",
-        statement="Fits of one part at a time, multiplied, predict runs with several parts in low precision.",
-        how="Study `joint`, quasi-random (P_w, P_a, P_kv), predicted by an N_eff law that was fitted to runs with at "
-        "most one part in low precision.",
-        rule=Rule.of(
-            at_least("r2", "R2 of the loss of runs with several parts", 0.8),
-            within("ratio", "predicted over measured cost of all of them", 0.8, 1.25),
-            measured=dataclasses.replace(
-                loss_law("the N_eff law", f"{PER_TENSOR}, at most one part in low precision; {ENDS}"),
-                weights=f"runs {ALIKE} in the fit, by their cost in the ratio of sums",
-            ),
-        ),
-        needs=(("joint",), *EACH_ALONE),
-        beside=("overtraining",),
-        measure=product,
     ),
 )

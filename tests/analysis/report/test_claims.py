@@ -188,7 +188,7 @@ def test_a_claim_without_its_table_says_what_to_run(tmp_path):
         assert found[claim.key].direction.reason.startswith("not run yet: `make sweep S=")
         assert found[claim.key].claim.title == claim.title
     assert found["product"].direction.reason == (
-        "not run yet: `make sweep S=joint` and `make sweep S=weights` and `make sweep S=activations` and "
+        "not run yet: `make sweep S=factorial` and `make sweep S=weights` and `make sweep S=activations` and "
         "`make sweep S=attention`"
     )
 
