@@ -231,7 +231,7 @@ def _collect(name: str, overrides: Sequence[str], out: Path, others: Sequence[Pa
         folder = RunFolder(runs[0]).path.parent
         missing = sum(RunFolder(run).result() is None for run in runs)
         if missing:
-            note(f"{missing} of the {len(runs)} runs of {name} are not done, and not in the table")
+            note(f"{missing} of the {len(runs)} runs of {name} are not done in {folder}")
     elif prune:
         raise InputError(f"--prune: {name} has no file in sweeps/ that names its runs")
     else:
