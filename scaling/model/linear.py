@@ -10,7 +10,7 @@ Shape suffixes: M models, S tokens, i inputs, o outputs.
 import torch
 
 from scaling.model.quantizers import StackPrecision
-from scaling.quantization.autocast import matmul_dtype
+from scaling.quantization.autocast import bmm, matmul_dtype
 from scaling.quantization.fake_quantize import Quantizer
 
 
@@ -20,7 +20,7 @@ def project(x_MSi: torch.Tensor, w_Moi: torch.Tensor, parts: int, precision: Sta
         return _Project.apply(x_MSi, w_Moi, parts, precision)
     x = precision.activations(x_MSi)
     w = precision.weights(w_Moi, parts)
-    return torch.bmm(x, w.transpose(1, 2))
+    return bmm(x, w.transpose(1, 2))
 
 
 class _Project(torch.autograd.Function):
@@ -36,7 +36,7 @@ class _Project(torch.autograd.Function):
         x_dw = x_q if precision.dw_activations is None else x
         w_dx = w_q if precision.dx_weights is None else w
         ctx.save_for_backward(x_dw, w_dx, x_mask, w_mask)
-        return torch.bmm(x_q.to(ctx.dtype), w_q.to(ctx.dtype).transpose(1, 2))
+        return bmm(x_q.to(ctx.dtype), w_q.to(ctx.dtype).transpose(1, 2))
 
     @staticmethod
     def backward(ctx, dy):
@@ -46,8 +46,8 @@ class _Project(torch.autograd.Function):
             w = _down(w, p.dx_weights)
         if p.dw_activations is not None:
             x = _down(x, p.dw_activations)
-        dx = torch.bmm(p.dx_gradients.values(dy).to(ctx.dtype), w.to(ctx.dtype))
-        dw = torch.bmm(p.dw_gradients.values(dy.transpose(1, 2)).to(ctx.dtype), x.to(ctx.dtype))
+        dx = bmm(p.dx_gradients.values(dy).to(ctx.dtype), w.to(ctx.dtype))
+        dw = bmm(p.dw_gradients.values(dy.transpose(1, 2)).to(ctx.dtype), x.to(ctx.dtype))
         x_dtype, w_dtype = ctx.dtypes
         dx = p.activations.backward(dx.to(x_dtype), x_mask)
         return dx, p.weights.backward(dw.to(w_dtype), w_mask), None, None

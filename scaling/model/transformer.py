@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from scaling.config.model import ModelConfig
 from scaling.model.linear import project
 from scaling.model.quantizers import StackPrecision
+from scaling.quantization.autocast import bmm
 from scaling.quantization.fake_quantize import Quantizer
 
 Weights = dict[str, torch.Tensor]
@@ -206,8 +207,8 @@ def _attention(
     if q.device.type == "cpu":
         # Written out: on a CPU the backward of scaled_dot_product_attention alone takes 40% of a training step.
         future = torch.full((t, t), float("-inf"), dtype=q.dtype).triu(1)
-        scores = torch.baddbmm(future.expand(len(q), t, t), q, keys.transpose(1, 2), alpha=k**-0.5)
-        mixed = torch.bmm(scores.softmax(dim=-1), v)
+        scores = bmm(q, keys.transpose(1, 2), plus=future.expand(len(q), t, t), alpha=k**-0.5)
+        mixed = bmm(scores.softmax(dim=-1), v)
     else:
         heads = (x.view(m * b, h, t, k) for x in (q, keys, v))  # the fast kernels want four axes
         mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
@@ -216,7 +217,7 @@ def _attention(
 
 def head_logits(w_MVd: torch.Tensor, h_MSd: torch.Tensor) -> torch.Tensor:
     """Logits (M, S, V) in float32."""
-    return torch.bmm(_norm(h_MSd), w_MVd.transpose(1, 2)).float()
+    return bmm(_norm(h_MSd), w_MVd.transpose(1, 2)).float()
 
 
 def head_loss(w_MVd: torch.Tensor, h_MSd: torch.Tensor, targets_MBT: torch.Tensor) -> torch.Tensor:

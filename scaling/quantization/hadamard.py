@@ -15,7 +15,7 @@ import hashlib
 import torch
 
 from scaling.errors import InputError
-from scaling.quantization.autocast import autocast
+from scaling.quantization.autocast import autocast, bmm
 
 LARGEST = 128
 SIGNS = tuple(
@@ -63,7 +63,7 @@ def _turned(x: torch.Tensor, matrix: torch.Tensor, factor: torch.Tensor | None) 
         matrix = matrix * factor
     with autocast(x.device, torch.float32):
         # Contiguous: what a matmul rounds may depend on the order of values in memory.
-        return torch.bmm(x.reshape(len(x), -1, size).contiguous(), matrix).view(x.shape)
+        return bmm(x.reshape(len(x), -1, size).contiguous(), matrix).view(x.shape)
 
 
 _matrices: dict[str, torch.Tensor] = {}

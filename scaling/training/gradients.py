@@ -16,7 +16,7 @@ from scaling.console import interrupt
 from scaling.console.terminal import note
 from scaling.errors import InputError
 from scaling.model.transformer import EAGER, Program, compiled_program, in_chunks, losses, recomputing
-from scaling.quantization.autocast import autocast
+from scaling.quantization.autocast import autocast, without_instructions
 from scaling.records import provenance
 from scaling.training.distributed import Processes
 from scaling.training.stack import Stack
@@ -31,7 +31,7 @@ class Gradients:
     def __init__(self, runs: Sequence[Run], device: torch.device, processes: Processes):
         self.run, self.device, self.processes = runs[0], device, processes
         self.dtype = getattr(torch, self.run.runtime.dtype)
-        self.program = _program(runs)
+        self.program = _program(runs, self.device, self.dtype)
         self.stack: Stack | None = None
 
     @property
@@ -97,7 +97,12 @@ class _Module(torch.nn.Module):
     forward = staticmethod(_losses)
 
 
-def _program(runs: Sequence[Run]) -> Program:
+def _program(runs: Sequence[Run], device: torch.device, dtype: torch.dtype) -> Program:
     wish = runs[0].runtime.compile
+    if wish != "off" and without_instructions(device, dtype):
+        # Compiled casts to bfloat16 are slow there: a quarter of the speed of eager mode.
+        if wish == "auto":
+            return EAGER
+        note("this CPU has no bfloat16 instructions, and compiled code is slower there: use runtime.compile=off")
     worth_it = sum(r.flops for r in runs) >= COMPILE_FLOPS and provenance.has_compiler()
     return compiled_program() if wish == "on" or (wish == "auto" and worth_it) else EAGER

@@ -9,12 +9,14 @@ import torch
 from scaling.config.from_dict import plain
 from scaling.model.quantizers import StackPrecision
 from scaling.model.transformer import EAGER, Program, initialize, losses
+from scaling.quantization import autocast
 from scaling.quantization.fake_quantize import Quantizer
 from scaling.quantization.spec import QuantSpec
 from scaling.records.provenance import has_compiler
 from scaling.records.run_folder import RunFolder
 from scaling.study.jobs import write_stack
 from scaling.training import gradients
+from scaling.training.distributed import ALONE
 from scaling.training.loop import train_stack
 from tests.conftest import REPOSITORY, slow
 
@@ -129,6 +131,17 @@ def test_short_runs_stay_eager(make_run):
     assert run.flops < gradients.COMPILE_FLOPS
     train_stack([run])
     assert RunFolder(run).result()["compiled"] is False
+
+
+def test_without_instructions_bfloat16_stays_eager_unless_asked(make_run, monkeypatch, capfd):
+    monkeypatch.setattr(autocast, "BFLOAT16", False)
+    monkeypatch.setattr(gradients, "COMPILE_FLOPS", 0)
+    compiled = {}
+    for wish in ("auto", "on"):
+        run = make_run(f"runtime.compile={wish}", "runtime.dtype=bfloat16")
+        compiled[wish] = gradients.Gradients([run], torch.device("cpu"), ALONE).compiled
+    assert compiled == {"auto": False, "on": True}
+    assert capfd.readouterr().err.count("this CPU has no bfloat16 instructions") == 1
 
 
 def test_autocast_changes_little(make_run):
