@@ -210,7 +210,7 @@ def _learning_rate(study: Study) -> Iterator[list[dict]]:
 
 def _dtype(study: Study) -> Iterator[list[dict]]:
     """Twins see the same batches: they share the noise of their run, but for 2% of the gap."""
-    for (n, s), dtype in itertools.product([(L2, s) for s in range(6)] + [(L3, 0), (L3, 1)], ("float32", "bfloat16")):
+    for (n, s), dtype in itertools.product([(L2, s) for s in range(6, 14)], ("float32", "bfloat16")):
         shift = study.truth.bf16 * (dtype == "bfloat16") + 0.001 * study.normal("dtype", n, s, dtype)
         factor = 1 + 0.02 * study.normal("twin", n, s, dtype)
         for row in study.rows(study.run(n, 4 * M, s, dtype="float32")):

@@ -158,7 +158,7 @@ def test_what_was_run_comes_from_the_tables(results):
         ("simulated", "bfloat16", "planted"),
         ("simulated", "float32, bfloat16", "planted"),
     }
-    assert studies.total(found).startswith("2 of 17 studies, 24 different runs")
+    assert studies.total(found).startswith("2 of 18 studies, 24 different runs")
 
 
 def test_a_fit_that_is_stored_for_this_very_table_is_not_made_again(tmp_path):
