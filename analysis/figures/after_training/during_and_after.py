@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -94,7 +95,7 @@ def _curves(kind: str, N: float, tokens: tuple, pairs: list[tuple], of_loss: Map
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """The paper's constants, then a panel for each training width."""
-    colours = style.colours(data.attrs["widths"]) | {FULL_BITS: "black"}
+    colours = palettes.colours(data.attrs["widths"]) | {FULL_BITS: "black"}
     points, paper, law = (shared.at(data, kind=kind) for kind in ("point", "paper", "law"))
     law = law.drop_duplicates().sort_values(["P_post", "P_w", "D"], na_position="first")
     panels = list(dict.fromkeys(points["panel"]))

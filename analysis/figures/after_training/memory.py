@@ -8,6 +8,7 @@ through the means over seeds. tau as in Wang and Aitchison 2024 (arXiv 2405.1369
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -43,7 +44,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A row for each width, against D and against D / tau (which there is none of without weight decay)."""
     varied = data.attrs["varied"]
     rows = data.assign(D_by_tau=data["D"] / data["tau"].astype(float))
-    looks = style.looks(sorted(rows[varied].unique()))
+    looks = palettes.looks(sorted(rows[varied].unique()))
     widths = [bits for bits in BITS if (rows["P_post"] == bits).any()]
     figure, axes = style.subplots(len(widths), 2, width=5.6, height=1.0 + 1.7 * len(widths), sharex="col", sharey="row")
     for row, bits in zip(axes, widths, strict=True):

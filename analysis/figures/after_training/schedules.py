@@ -12,6 +12,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -123,7 +124,7 @@ def _lines(group: pd.DataFrame, fit: Fit | None) -> list[pd.DataFrame]:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each schedule."""
     points, schedules = shared.at(data, kind="point"), list(dict.fromkeys(data["name"]))
-    looks = {b: look for b, look in style.looks(BITS).items() if (points["P_post"] == b).any()}
+    looks = {b: look for b, look in palettes.looks(BITS).items() if (points["P_post"] == b).any()}
     panels, size = len(schedules), data["N"].iloc[0]
     figure, axes = style.side_by_side(panels, 2.9, each=1.7, sharex=True, sharey=True)
     low, high = style.span(points.loc[points["gap"] > shared.LOWEST, "gap"])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -93,7 +94,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
 
 def _panel(axes, rows: pd.DataFrame, known: tuple[float, float]) -> None:
     fixed, marked = (shared.at(rows, kind=kind) for kind in ("fixed N", "marked"))
-    looks, handles = style.looks(list(dict.fromkeys(fixed["N"]))), []
+    looks, handles = palettes.looks(list(dict.fromkeys(fixed["N"]))), []
     for size, (colour, marker) in looks.items():
         line = shared.at(fixed, N=size)
         inside = line["D"].between(*known)
