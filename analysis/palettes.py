@@ -13,6 +13,8 @@ ORDERED = ("#560761", "#226204", "#a64d6c", "#786ee8", "#94984e", "#37bba7", "#c
 """Colours in order, dark to light, all far from black. Found by a search for the largest least difference between any
 two (CIEDE2000, the least of normal vision and of its three simulated lacks); the first step in lightness is the widest,
 for 2 and 3 bits are the first two."""
+UNQUANTIZED = ("black", "X")
+"""Of 16 bits, beside values in order: neither is among theirs."""
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours without an order (Okabe and Ito), distinguishable to colour-blind readers."""
 
@@ -28,11 +30,6 @@ def shades(count: int) -> list[str]:
 def looks(values: Sequence) -> dict:
     """A colour and a marker for each value, in order."""
     return _with_markers(values, shades(min(len(values), len(ORDERED))))
-
-
-def colours(values: Sequence) -> dict:
-    """A colour for each value, in order, where markers stand for something else."""
-    return dict(zip(values, shades(len(values)), strict=True))
 
 
 def categories(values: Sequence) -> dict:

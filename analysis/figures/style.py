@@ -1,7 +1,8 @@
 """How all figures look: a two-column journal, eight-point type, colours that survive colour blindness and print.
 
-Colour is never the only cue where a line or a point could be mistaken for another: values have markers as well, laws
-that are only continued are dotted, and 16 bits are black and dashed.
+Colour is never the only cue where a line or a point could be mistaken for another: values have markers as well, lines
+without points have theirs at a few places (`marked_line`), laws that are only continued are dotted, and 16 bits are
+black and dashed, or have a marker of their own.
 """
 
 import dataclasses
@@ -205,6 +206,16 @@ def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, c
     if len(means):
         axes.plot(means.index, means, zorder=3, color=colour, linestyle=linestyle)
     points_above(axes, x, value, se, low, colour=colour, **look)
+
+
+def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.inf, np.inf), **look) -> None:
+    """A line with its marker at some shares of its length (0: where it begins, 1: where it ends), counted among values
+    `within` the limits of the axis: lines without points can then be distinguished without colour. The markers are
+    open, for nothing was measured there."""
+    inside = np.flatnonzero((np.asarray(y, float) > within[0]) & (np.asarray(y, float) < within[1]))
+    places = sorted({int(inside[round(share * (len(inside) - 1))]) for share in at}) if len(inside) else []
+    edge = {"marker": marker, "markevery": places, "markerfacecolor": "white", "markeredgewidth": 0.8}
+    axes.plot(x, y, color=colour, **(edge if places else {}), **look)
 
 
 def at_lower_edge(axes, x, colour, **look) -> None:

@@ -53,7 +53,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
             for value, (colour, marker) in looks.items():
                 group = shared.at(known, **{varied: value})
                 means = group.groupby("D", as_index=False)[["D_by_tau", "gap"]].mean()
-                panel.plot(group[column], group["gap"], ".", color=colour, markersize=3, zorder=2)
+                panel.plot(group[column], group["gap"], marker, color=colour, markersize=2, alpha=0.6, zorder=2)
                 panel.plot(means[column], means["gap"], marker=marker, color=colour, zorder=3)
             panel.set(xscale="log", yscale="log")
         row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits")

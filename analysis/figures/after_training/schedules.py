@@ -135,7 +135,9 @@ def draw(data: pd.DataFrame) -> style.Figure:
             own, paper = (shared.at(group, kind=kind) for kind in ("point", "paper"))
             line = group[group["kind"].isin(["law", "mean"])]
             style.points_above(panel, own["D"] / size, own["gap"], own["gap_se"], low, colour=colour, marker=marker)
-            panel.plot(paper["D"] / size, paper["gap"], color=colour, linestyle=style.DASHES, linewidth=0.7, zorder=2)
+            look = {"linestyle": style.DASHES, "linewidth": 0.7, "markersize": 2.6, "zorder": 2}
+            place, marks = (paper["D"] / size, paper["gap"]), {"at": (0.94,), "within": (low, high)}
+            style.marked_line(panel, *place, colour=colour, marker=marker, **marks, **look)
             panel.plot(line["D"] / size, line["gap"].where(line["gap"] > 0), color=colour, zorder=3)
     first = axes[0]
     style.log_axis(first, "x", *style.span(points["D"] / size), most=5 if panels < 3 else 4, text=style.magnitude)

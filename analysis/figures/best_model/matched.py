@@ -86,7 +86,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     points, law = (shared.at(data, kind=kind) for kind in ("point", "law"))
     widths, kinds = sorted(points["P"].unique()), list(dict.fromkeys(points["format"]))
     looks = palettes.categories([k for k in kinds if k != "full"])
-    looks |= {"full": ("black", palettes.MARKERS[-1])} if "full" in kinds else {}
+    looks |= {"full": palettes.UNQUANTIZED} if "full" in kinds else {}
     figure, panel = style.single(2.7)
     for r in points.itertuples():
         colour, marker = looks[r.format]

@@ -91,7 +91,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     data = data.assign(lowest=data[list(PARTS)].min(axis=1))
     widths = sorted(data["lowest"].unique())
     looks = palettes.looks([b for b in widths if b < FULL_BITS])
-    looks |= {FULL_BITS: ("black", "o")} if FULL_BITS in widths else {}
+    looks |= {FULL_BITS: palettes.UNQUANTIZED} if FULL_BITS in widths else {}
     figure, axes = style.wrapped(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
     for panel, kind in zip(axes, panels, strict=True):
         _panel(panel, kind, shared.at(data, panel=kind), looks)

@@ -97,7 +97,7 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
                 height = 0.03 + 0.035 * place
                 line = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
                 panel.plot([critical.low, critical.high], [height, height], linewidth=1.6, **line)
-                panel.plot(critical.value, height, "|", markersize=6, **line)
+                panel.plot(critical.value, height, marker, markersize=4, markerfacecolor="white", **line)
             more = {"N": low.N, "P_post": bits, "D_crit": critical.value}
             plotted += [{**more, "D": tokens, "loss": loss} for tokens, loss in means.items()]
         left, right = style.span(frame["tokens"])
@@ -105,7 +105,7 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
         panel.margins(y=0.22)
     axes[0].set_ylabel("loss after quantization (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
-    law_key = style.key("D_crit of the law, 95%", color=GREY, marker="|", linewidth=1.6)
+    law_key = style.key("D_crit of the law, 95%", color=GREY, marker="o", markerfacecolor="white", linewidth=1.6)
     figure.legend(handles=[*style.keys(looks, style.size_label), law_key], loc="outside upper center", ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
@@ -141,10 +141,10 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
     scale = p["C_T"] * rows["D"] ** p["gamma_D"] / rows["N"] ** p["gamma_N"]
     rows = rows.assign(share=rows["gap"] / scale)
     figure, panel = style.single(2.8)
-    grains = rows.groupby("granularity_post")
-    for (grain, group), marker, colour in zip(grains, palettes.MARKERS, palettes.CATEGORIES, strict=False):
+    grains = dict(list(rows.groupby("granularity_post")))
+    for grain, (colour, marker) in palettes.categories([*grains]).items():
         look = {"color": colour, "markersize": 2.6, "alpha": 0.7}
-        panel.plot(group["sigma2_post"], group["share"], marker, label=str(grain), **look)
+        panel.plot(grains[grain]["sigma2_post"], grains[grain]["share"], marker, label=str(grain), **look)
     grid = np.geomspace(*style.span(rows["sigma2_post"]), 40)
     panel.plot(grid, grid ** p["kappa"], color="black", zorder=5)
     panel.set(xscale="log", yscale="log")
@@ -255,7 +255,7 @@ def bytes_and_loss(models: pd.DataFrame, pairs: pd.DataFrame) -> style.Drawn:
     """Loss against bytes at the least and the most tokens that both kinds of models have."""
     tokens = sorted(pairs["tokens"].unique())
     shown, widths = sorted({tokens[0], tokens[-1]}), sorted(models["bits"].unique())
-    looks = palettes.looks([bits for bits in widths if bits < FULL_BITS]) | {FULL_BITS: ("black", "s")}
+    looks = palettes.looks([bits for bits in widths if bits < FULL_BITS]) | {FULL_BITS: palettes.UNQUANTIZED}
     dashes = {bits: style.DASHES if bits >= FULL_BITS else "-" for bits in looks}
     figure, axes = style.side_by_side(len(shown), 2.9, each=2.4, sharey=True)
     for panel, D in zip(axes, shown, strict=True):
