@@ -240,7 +240,7 @@ def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
             raise InputError(f"{law.name}: {part} has {count} different widths, needs at least {law.distinct[part]}")
         if count < law.distinct[part]:
             constant[part] = float(width[0]) if count == 1 else FULL_BITS
-    # What low precision adds is told by rows of one width too.
+    # Rows of one width determine what low precision adds too.
     one_width = law.response == "gap_qat" and all(bits < FULL_BITS for bits in constant.values())
     if asked and set(constant) == set(asked) and not (one_width and owners >= set(asked)):
         raise InputError(
@@ -345,6 +345,4 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
             plural = "s" if count > 1 else ""
             raise InputError(f"{law.name}: {variable} has {count} different value{plural}, needs at least {wanted}")
     if np.ptp(values[law.response]) == 0:
-        raise InputError(
-            f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; nothing is told by it"
-        )
+        raise InputError(f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; it determines no law")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 IDENTITIES = ("cluster", "run_id")
-MOST_OF_A_SIZE = 25  # rows of one size and precision that no column tells apart, on average
+MOST_OF_A_SIZE = 25  # rows of one size and precision that no column distinguishes, on average
 LARGEST_LOSS, FEWEST_TOKENS, FEWEST_PARAMETERS = 20.0, 1e4, 1e3
 WEIGHTS = re.compile(r"(sample_?|row_?|fit_?)?weights?", re.IGNORECASE)
 PRECISION = re.compile(

@@ -29,7 +29,7 @@ QUANTIZE = Command.of(
 )
 FIGURES = Command.of("analysis", "figures", STUDY, "--bootstrap", "10")
 VARYING = ("seconds", "tokens_per_second", "shared_steps", "commit", "sha256")
-"""Of result.json: what tells the time, how a run came to its end, or the state of this repository."""
+"""Of result.json: what depends on the time, how a run came to its end, or the state of this repository."""
 
 State = dict[str, str]
 """What is compared -> a checksum of it."""

@@ -47,7 +47,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 """What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
 
 BEHAVIOUR = {"version_base": "1.3"} if Version(hydra.__version__) < Version("1.4.dev0") else {}
-"""Hydra 1.3 wants to be told that its own defaults are meant, and 1.4 not to be told."""
+"""Hydra 1.3 takes its own defaults only where this version is given, and 1.4 only where none is."""
 
 
 _NAMED: ContextVar[tuple[Path, ...]] = ContextVar("_NAMED", default=())
@@ -160,7 +160,7 @@ def _check_study(path: Path, name: str) -> None:
 
 
 def check_places(overrides: Sequence[str]) -> None:
-    """Raise InputError where Hydra is told to choose a folder, which would then hold nothing of a run."""
+    """Raise InputError where an override lets Hydra choose a folder, which would then hold nothing of a run."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):

@@ -105,7 +105,7 @@ def drop(checkpoint: Checkpoint, files: Files) -> None:
 
 
 def is_fetched(checkpoint: Checkpoint) -> bool:
-    """Whether the weights of a checkpoint of the hub are in its cache already, as far as can be told without it."""
+    """Whether the weights of a checkpoint of the hub are in its cache already, as far as can be seen without it."""
     try:
         folder = Path(_fetched(checkpoint, SMALL, here=True))
     except InputError:

@@ -379,7 +379,7 @@ def _not_a_config(path: Path, fault: Exception) -> InputError:
 
 def _has_checksums(folder: Path) -> bool:
     """Whether a folder was begun by a version that gives all files checksums. False where the config cannot be read:
-    whoever reads the run is told so."""
+    reading the run reports that."""
     try:
         return "sha256" in _stored_config(folder)
     except InputError:

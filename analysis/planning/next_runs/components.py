@@ -65,8 +65,8 @@ def covariances(rows: Rows, middle: float) -> dict[str, np.ndarray]:
 def fitted(rows: Rows, X: np.ndarray | None = None, middle: float | None = None) -> Components:
     """The components of `rows` about the columns X (n, p), by default the law's.
 
-    A component that the rows cannot tell from another (a cell from its run, where none has two seeds) goes where the
-    likelihood puts it, or to zero.
+    A component that the rows do not separate from another (a cell from its run, where none has two seeds) goes where
+    the likelihood puts it, or to zero.
 
     Raises:
         InputError: no more rows than columns.

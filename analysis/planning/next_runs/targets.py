@@ -89,8 +89,8 @@ def _another_law(text: str, name: str, rows: Rows, law: np.ndarray) -> Target:
     z = differs(rows.log_N, rows.log_D, rows.P)
     rest = z - rows.X @ np.linalg.lstsq(rows.X, z, rcond=None)[0]
     if np.sqrt(np.mean(rest**2)) < ALIKE:
-        raise InputError(f"target {text!r}: fitted to these rows it says the same as {OWN}; no run tells them apart")
-    unit = f"(0: {OWN}, 1: {name}; below .5 to both sides tells them apart)"
+        raise InputError(f"target {text!r}: fitted to these rows it says the same as {OWN}; no run distinguishes them")
+    unit = f"(0: {OWN}, 1: {name}; below .5 to both sides distinguishes them)"
     return Target(name=text, law=(0, 0, 0, 0, 1.0), fifth=differs, unit=unit)
 
 

@@ -28,8 +28,8 @@ class SlurmSettings(Settings):
     timeout_min: Count
     """Time limit of a job, in minutes."""
     signal_delay_s: Count
-    """Seconds before the time limit at which a job is told to save and to be queued again: more than its longest update
-    and a checkpoint take. SLURM may tell it up to a minute early."""
+    """Seconds before the time limit at which a job gets the signal to save and to be queued again: more than its
+    longest update and a checkpoint take. SLURM may send it up to a minute early."""
     max_num_timeout: Annotated[int, AtLeast(0)]
     """How often a job may reach its time limit and be queued again. Preemptions are not counted."""
     detach: bool

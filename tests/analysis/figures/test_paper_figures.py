@@ -171,9 +171,9 @@ def test_predicted_loss_states_how_good_it_is(table, found):
         "weights": 32, "activations": 24, "KV cache": 24, "several parts": 32, "several parts, fitted apart": 32,
         "all runs": 120,
     }  # fmt: skip
-    told = [t.get_text() for axes in drawn.figure.axes for t in axes.texts]
-    assert len(told) == 6
-    assert all("MSE" in text and "R^2" in text for text in told)
+    texts = [t.get_text() for axes in drawn.figure.axes for t in axes.texts]
+    assert len(texts) == 6
+    assert all("MSE" in text and "R^2" in text for text in texts)
 
 
 def test_part_sweeps_draw_one_law_a_size(table, found):
