@@ -270,13 +270,13 @@ def _with_schemes(law: Law, frame: pd.DataFrame, base: str | None) -> Law:
     if law.for_schemes is None or "scheme" not in frame or frame.empty:
         return law
     names = sorted(set(frame["scheme"].astype(str)))
-    found = base_of(names, base) if len(names) > 1 else names[0]
-    if found is None:
+    unquantized = base_of(names, base) if len(names) > 1 else names[0]
+    if unquantized is None:
         listed = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
         raise InputError(
             f"{law.name}: which scheme is not quantized, of {listed}? say so by --base SCHEME, or call it bf16"
         )
-    return law.with_schemes((found, *(name for name in names if name != found)))
+    return law.with_schemes((unquantized, *(name for name in names if name != unquantized)))
 
 
 def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:

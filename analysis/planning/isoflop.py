@@ -92,7 +92,7 @@ def isoflop(
     rows = _rows(filters.filtered(frame, filter))
     curves, left_out, replicates = _curves(rows, tolerance, best, LEAST_SIZES[method])
     sd, source = _noise(noise, replicates, curves)
-    random, found, scattered = np.random.default_rng(seed), [], []
+    random, budgets, scattered = np.random.default_rng(seed), [], []
     for curve in curves:
         optimum = _optimum(curve["x"], curve["y"], method)
         if isinstance(optimum, str):
@@ -102,12 +102,12 @@ def isoflop(
         if moved is not None and np.isfinite(moved).mean() < SMALLEST_SHARE:
             left_out[curve["C"]] = "the lowest loss is at the edge in most draws of the noise"
             continue
-        found.append(_budget(curve, optimum, moved))
+        budgets.append(_budget(curve, optimum, moved))
         scattered.append(moved)
-    if len(found) < 2:
+    if len(budgets) < 2:
         reasons = "; ".join(f"C = {C:.3g}: {why}" for C, why in sorted(left_out.items())[:3]) or "no budget"
-        raise InputError(f"isoflop: {len(found)} budgets with an optimum, needs at least 2 ({reasons})")
-    return _exponents(method, found, scattered, sd, source, left_out)
+        raise InputError(f"isoflop: {len(budgets)} budgets with an optimum, needs at least 2 ({reasons})")
+    return _exponents(method, budgets, scattered, sd, source, left_out)
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -72,12 +72,12 @@ def with_folder(name: str | None) -> Iterator[None]:
 
 def folder_of(arguments: Sequence[str]) -> str | None:
     """What arguments of a Hydra program say of `--config-dir`; None: nothing."""
-    found = None
+    folder = None
     for argument, following in itertools.zip_longest(arguments, arguments[1:]):
         option, given, value = argument.partition("=")
         if option in CONFIG_DIR:
-            found = value if given else following
-    return found
+            folder = value if given else following
+    return folder
 
 
 def user_folders() -> list[Path]:
@@ -95,11 +95,11 @@ def groups(name: str) -> dict[str, list[str]]:
     """Group -> its choices: the groups that the command takes whose file in configs/ has this name."""
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     taken = [group for entry in content["defaults"] if isinstance(entry, dict) for group in entry]
-    found: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for folder in (CONFIGS, *user_folders()):
         for path in itertools.chain.from_iterable((folder / group).rglob("*.yaml") for group in taken):
-            found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
-    return {group: choices_of(found[group]) for group in sorted(found)}
+            names.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
+    return {group: choices_of(names[group]) for group in sorted(names)}
 
 
 def choices_of(names: Iterable[str]) -> list[str]:

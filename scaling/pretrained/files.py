@@ -68,10 +68,10 @@ def local_path(text: str) -> str:
     if not text.startswith(PACKAGE):
         return str(Path(text).expanduser())
     name, _, inside = text.removeprefix(PACKAGE).partition("/")
-    found = find_spec(name) if name.isidentifier() else None
-    if found is None or found.origin is None:
+    package = find_spec(name) if name.isidentifier() else None
+    if package is None or package.origin is None:
         raise InputError(f"pretrained.path={text}: no such package in this environment; install it with pip")
-    return str(Path(found.origin).parent / inside)
+    return str(Path(package.origin).parent / inside)
 
 
 def local_sha(path: Path) -> str:

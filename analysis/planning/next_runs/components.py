@@ -94,11 +94,11 @@ def fitted(rows: Rows, X: np.ndarray | None = None, middle: float | None = None)
         return float(value), np.array(slopes)
 
     bounds = [(0, None)] * len(active)
-    found = [
+    optima = [
         minimize(objective, np.full(len(active), start * scale), jac=True, method="L-BFGS-B", bounds=bounds)
         for start in STARTS
     ]
-    best = min(found, key=lambda one: one.fun)
+    best = min(optima, key=lambda one: one.fun)
     sds = dict.fromkeys(NAMES, 0.0) | {NAMES[k]: float(s) for k, s in zip(active, best.x, strict=True)}
     sds["row"] = max(sds["row"], FLOOR)
     return Components(**sds, middle=middle)

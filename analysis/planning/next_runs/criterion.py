@@ -189,8 +189,8 @@ class Model:
         def spans(cells: np.ndarray) -> bool:
             inside = np.pad(np.concatenate(within[cells]), ((0, 0), (fixed, 0))) if cells.any() else X[:0]
             seen = np.vstack([X[cells], inside]) / scale
-            found = np.linalg.lstsq(seen.T, goal, rcond=1e-9)[0] if len(seen) else np.zeros(0)
-            return len(seen) > 0 and np.allclose(seen.T @ found, goal, atol=1e-7 * max(1.0, np.abs(goal).max()))
+            weights = np.linalg.lstsq(seen.T, goal, rcond=1e-9)[0] if len(seen) else np.zeros(0)
+            return len(seen) > 0 and np.allclose(seen.T @ weights, goal, atol=1e-7 * max(1.0, np.abs(goal).max()))
 
         if spans((w > 0).all(0)):  # more cells determine no less
             return np.ones(len(w), bool)

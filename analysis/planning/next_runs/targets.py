@@ -100,14 +100,14 @@ def _frame(log_N: np.ndarray, log_D: np.ndarray, P: np.ndarray) -> pd.DataFrame:
 
 def _places(text: str, name: str, places: str) -> Mapping[str, float]:
     """Numbers by symbol, of a target's places."""
-    found = {}
+    numbers = {}
     for entry in places.split(","):
         symbol, _, value = (part.strip() for part in entry.partition("="))
         try:
-            found[symbol] = float(value)
+            numbers[symbol] = float(value)
         except ValueError:
-            found[symbol] = np.nan
-    if tuple(sorted(found)) != tuple(sorted(ASKED[name])) or not all(0 < v < np.inf for v in found.values()):
+            numbers[symbol] = np.nan
+    if tuple(sorted(numbers)) != tuple(sorted(ASKED[name])) or not all(0 < v < np.inf for v in numbers.values()):
         wanted = ",".join(f"{symbol}=VALUE" for symbol in ASKED[name])
         raise InputError(f"target {text!r}: expected {name}:{wanted}, with numbers above zero")
-    return found
+    return numbers

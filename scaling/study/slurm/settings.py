@@ -71,18 +71,18 @@ class SlurmSettings(Settings):
         common = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
         own = ("max_num_timeout", "detach", "poll_s", "submitit_folder", "name")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        found = {
+        parameters = {
             name if name in common else f"slurm_{name}": value
             for name, value in fields.items()
             if name not in own and value is not None
         }
-        found["slurm_additional_parameters"] = {"requeue": True, **self.additional_parameters}
+        parameters["slurm_additional_parameters"] = {"requeue": True, **self.additional_parameters}
         if self.setup is not None:
-            found["slurm_setup"] = list(self.setup)
+            parameters["slurm_setup"] = list(self.setup)
         # From SLURM 22.05 on srun does not ask for what sbatch got, and binds the job to one CPU.
         cpus = [] if self.cpus_per_task is None else [f"--cpus-per-task={self.cpus_per_task}"]
-        found["slurm_srun_args"] = [*cpus, *LATER]
-        return found
+        parameters["slurm_srun_args"] = [*cpus, *LATER]
+        return parameters
 
 
 def is_slurm(launcher: DictConfig) -> bool:
