@@ -1,4 +1,4 @@
-"""What commands share: the options of those that fit a law to a table, and how they speak.
+"""What commands share: the options of those that fit a law to a table, and how they print.
 
 Nothing heavier than argparse is imported before a command runs.
 """

@@ -16,7 +16,7 @@ from analysis.report.evidence.rules import NO, OPEN, YES, Inside
 from analysis.report.evidence.studies import hours
 from analysis.report.evidence.tables import Tables
 
-MOST = 10_000  # units; an estimate that needs more lies on the edge of what is asked
+MOST = 10_000  # units; an estimate that needs more is at the bound of its condition
 FLOPS_A_TOKEN = 6.0  # and a parameter: forward and backward pass
 
 

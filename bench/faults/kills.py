@@ -201,7 +201,7 @@ def episode(place: Place, logs: Path, name: str, kills: int, reference: Referenc
 
 
 def _begin(kind: Kind, place: Place, reference: Reference, draw: random.Random) -> None:
-    """Make the place what the kind of command finds."""
+    """Prepare the folder that the kind of command starts from."""
     place.remove("outputs", "results")
     if kind.stage:
         place.take(reference.stages / kind.stage, "cache", "outputs", "results")

@@ -40,7 +40,7 @@ register_resolver("part_of", part_of, replace=True)
 OF_A_STUDY = ("mode", "sweeper", "launcher")
 """What a study's file may set of Hydra, which makes objects of any class that some other settings name."""
 BENEATH = "common"
-"""The file of a group that lies beneath its choices, and is none itself."""
+"""The file of a group over which its choices are laid; it is no choice itself."""
 CONFIG_DIR = ("-cd", "--config-dir")
 """Hydra's options for one more folder of settings."""
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -71,7 +71,7 @@ def with_folder(name: str | None) -> Iterator[None]:
 
 
 def folder_of(arguments: Sequence[str]) -> str | None:
-    """What arguments of a Hydra program say of `--config-dir`; None: nothing."""
+    """The value of `--config-dir` among the arguments of a Hydra program; None without it."""
     folder = None
     for argument, following in itertools.zip_longest(arguments, arguments[1:]):
         option, given, value = argument.partition("=")

@@ -75,7 +75,7 @@ def local_path(text: str) -> str:
 
 
 def local_sha(path: Path) -> str:
-    """sha256 of a local checkpoint: its config, weights and tokenizer, wherever it lies.
+    """sha256 of a local checkpoint: its config, weights and tokenizer, wherever it is stored.
 
     Raises:
         InputError: it is not there.

@@ -178,7 +178,7 @@ def _checkpoint(series: SeriesConfig, **of_one) -> Checkpoint:
 def _local(series: SeriesConfig) -> Iterator[Checkpoint]:
     if not series.path:
         raise InputError("pretrained.path=[]: name folders of checkpoints, as in 'pretrained.path=runs/step*'")
-    paths: list[tuple[str, Path]] = []  # as the table names it, and where it lies
+    paths: list[tuple[str, Path]] = []  # as the table names it, and where it is stored
     for pattern in series.path:
         matches = [Path(path) for path in glob.glob(local_path(pattern))]
         if not matches:

@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, whether the run is done, and records that are never half-written.
+"""A run's folder: its files, whether the run is done, and records that are never half-written.
 
     <out>/<study>/<run_id>/
         config.yaml              the resolved run, and the sha256 of its tokens

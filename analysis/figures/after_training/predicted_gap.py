@@ -35,10 +35,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
 
 
 def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-    """Rows of which the law speaks and has a value, with `predicted`, and whether they were `fitted`."""
+    """Rows to which the law applies and for which it has a value, with `predicted`, and whether they were `fitted`."""
     rows = shared.quantized(frame, fit)
     rows = rows.assign(predicted=fit.predict(rows))
-    # Zero is what the unified law says of models trained in no more bits than are left, for which it is not meant.
+    # Zero is what the unified law predicts for models trained in no more bits than are left, for which it is not meant.
     rows = rows[np.isfinite(rows["predicted"]) & (rows["predicted"] > 0)]
     return rows.assign(fitted=shared.was_fitted(rows, rows["predicted"].to_numpy()))
 

@@ -181,7 +181,7 @@ class Model:
         return Width(se=se, half=half, bias=bias)
 
     def _determined(self, w: np.ndarray, goal: np.ndarray, X: np.ndarray, within: np.ndarray) -> np.ndarray:
-        """(k,) whether `goal`, what is asked of the fit's constants, lies in what the cells span: the columns `X` of
+        """(k,) whether `goal`, a combination of the fit's constants, is in the span of the cells: the columns `X` of
         their means, and what differs between their widths."""
         scale = np.maximum(np.abs(X).max(0), 1e-300)
         goal, fixed = goal / scale, X.shape[1] - within.shape[2]

@@ -34,7 +34,7 @@ def target_of(text: str, rows: Rows, law: np.ndarray) -> Target:
     """The target that `text` names, at constants `law` (4,): c, gamma_D, gamma_N, 1 / gamma_post.
 
     Raises:
-        InputError: it names none, a place is no number above zero, or gamma_post is asked of one width; a law that
+        InputError: it names none, a place is no number above zero, or gamma_post is to come from one width; a law that
             cannot be fitted to the rows, or says the same of them.
     """
     name, _, places = text.strip().partition(":")

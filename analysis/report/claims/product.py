@@ -1,6 +1,6 @@
 """The claim that the effects of several parts in low precision multiply: N_eff = N f(P_w) f(P_a) f(P_kv).
 
-Sec. 4.2 of Kumar et al. 2024 (arXiv 2411.04330). It is asked of models that have each of their parts alone in low
+Sec. 4.2 of Kumar et al. 2024 (arXiv 2411.04330). It is tested on models that have each of their parts alone in low
 precision beside all of them together, so that no law has to say what one part costs.
 """
 

@@ -55,8 +55,8 @@ def evaluation(loss: float, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str,
 def summary(
     result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], last_point: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """All that W&B's table of runs is to say of a finished run: whichever file of a run comes last replaces what those
-    before have said.
+    """All that W&B's table of runs is to show of a finished run: whichever file of a run comes last replaces what was
+    there before.
 
     Args:
         result: that of the run folder.
