@@ -18,11 +18,13 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
-EDGE = 0.02  # of an axis: where marks of what lies beyond it are
+EDGE = 0.02  # of an axis: where triangles are for what lies beyond it
+ABOVE = 5.0  # points from such a triangle to the marker of its group
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -189,14 +191,14 @@ def image(figure: Figure, format: str, **options) -> bytes:
 
 
 def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):
-    """Points with their standard errors, which do not reach zero; triangles at the lower edge (`edge`: their look)
+    """Points with their standard errors, which do not reach zero; marks at the lower edge (`edge`: their look)
     where a value is `low` or less, which a logarithmic axis has no place for."""
     inside = value > low
     shown, error = value[inside], se[inside].fillna(0.0)
     look = {"fmt": look.pop("marker", "o"), "elinewidth": 0.7, **WHITE_EDGE, "zorder": 4} | look
     reach = [np.minimum(error, 0.9 * shown), error]
     axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
-    at_lower_edge(axes, x[~inside], colour, **(edge or {}))
+    at_edge(axes, "lower", x[~inside], colour=colour, marker=look["fmt"], **(edge or {}))
 
 
 def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, linestyle="-", **look) -> None:
@@ -218,11 +220,22 @@ def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.
     axes.plot(x, y, color=colour, **(edge if places else {}), **look)
 
 
-def at_lower_edge(axes, x, colour, **look) -> None:
-    """Triangles for what lies below the axis."""
-    if len(x):  # an empty unclipped line would stretch the layout to the figure's corner
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(x, np.full(len(x), EDGE), "v", color=colour, zorder=5, **edge, **look)
+def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
+    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group, and a
+    triangle that points out."""
+    if not len(places):  # an empty unclipped line would stretch the layout to the figure's corner
+        return
+    triangle, edge, right, up = {
+        "lower": ("v", EDGE, 0, 1),
+        "left": ("<", EDGE, 1, 0),
+        "upper": ("^", 1 - EDGE, 0, -1),
+    }[side]
+    along = axes.get_yaxis_transform() if side == "left" else axes.get_xaxis_transform()
+    aside = ScaledTranslation(right * ABOVE / 72, up * ABOVE / 72, axes.figure.dpi_scale_trans)
+    edges = np.full(len(places), edge)
+    place = (edges, places) if side == "left" else (places, edges)
+    for shape, transform in ((triangle, along), (marker, along + aside)):
+        axes.plot(*place, shape, color=colour, transform=transform, clip_on=False, zorder=5, **look)
 
 
 def magnitude(value: float) -> str:

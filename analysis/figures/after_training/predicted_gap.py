@@ -86,11 +86,9 @@ def _points(axes, rows: pd.DataFrame, looks: dict, low: float) -> None:
         reach = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
         place = inside["gap"], inside["predicted"]
         axes.errorbar(*place, xerr=reach, fmt=marker, color=colour, elinewidth=0.6, zorder=4, **face)
-        if len(left):
-            height = np.maximum(left["predicted"], low * 1.1)
-            where = {"transform": axes.get_yaxis_transform(), "clip_on": False}
-            axes.plot(np.full(len(left), style.EDGE), height, "<", color=colour, zorder=5, **face, **where)
-        style.at_lower_edge(axes, under["gap"], colour, **face)
+        height = np.maximum(left["predicted"], low * 1.1)
+        style.at_edge(axes, "left", height, colour=colour, marker=marker, **face)
+        style.at_edge(axes, "lower", under["gap"], colour=colour, marker=marker, **face)
 
 
 def within(rows: pd.DataFrame) -> dict[float, float]:
