@@ -123,8 +123,8 @@ def load(name: str, overrides: Sequence[str]) -> Study:
     with initialize_config_dir(str(CONFIGS), **BEHAVIOUR):
         config = compose("train", [f"sweeps={name}", *about_hydra], return_hydra_config=True).hydra
         loader = GlobalHydra.instance().config_loader()
-        asked = config.sweeper
-        runs = up_to(asked.get("largest_N"), study_runs(asked.params or {}, asked.grids, arguments, loader))
+        sweep = config.sweeper
+        runs = up_to(sweep.get("largest_N"), study_runs(sweep.params or {}, sweep.grids, arguments, loader))
     return Study(runs, config.launcher)
 
 

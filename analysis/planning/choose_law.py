@@ -68,9 +68,10 @@ def loss_law(fits: Mapping[str, Fit], low: Mapping[str, float] | None = None, na
         return known[0]
     if others := [fit for fit in fits.values() if fit.law.response == "loss" and knows(fit, low)]:
         return others[0]
-    asked = f"law for {', '.join(low)} below {FULL_BITS:g} bits" if low else "law for a loss"
+    needed = f"law for {', '.join(low)} below {FULL_BITS:g} bits" if low else "law for a loss"
     raise InputError(
-        f"no {asked} among {', '.join(fits)}; fit one of {', '.join(wanted)}" + " on a table with such runs" * bool(low)
+        f"no {needed} among {', '.join(fits)}; fit one of {', '.join(wanted)}"
+        + " on a table with such runs" * bool(low)
     )
 
 

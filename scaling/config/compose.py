@@ -88,7 +88,7 @@ def user_folders() -> list[Path]:
     if (here / "configs").resolve() == shipped.resolve():
         return list(_NAMED.get())
     own = {here / "configs": here / "configs", here / "sweeps": here}
-    return [*_NAMED.get(), *(folder for asked, folder in own.items() if asked.is_dir())]
+    return [*_NAMED.get(), *(folder for path, folder in own.items() if path.is_dir())]
 
 
 def groups(name: str) -> dict[str, list[str]]:

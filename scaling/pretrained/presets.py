@@ -105,20 +105,20 @@ def tokens_named(series: SeriesConfig, name: str) -> int | None:
     return int(parts["billions"]) * 10**9 if "billions" in parts else None
 
 
-def _published(series: SeriesConfig, asked: tuple[str, ...]) -> Iterator[Checkpoint]:
+def _published(series: SeriesConfig, names: tuple[str, ...]) -> Iterator[Checkpoint]:
     steps = steps_of(series)
     by_name = {revision_name(series, step): step for step in steps}
-    if not asked:
+    if not names:
         if not steps and series.files == "folders":
             raise InputError(f"revisions=[]: the checkpoints of {series.name} are folders; name them")
-        asked = (str(steps[-1]),) if steps else (series.final or MAIN,)
-    elif asked == (ALL,):
+        names = (str(steps[-1]),) if steps else (series.final or MAIN,)
+    elif names == (ALL,):
         if not steps:
             raise InputError(f"revisions=all: the steps of {series.name} are not known here; name its revisions")
-        asked = tuple(map(str, steps))
-    if series.tokens and len(series.tokens) != len(asked):
-        raise InputError(f"pretrained.tokens: {len(series.tokens)} numbers for {len(asked)} revisions; give one each")
-    for i, name in enumerate(asked):
+        names = tuple(map(str, steps))
+    if series.tokens and len(series.tokens) != len(names):
+        raise InputError(f"pretrained.tokens: {len(series.tokens)} numbers for {len(names)} revisions; give one each")
+    for i, name in enumerate(names):
         step = by_name.get(name, int(name) if name.isdigit() else None)
         _check_step(series, i, name, step, steps, by_name)
         is_rule = step is not None and "{step" in series.revision
@@ -214,12 +214,12 @@ def _said_by_training(path: Path) -> dict:
     return values if isinstance(values, dict) else {}
 
 
-def _chosen(checkpoints: list[Checkpoint], asked: tuple[str, ...]) -> list[Checkpoint]:
+def _chosen(checkpoints: list[Checkpoint], names: tuple[str, ...]) -> list[Checkpoint]:
     """Of local checkpoints those that are named, by name or by the number in it."""
-    if asked == (ALL,):
+    if names == (ALL,):
         return checkpoints
     chosen = []
-    for i, name in enumerate(asked):
+    for i, name in enumerate(names):
         matches = [c for c in checkpoints if name in (c.revision, *re.findall(r"\d+", c.revision)[-1:])]
         if not matches:
             known = nearest(name, [c.revision for c in checkpoints])

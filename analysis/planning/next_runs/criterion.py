@@ -147,19 +147,19 @@ class Model:
         # Rows of one run determine the differences between widths, whatever the run's own effects.
         own = slice(LAW - 1, LAW - 1 + sum(free[3:]))
         information[:, own, own] += np.einsum("km,mwi,mwj->kij", counts, within, within) / v["row"]
-        asked = np.concatenate([np.array(target.law), np.zeros(len(effects))])
+        goal = np.concatenate([np.array(target.law), np.zeros(len(effects))])
         extra = 0.0
         if target.place is not None:
             place = self._place(*(np.array([value]) for value in target.place))[0]
-            asked[len(target.law) :] = place
+            goal[len(target.law) :] = place
             known = place[: len(self.sizes)].any(), place[2 * len(self.sizes) :].any()
             slope = target.place[1] - self.middle_D
             extra += 0.0 if known[0] else v["size"] + slope**2 * v["size_slope"]
             extra += 0.0 if known[1] else v["common"]
-        determined = self._determined(w, asked[keep][: sum(free)], A[:, : sum(free)], within)
+        determined = self._determined(w, goal[keep][: sum(free)], A[:, : sum(free)], within)
         information[~determined] = np.eye(len(prior))
-        solved = np.linalg.solve(information, asked[keep][None, :, None])[..., 0]
-        se = target.factor * np.sqrt(np.maximum(np.einsum("ki,i->k", solved, asked[keep]) + extra, 0.0))
+        solved = np.linalg.solve(information, goal[keep][None, :, None])[..., 0]
+        se = target.factor * np.sqrt(np.maximum(np.einsum("ki,i->k", solved, goal[keep]) + extra, 0.0))
         pull = (w * (solved @ A.T)) @ self.lacked
         by_size = (self.widths - self.widths.mean()) * (self.log_N - self.middle[0])[:, None] * self.lack.bits_by_size
         lever = np.einsum("km,mwi,mw->ki", counts, within, by_size) / v["row"]

@@ -73,12 +73,12 @@ def _another_law(text: str, name: str, rows: Rows, law: np.ndarray) -> Target:
     as they are fitted to the rows."""
     if name == OWN:
         raise InputError(f"target {text!r}: designs are judged by {OWN} itself; name another law of gaps")
-    asked = named(name)
-    if asked.response != "gap" or not set(asked.variables) <= set(KNOWN):
-        why = f"of {asked.response} in {', '.join(asked.variables)}"
+    second = named(name)
+    if second.response != "gap" or not set(second.variables) <= set(KNOWN):
+        why = f"of {second.response} in {', '.join(second.variables)}"
         raise InputError(f"target {text!r}: a law {why}; expected one of gap in {', '.join(KNOWN)}")
     frame = _frame(rows.log_N, rows.log_D, rows.P)
-    other = fit(asked, frame.assign(gap=np.exp(rows.log_gap), run_id=rows.run), bootstrap=0, filter="gap > 0")
+    other = fit(second, frame.assign(gap=np.exp(rows.log_gap), run_id=rows.run), bootstrap=0, filter="gap > 0")
 
     def differs(log_N: np.ndarray, log_D: np.ndarray, P: np.ndarray) -> np.ndarray:
         n, d, p = (v.ravel() for v in np.broadcast_arrays(log_N, log_D, P))
