@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import style
 from analysis.figures.registry import FIGURES
@@ -46,6 +47,8 @@ def test_degradation_without_a_fit_and_with_gaps_below_the_axis(tables):
     drawn = FIGURES["degradation"](frame, {})
     marks = [line for line in drawn.figure.axes[1].lines if line.get_marker() == "v"]
     assert sum(len(line.get_xdata()) for line in marks) == (frame["gap"] <= 1e-4).sum() >= 4
+    at_edge = {line.get_marker() for line in drawn.figure.axes[1].lines if {*line.get_ydata()} == {style.EDGE}}
+    assert at_edge >= {"v", palettes.looks(sorted(frame["P_post"].dropna().unique()))[8][1]}  # which width it is
     assert "law" not in set(drawn.numbers["kind"])
     low, high = drawn.figure.axes[1].get_ylim()
     shown = frame.loc[frame["gap"] > 1e-4, "gap"]
