@@ -24,9 +24,7 @@ from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 EDGE = 0.02  # of an axis: where triangles are for what lies beyond it
-ABOVE = 5.5  # points from such a triangle to the marker of its group
-SIDES = {"lower": ("v", EDGE, 0, 1), "left": ("<", EDGE, 1, 0), "upper": ("^", 1 - EDGE, 0, -1)}
-"""Of an axis: the triangle there, its place, and the way back into the panel."""
+ABOVE = 5.0  # points from such a triangle to the marker of its group
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -223,18 +221,21 @@ def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.
 
 
 def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
-    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group with an
-    arrow that points out, as limits are drawn."""
+    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group, and a
+    triangle that points out."""
     if not len(places):  # an empty unclipped line would stretch the layout to the figure's corner
         return
-    triangle, edge, right, up = SIDES[side]
+    triangle, edge, right, up = {
+        "lower": ("v", EDGE, 0, 1),
+        "left": ("<", EDGE, 1, 0),
+        "upper": ("^", 1 - EDGE, 0, -1),
+    }[side]
     along = axes.get_yaxis_transform() if side == "left" else axes.get_xaxis_transform()
+    aside = ScaledTranslation(right * ABOVE / 72, up * ABOVE / 72, axes.figure.dpi_scale_trans)
     edges = np.full(len(places), edge)
     place = (edges, places) if side == "left" else (places, edges)
-    stem = {"markersize": ABOVE, "markeredgewidth": 0.6}
-    for shape, share, own in ((triangle, 0, look), ("_" if side == "left" else "|", 0.5, stem), (marker, 1, look)):
-        aside = ScaledTranslation(share * right * ABOVE / 72, share * up * ABOVE / 72, axes.figure.dpi_scale_trans)
-        axes.plot(*place, shape, color=colour, transform=along + aside, clip_on=False, zorder=5, **own)
+    for shape, transform in ((triangle, along), (marker, along + aside)):
+        axes.plot(*place, shape, color=colour, transform=transform, clip_on=False, zorder=5, **look)
 
 
 def magnitude(value: float) -> str:
