@@ -86,17 +86,17 @@ def read(
         InputError: no such file, not a table with a header and rows, a value that is not of its column's type, or
             another table than its checksum in a file beside it says.
     """
-    path, asked = Path(path), dict(columns or {})
+    path, renamed = Path(path), dict(columns or {})
     _verify(path)
     content = Content(path)
     frame = workbooks.frame_of(content.data, path)
     frame = text.frame_of(content.data, path, TYPES) if frame is None else frame
     frame = frame.rename(columns=lambda name: str(name).strip())
-    frame = column_map.mapped(frame, asked)
+    frame = column_map.mapped(frame, renamed)
     frame, said = names.recognized(frame)
     if said:
         (say or _to_stderr)(f"{path}: {', '.join(said)}; --columns says otherwise")
-    return Table(frame=_typed(frame), name=content.name, sha256=content.sha256, columns=asked)
+    return Table(frame=_typed(frame), name=content.name, sha256=content.sha256, columns=renamed)
 
 
 def _to_stderr(line: str) -> None:

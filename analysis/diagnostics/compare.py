@@ -125,14 +125,14 @@ def compare(
     if response is not None and response not in RESPONSES:
         raise InputError(f"response={response}: use one of {', '.join(RESPONSES)}")
     chosen = Options(bootstrap=0, seed=seed, **options)
-    asked = [named(law) if isinstance(law, str) else law for law in (LAWS if laws is None else laws)]
+    wanted = [named(law) if isinstance(law, str) else law for law in (LAWS if laws is None else laws)]
     labelled = frame if frame.index.is_unique else frame.reset_index(drop=True)
     rows = table.ordered(filters.filtered(labelled, chosen.filter))
     skipped: dict[str, str] = {}
     rankings = []
     for kind in RESPONSES if response is None else (response,):
         alone: dict[str, Selection] = {}
-        for law in asked:
+        for law in wanted:
             if law.response == kind:
                 try:
                     alone[law.name] = select(law, rows, bits=chosen.bits)
@@ -140,7 +140,7 @@ def compare(
                     skipped[law.name] = str(fault)
         candidates = Candidates(response=kind, rows=rows, alone=alone, holdout=held_out, options=chosen)
         why, ranked = {}, set()
-        for shared, members in shared_rows({law.name: law for law in asked}, alone, rows, chosen):
+        for shared, members in shared_rows({law.name: law for law in wanted}, alone, rows, chosen):
             try:
                 ranking = rank(candidates, shared, members, progress)
             except InputError as fault:

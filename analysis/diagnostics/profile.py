@@ -69,10 +69,10 @@ def profile(
     if symbol not in symbols:
         raise InputError(f"{symbol}: {fitted.law.name} has no such parameter; use one of {', '.join(symbols)}")
     likelihood = ProfileLikelihood(fitted, symbol)
-    asked = None if values is None else likelihood.positions(values)
+    places = None if values is None else likelihood.positions(values)
     (plain, rule), (clustered, clustered_rule) = likelihood.plain_limit(), likelihood.clustered_limit()
     limits = [limit for limit in (plain, clustered) if np.isfinite(limit)]
-    at, points, height = likelihood.trace(limits, asked)
+    at, points, height = likelihood.trace(limits, places)
     least = min(likelihood.least, height.min())
     warnings = list(fitted.warnings)
     if likelihood.least - least > 1e-6 * (likelihood.scale + least):
@@ -80,7 +80,7 @@ def profile(
         warnings.append(f"the profile falls below the optimum of the fit, near {where}")
     order = np.argsort(likelihood.natural(at))
     others = likelihood.pinned.outside(points[order])
-    ends = [likelihood.ends(at, height - least, limit, whole=asked is None) for limit in (plain, clustered)]
+    ends = [likelihood.ends(at, height - least, limit, whole=places is None) for limit in (plain, clustered)]
     return Profile(
         law=fitted.law.name,
         symbol=symbol,

@@ -98,7 +98,7 @@ def _fresh(stored: Path, runs: Path, draws: int, seed: int) -> bool:
         fits = fits_file.read(stored)
     except InputError:
         return False
-    asked = all(
+    same_options = all(
         (f.bootstrap.seed, f.filter) == (seed, "") and f.bootstrap.draws in (draws, 0) for f in fits.fits.values()
     )
-    return asked and fits.sha256 == table.digest(runs) and {*fits.fits, *fits.skipped} == {*LAWS}
+    return same_options and fits.sha256 == table.digest(runs) and {*fits.fits, *fits.skipped} == {*LAWS}

@@ -1,13 +1,13 @@
 """How all figures look: a two-column journal, eight-point type, colours that survive colour blindness and print.
 
-Colour is never the only cue where a line or a point could be mistaken for another: values have markers as well, laws
-that are only continued are dotted, and 16 bits are black and dashed.
+Colour is never the only cue where a line or a point could be mistaken for another: values have markers as well, lines
+without points have theirs at a few places (`marked_line`), laws that are only continued are dotted, and 16 bits are
+black and dashed, or have a marker of their own.
 """
 
 import dataclasses
 import functools
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
-EDGE = 0.02  # of an axis: where marks of what lies beyond it are
+EDGE = 0.02  # of an axis: where triangles are for what lies beyond it
+ABOVE = 5.0  # points from such a triangle to the marker of its group
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -48,15 +50,7 @@ RC = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "analysis",
 }
-MARKERS = "osD<>pd"
-"""Filled shapes that stay apart at three points. Triangles up and down are left to what lies beyond an axis."""
 DASHES = (0, (4, 2))
-ORDERED = ("#560761", "#226204", "#a64d6c", "#786ee8", "#94984e", "#37bba7", "#c2b5fe", "#e9d244")
-"""Colours in order, dark to light, all far from black. Found by a search for the largest least difference between any
-two (CIEDE2000, the least of normal vision and of its three simulated lacks); the first step in lightness is the widest,
-for 2 and 3 bits are the first two."""
-CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours without an order (Okabe and Ito), distinguishable to colour-blind readers."""
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
@@ -138,36 +132,6 @@ def wrapped(
     return figure, axes.flat[:panels]
 
 
-def shades(count: int) -> list[str]:
-    """`count` colours in order, dark to light; from the first again if there are more than ORDERED has."""
-    most = len(ORDERED)
-    if count > most:
-        return [ORDERED[i % most] for i in range(count)]
-    return [ORDERED[round(i * (most - 1) / max(count - 1, 1))] for i in range(count)]
-
-
-def looks(values: Sequence) -> dict:
-    """A colour and a marker for each value, in order."""
-    return _with_markers(values, shades(min(len(values), len(ORDERED))))
-
-
-def colours(values: Sequence) -> dict:
-    """A colour for each value, in order, where markers stand for something else."""
-    return dict(zip(values, shades(len(values)), strict=True))
-
-
-def categories(values: Sequence) -> dict:
-    """A colour and a marker for each of values without an order."""
-    return _with_markers(values, CATEGORIES)
-
-
-def _with_markers(values: Sequence, colours: Sequence[str]) -> dict:
-    """Markers move on by one each time colours and markers begin anew together, so that no colour meets its marker
-    again."""
-    count, again = len(MARKERS), math.lcm(len(MARKERS), max(len(colours), 1))
-    return {v: (colours[i % len(colours)], MARKERS[(i + i // again) % count]) for i, v in enumerate(values)}
-
-
 def key(label: str, **look) -> Line2D:
     """An entry of a legend."""
     return Line2D([], [], label=label, **look)
@@ -227,14 +191,14 @@ def image(figure: Figure, format: str, **options) -> bytes:
 
 
 def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):
-    """Points with their standard errors, which do not reach zero; triangles at the lower edge (`edge`: their look)
+    """Points with their standard errors, which do not reach zero; marks at the lower edge (`edge`: their look)
     where a value is `low` or less, which a logarithmic axis has no place for."""
     inside = value > low
     shown, error = value[inside], se[inside].fillna(0.0)
     look = {"fmt": look.pop("marker", "o"), "elinewidth": 0.7, **WHITE_EDGE, "zorder": 4} | look
     reach = [np.minimum(error, 0.9 * shown), error]
     axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
-    at_lower_edge(axes, x[~inside], colour, **(edge or {}))
+    at_edge(axes, "lower", x[~inside], colour=colour, marker=look["fmt"], **(edge or {}))
 
 
 def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, linestyle="-", **look) -> None:
@@ -246,11 +210,32 @@ def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, c
     points_above(axes, x, value, se, low, colour=colour, **look)
 
 
-def at_lower_edge(axes, x, colour, **look) -> None:
-    """Triangles for what lies below the axis."""
-    if len(x):  # an empty unclipped line would stretch the layout to the figure's corner
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(x, np.full(len(x), EDGE), "v", color=colour, zorder=5, **edge, **look)
+def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.inf, np.inf), **look) -> None:
+    """A line with its marker at some shares of its length (0: where it begins, 1: where it ends), counted among values
+    `within` the limits of the axis: lines without points can then be distinguished without colour. The markers are
+    open, for nothing was measured there."""
+    inside = np.flatnonzero((np.asarray(y, float) > within[0]) & (np.asarray(y, float) < within[1]))
+    places = sorted({int(inside[round(share * (len(inside) - 1))]) for share in at}) if len(inside) else []
+    edge = {"marker": marker, "markevery": places, "markerfacecolor": "white", "markeredgewidth": 0.8}
+    axes.plot(x, y, color=colour, **(edge if places else {}), **look)
+
+
+def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
+    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group, and a
+    triangle that points out."""
+    if not len(places):  # an empty unclipped line would stretch the layout to the figure's corner
+        return
+    triangle, edge, right, up = {
+        "lower": ("v", EDGE, 0, 1),
+        "left": ("<", EDGE, 1, 0),
+        "upper": ("^", 1 - EDGE, 0, -1),
+    }[side]
+    along = axes.get_yaxis_transform() if side == "left" else axes.get_xaxis_transform()
+    aside = ScaledTranslation(right * ABOVE / 72, up * ABOVE / 72, axes.figure.dpi_scale_trans)
+    edges = np.full(len(places), edge)
+    place = (edges, places) if side == "left" else (places, edges)
+    for shape, transform in ((triangle, along), (marker, along + aside)):
+        axes.plot(*place, shape, color=colour, transform=transform, clip_on=False, zorder=5, **look)
 
 
 def magnitude(value: float) -> str:

@@ -178,9 +178,9 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
     '0.4'
     """
     fitted = prepare(law, frame, Options(**options))
-    problem, asked, name = fitted.problem, fitted.options, fitted.law.name
+    problem, chosen, name = fitted.problem, fitted.options, fitted.law.name
     progress(f"{name}: fitted {len(fitted.law.free)} parameters to {len(fitted.frame)} rows")
-    progress(f"{name}: {asked.bootstrap} bootstrap draws")
+    progress(f"{name}: {chosen.bootstrap} bootstrap draws")
     sure, diagnosis = uncertainty(fitted), quality.diagnose(fitted)
     return Fit(
         law=fitted.law,
@@ -192,9 +192,9 @@ def fit(law: str | Law, frame: pd.DataFrame, *, progress: Callable[[str], None] 
         huber_delta=problem.delta if np.isfinite(problem.delta) else None,
         value=fitted.value,
         noise=fitted.noise,
-        options=asked,
+        options=chosen,
         rows=len(fitted.frame),
-        filter=asked.filter or "",
+        filter=chosen.filter or "",
         left_out=fitted.left_out,
         ranges={v: (float(x.min()), float(x.max())) for v, x in problem.x.items()},
         fitted=fitted,

@@ -139,14 +139,14 @@ class ProfileLikelihood:
             raise InputError(f"{p.symbol}={given}: expected finite values from {p.lower:g} to {p.upper:g}")
         return np.sort(self.scaled(asked))
 
-    def trace(self, limits: list[float], asked: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions (G,), points (G, P) and objectives (G,) at the positions `asked`, or until the rise is above all
+    def trace(self, limits: list[float], places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions (G,), points (G, P) and objectives (G,) at `places`, or until the rise is above all
         `limits`, with more of them where it passes one."""
         reach = 1.1 * max(limits)
-        below, above = self._walk(-1, reach, asked), self._walk(1, reach, asked)
+        below, above = self._walk(-1, reach, places), self._walk(1, reach, places)
         at, points = zip(*reversed(below), (self.start, self.point), *above, strict=True)
         at, points, height = self._relax(np.array(at), np.array(points))
-        for _ in range(ROUNDS if asked is None else 0):
+        for _ in range(ROUNDS if places is None else 0):
             more = self._between(at, height, limits)
             if not len(more):
                 break
@@ -170,12 +170,12 @@ class ProfileLikelihood:
             high = float(self.pinned.outside(nearest)[0, self.pinned.place])
         return low, high
 
-    def _walk(self, sign: int, reach: float, asked: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
+    def _walk(self, sign: int, reach: float, places: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
         """Positions and points on one side, outwards: those asked for, or until the rise is more than `reach`."""
         step = max(self.reach * np.sqrt(2 * reach) / STEPS, 1e-9 * (1 + abs(self.start)))
         edge, path = self.edges[(sign + 1) // 2], [(self.start, self.point)]
         steps = sign * step * STRIDE ** np.maximum(0, np.arange(MOST_STEPS) - STEPS)
-        ahead = self.start + np.cumsum(steps) if asked is None else asked[sign * (asked - self.start) > 0][::sign]
+        ahead = self.start + np.cumsum(steps) if places is None else places[sign * (places - self.start) > 0][::sign]
         for at in ahead:
             last, point = path[-1]
             at = sign * min(sign * at, sign * edge)
@@ -185,7 +185,7 @@ class ProfileLikelihood:
             guess = point + (point - earlier) * (at - last) / (last - before)
             points, values = self._solve(np.array([guess, point]), np.full(2, at))
             path.append((at, points[values.argmin()]))
-            if asked is None and not values.min() - self.least < reach:
+            if places is None and not values.min() - self.least < reach:
                 break
         return path[1:]
 
@@ -211,7 +211,7 @@ class ProfileLikelihood:
 
     def _crossings(self, at: np.ndarray, rise: np.ndarray, limit: float):
         """For either side the position where the rise meets `limit`, and how wide the step is there in sqrt(rise) /
-        sqrt(limit), or zero where it is all but at one of the positions; None where it does not. The root of the rise
+        sqrt(limit), or zero where it is all but at one of the places; None where it does not. The root of the rise
         is nearly straight in `at`."""
         root, middle = np.sqrt(np.maximum(rise, 0.0) / limit), int(np.argmin(rise))
         for sign in (-1, 1):
@@ -229,7 +229,7 @@ class ProfileLikelihood:
             yield at[inner] + share * (at[out] - at[inner]), width
 
     def _between(self, at: np.ndarray, height: np.ndarray, limits: list[float]) -> np.ndarray:
-        """More positions, where an interval ends within too wide a step."""
+        """More places, where an interval ends within too wide a step."""
         rise = height - height.min()
         crossings = [c for limit in limits if limit > 0 for c in self._crossings(at, rise, limit) if c]
         return np.setdiff1d([place for place, width in crossings if width > CLOSE], at)

@@ -121,7 +121,7 @@ def unidentified(fitted: Fitted) -> frozenset[str]:
 
 
 def _on_one_line(problem: Problem) -> str:
-    """Where all rows have D = c N^p with p > 0 and nothing else tells a law's exponents of N and D apart: that line in
+    """Where all rows have D = c N^p with p > 0 and nothing else separates a law's exponents of N and D: that line in
     words, else nothing. Both terms are then powers of N, and either could be the one of N."""
     exponents = {p.symbol for p in problem.law.free} >= {"alpha", "beta"}
     alone = all(np.ptp(values) == 0 for name, values in problem.x.items() if name not in ("N", "D"))
@@ -192,8 +192,8 @@ def _doubts(fitted: Fitted, made: Diagnosis) -> list[str]:
 def _mixed(fitted: Fitted) -> list[str]:
     """A doubt about rows that the law takes for equals, and that were trained differently."""
     frame = fitted.frame.assign(D=nominal_tokens)
-    asked = [v for v in fitted.law.variables if v in frame]
-    cells = frame.groupby(asked, dropna=False)
-    counts = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in asked}
+    columns = [v for v in fitted.law.variables if v in frame]
+    cells = frame.groupby(columns, dropna=False)
+    counts = {c: int(cells[c].nunique(dropna=False).max()) for c in CONDITIONS if c in frame and c not in columns}
     listed = ", ".join(f"{c} ({count} values)" for c, count in counts.items() if count > 1)
-    return [f"rows of one {', '.join(asked)} differ in {listed}, which the law takes for scatter"] if listed else []
+    return [f"rows of one {', '.join(columns)} differ in {listed}, which the law takes for scatter"] if listed else []

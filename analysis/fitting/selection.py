@@ -2,7 +2,7 @@
 
 Nothing is left out in silence: every reason is counted, and what a reader may not expect is a warning. A loss law takes
 the end of each run, without quantization after training; a gap law takes the quantized rows of one quantizer at one
-granularity, at 3 to 6 bits unless asked otherwise (below that the gap saturates, above it drowns in noise).
+granularity, at 3 to 6 bits by default (below that the gap saturates, above it drowns in noise).
 """
 
 import dataclasses
@@ -207,7 +207,7 @@ def _one_way_in_training(law: Law, sieve: _Sieve) -> None:
 
 
 def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> pd.Series:
-    """How each of the rows has a part in low precision: family of formats (if these are asked for) and granularity, and
+    """How each of the rows has a part in low precision: family of formats (with `formats`) and granularity, and
     scale rule, estimator and rounding where these vary; NaN for rows that have it in 16 bits."""
     letter = part.removeprefix("P_")
     words = [pd.Series("", index=rows.index)]
@@ -222,9 +222,9 @@ def ways_in_training(rows: pd.DataFrame, part: str, *, formats: bool = True) -> 
 
 def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
     """Drop what the table cannot identify: constant parts from the law, parts with too few widths from law and rows."""
-    constant, asked = {}, [part for part in PARTS if part in law.variables]
+    constant, parts = {}, [part for part in PARTS if part in law.variables]
     owners = {p.part for p in law.parameters}
-    for part in asked:
+    for part in parts:
         if part not in sieve.frame:
             constant[part] = FULL_BITS
             continue
@@ -236,16 +236,16 @@ def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
                 f"{part} has only {count} different widths, the law needs {law.distinct[part]}: rows below 16 bits are "
                 "left out"
             )
-        if count < law.distinct[part] and part not in owners and len(asked) > 1:
+        if count < law.distinct[part] and part not in owners and len(parts) > 1:
             raise InputError(f"{law.name}: {part} has {count} different widths, needs at least {law.distinct[part]}")
         if count < law.distinct[part]:
             constant[part] = float(width[0]) if count == 1 else FULL_BITS
-    # What low precision adds is told by rows of one width too.
+    # Rows of one width determine what low precision adds too.
     one_width = law.response == "gap_qat" and all(bits < FULL_BITS for bits in constant.values())
-    if asked and set(constant) == set(asked) and not (one_width and owners >= set(asked)):
+    if parts and set(constant) == set(parts) and not (one_width and owners >= set(parts)):
         raise InputError(
-            f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[asked[0]]} different "
-            f"widths in one of {', '.join(asked)}"
+            f"{law.name}: too few runs trained in low precision; expected at least {law.distinct[parts[0]]} different "
+            f"widths in one of {', '.join(parts)}"
         )
     sieve.warnings += [
         f"{part} is {bits:g} bits in all rows: the law speaks of such models only"
@@ -270,13 +270,13 @@ def _with_schemes(law: Law, frame: pd.DataFrame, base: str | None) -> Law:
     if law.for_schemes is None or "scheme" not in frame or frame.empty:
         return law
     names = sorted(set(frame["scheme"].astype(str)))
-    found = base_of(names, base) if len(names) > 1 else names[0]
-    if found is None:
+    unquantized = base_of(names, base) if len(names) > 1 else names[0]
+    if unquantized is None:
         listed = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
         raise InputError(
             f"{law.name}: which scheme is not quantized, of {listed}? say so by --base SCHEME, or call it bf16"
         )
-    return law.with_schemes((found, *(name for name in names if name != found)))
+    return law.with_schemes((unquantized, *(name for name in names if name != unquantized)))
 
 
 def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:
@@ -345,6 +345,4 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
             plural = "s" if count > 1 else ""
             raise InputError(f"{law.name}: {variable} has {count} different value{plural}, needs at least {wanted}")
     if np.ptp(values[law.response]) == 0:
-        raise InputError(
-            f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; nothing is told by it"
-        )
+        raise InputError(f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; it determines no law")

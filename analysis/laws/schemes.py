@@ -34,17 +34,17 @@ N_0, D_0 = 1e7, 1e9
 """Where Quartet's two terms are compared: a ratio of B and A themselves would depend on the exponents."""
 
 
-def base_of(names: Iterable[str], asked: str | None = None) -> str | None:
-    """Of these schemes the one that is not quantized: `asked`, or the one with such a name; None if no name says so.
+def base_of(names: Iterable[str], chosen: str | None = None) -> str | None:
+    """Of these schemes the one that is not quantized: `chosen`, or the one with such a name; None if no name says so.
 
     Raises:
-        InputError: `asked` is not among them.
+        InputError: `chosen` is not among them.
     """
     names = sorted(set(names))
-    if asked is not None:
-        if asked not in names:
-            raise InputError(f"base={asked}: the table has no such scheme; it has {', '.join(names)}")
-        return asked
+    if chosen is not None:
+        if chosen not in names:
+            raise InputError(f"base={chosen}: the table has no such scheme; it has {', '.join(names)}")
+        return chosen
     spelled = {name.lower().replace("-", " ").replace("_", " ").strip(): name for name in reversed(names)}
     return next((spelled[base] for base in BASES if base in spelled), None)
 

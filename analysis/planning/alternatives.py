@@ -139,8 +139,8 @@ def gap_laws(
     Raises:
         InputError: there is none although `post` asks for formats below 16 bits.
     """
-    asked = [name for name in (SERVED_FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
-    if not asked:
+    formats = [name for name in (SERVED_FORMATS if post is None else post) if bits_of(name) < FULL_BITS]
+    if not formats:
         return {}, {}
     try:
         laws = {False: gap_law(fits)}

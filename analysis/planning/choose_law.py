@@ -68,9 +68,10 @@ def loss_law(fits: Mapping[str, Fit], low: Mapping[str, float] | None = None, na
         return known[0]
     if others := [fit for fit in fits.values() if fit.law.response == "loss" and knows(fit, low)]:
         return others[0]
-    asked = f"law for {', '.join(low)} below {FULL_BITS:g} bits" if low else "law for a loss"
+    needed = f"law for {', '.join(low)} below {FULL_BITS:g} bits" if low else "law for a loss"
     raise InputError(
-        f"no {asked} among {', '.join(fits)}; fit one of {', '.join(wanted)}" + " on a table with such runs" * bool(low)
+        f"no {needed} among {', '.join(fits)}; fit one of {', '.join(wanted)}"
+        + " on a table with such runs" * bool(low)
     )
 
 
@@ -102,7 +103,7 @@ def question(
     law: Law, at: Mapping[str, float], formats: Mapping[str, str] | None = None, more: Mapping[str, Value] | None = None
 ) -> dict[str, np.ndarray]:
     """The variables of `law` (1,) at a question: N, D and bits `at` it, what follows from the names of `formats` of
-    parts, and what else is said (`more`). Repeated tokens, schemes and rounding errors that nobody speaks of: none.
+    parts, and other variables that are given (`more`). Repeated tokens, schemes and rounding errors that are not: none.
 
     Raises:
         InputError: the law needs more, or what is said is no number or no scheme of it.

@@ -31,7 +31,7 @@ Scatter = Callable[[float, float], float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term(Interval):
-    """One law's share, in nats a token; `response` says of what."""
+    """One law's share of the `response`, in nats a token."""
 
     law: str
     response: str = "loss"
@@ -128,7 +128,7 @@ def predict(
     widths = {part: bits_of(bits) if isinstance(bits, str) else bits for part, bits in (widths or {}).items()}
     post = bits_of(post) if isinstance(post, str) else post
     low = {part: bits for part, bits in widths.items() if bits < FULL_BITS}
-    asked = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
+    below = ", ".join(f"{part}={bits:g}" for part, bits in low.items())
     more, at = {"formats": formats, "more": at}, {"N": N, "D": D, **{p: widths.get(p, FULL_BITS) for p in PARTS}}
     added = law is not None and asked_law(fits, law, RESPONSES).law.response == "gap_qat"
     if added or (law is None and {fit.law.response for fit in fits.values()} == {"gap_qat"}):
@@ -140,11 +140,11 @@ def predict(
     fit = loss_law(fits, low, law)
     loss = _term(fit, at, one_run, **more)
     if np.isnan(loss.value):
-        raise InputError(f"{asked}: {fit.law.name} leaves no effective parameters there, f(P) <= 0; ask for more bits")
+        raise InputError(f"{below}: {fit.law.name} leaves no effective parameters there, f(P) <= 0; ask for more bits")
     if post is None or post >= FULL_BITS:
         return Prediction(loss=loss, gap=None, total=loss, warnings=outside(fit, at))
     if low and post >= min(low.values()):
-        raise InputError(f"post={post:g}: not below {asked} in training; no law knows what that adds")
+        raise InputError(f"post={post:g}: not below {below} in training; no law knows what that adds")
     try:
         after = gap_law(fits, low)
     except InputError as fault:
@@ -174,7 +174,7 @@ def predict_cells(
     one_run: bool = False,
     scatter_of_sizes: Scatter | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """What `predict` says of each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
+    """`predict` for each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
     quantized to each of `posts`: columns N, D, P_w, P_a, P_kv, P_post, loss, loss_low, loss_high, and gap, gap_low,
     gap_high where P_post is below 16. Other variables of the laws are taken from columns of their names, or `at`. Also
     a line for each question that has no answer or lies outside the rows of the fits, each once.
@@ -182,11 +182,13 @@ def predict_cells(
     Raises:
         InputError: N or D is missing, or something is no number above zero; or no question has an answer.
     """
-    asked = {name: numbers(cells, name, positive=True) for name in ("N", "D", *PARTS) if name in cells or name in "ND"}
+    numbers_of = {
+        name: numbers(cells, name, positive=True) for name in ("N", "D", *PARTS) if name in cells or name in "ND"
+    }
     rows, lines = [], {}
-    variables = {name for fit in fits.values() for name in fit.law.variables} - {*asked, *PARTS, "P_post"}
+    variables = {name for fit in fits.values() for name in fit.law.variables} - {*numbers_of, *PARTS, "P_post"}
     others = cells[[name for name in variables if name in cells]].to_dict("records")
-    for cell, own in zip(pd.DataFrame(asked).to_dict("records"), others, strict=True):
+    for cell, own in zip(pd.DataFrame(numbers_of).to_dict("records"), others, strict=True):
         said = {"law": law, "at": {**(at or {}), **own}, "one_run": one_run, "scatter_of_sizes": scatter_of_sizes}
         widths = {part: cell.get(part, FULL_BITS) for part in PARTS}
         for post in (FULL_BITS, *posts):

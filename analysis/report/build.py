@@ -139,12 +139,12 @@ def _cited(source: str) -> str:
 
 
 def _summary(outcomes: list[Outcome]) -> str:
-    asked = [o for o in outcomes if not o.claim.follows]
-    again = len(outcomes) - len(asked)
-    direction = _counted([o.direction for o in asked], DIRECTIONS)
-    size = _counted([o.size for o in asked], SIZES)
+    own = [o for o in outcomes if not o.claim.follows]
+    again = len(outcomes) - len(own)
+    direction = _counted([o.direction for o in own], DIRECTIONS)
+    size = _counted([o.size for o in own], SIZES)
     return (
-        f"Of {len(asked)} claims: in direction {direction}; in size {size}. {again} more repeat one of them in the "
+        f"Of {len(own)} claims: in direction {direction}; in size {size}. {again} more repeat one of them in the "
         "words of the press."
     )
 

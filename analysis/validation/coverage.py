@@ -117,10 +117,10 @@ def _methods(made: Fit, fitted: Fitted) -> Iterator[tuple[str, dict[str, Interva
         )
 
 
-def tally(asked: Sequence[Asked]) -> list[dict[str, object]]:
+def tally(records: Sequence[Asked]) -> list[dict[str, object]]:
     """One record for each design, noise, law, method and parameter: how many of its studies were covered."""
     groups = defaultdict(list)
-    for one in asked:
+    for one in records:
         groups[one.design, one.noise, one.law, one.method, one.parameter].append(one)
     return [_record(group) for group in groups.values()]
 
@@ -242,7 +242,7 @@ def make(
     """
     if studies < 1 or draws < 2 or seed < 0:
         raise InputError("expected at least 1 study and 2 draws, and a seed of 0 or more")
-    begin, asked, failed = time.perf_counter(), [], 0
+    begin, answers, failed = time.perf_counter(), [], 0
     paths = [folder / "coverage.csv", folder / "README.md"]
     with replacing(paths[0]) as numbers, replacing(paths[1]) as text:
         for design in DESIGNS:
@@ -251,12 +251,12 @@ def make(
                 for study in range(studies):
                     try:
                         said = {"seed": seed, "study": study, "draws": draws, "components": components}
-                        asked += list(ask(design, noise, **said))
+                        answers += list(ask(design, noise, **said))
                     except InputError:
                         failed += 1
-        if not asked:
+        if not answers:
             raise InputError("no study gave a fit")
-        records = tally(asked)
+        records = tally(answers)
         with numbers.open("w", newline="", encoding="utf-8") as file:
             lines = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
             lines.writeheader()

@@ -92,8 +92,8 @@ class PTQConfig(Settings):
         Raises:
             InputError: no such format, granularity or rule, or a rule that is not for a format.
         """
-        for asked in product(*map(enumerate, (self.granularities, self.scale_rules, self.formats))):
-            (g, granularity), (r, rule), (f, name) = asked
+        for indexed in product(*map(enumerate, (self.granularities, self.scale_rules, self.formats))):
+            (g, granularity), (r, rule), (f, name) = indexed
             keys = (f"formats[{f}]", f"granularities[{g}]", f"scale_rules[{r}]")
             yield keys[0], QuantSpec.of(name, granularity, rule, rows=("channel",), keys=keys)
 

@@ -120,16 +120,16 @@ class Run(Batched, Settings):
         }
         widths |= {"dx_gradients": outputs, "dx_weights": outputs, "dw_gradients": tokens, "dw_activations": tokens}
         heights = {"weights": {d, f}, "embedding": {vocab_size(self.data)}, "head": {vocab_size(self.data)}}
-        asked = [(f"precision.{part}", part, self.precision.spec(part)) for part in PARTS]
+        quantized = [(f"precision.{part}", part, self.precision.spec(part)) for part in PARTS]
         along = [("precision.granularity_keys", self.precision.keys_by_channel, self.precision.spec(KEYS))]
         if self.ptq.methods:
             after = {"weights": self.ptq.weights()}
             after |= {part: self.ptq.inputs(part, self.precision) for part in ("activations", "kv")}
             after |= {part: self.ptq.table(part) for part in ("embedding", "head")}
-            asked += [(f"ptq.{key}", part, spec) for part, specs in after.items() for key, spec in specs]
+            quantized += [(f"ptq.{key}", part, spec) for part, specs in after.items() for key, spec in specs]
             keys = [self.ptq.keys(kv, self.precision) for _, kv in self.ptq.inputs("kv", self.precision)]
             along += [("ptq.granularity_keys", by_channel, spec) for spec, by_channel in filter(None, keys)]
-        for key, part, spec in asked:
+        for key, part, spec in quantized:
             if spec is not None and spec.format.quantizes:
                 for width in sorted(widths[part]):
                     named(key, spec.padding, width)

@@ -65,8 +65,8 @@ class Corpus:
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
             _check_manifest(manifest)
-            asked = json.loads(json.dumps(settings or {}))
-            if other := [name for name, value in asked.items() if manifest.get(name) != value]:
+            wanted = json.loads(json.dumps(settings or {}))
+            if other := [name for name, value in wanted.items() if manifest.get(name) != value]:
                 raise ValueError(f"it was built from another {', '.join(other)}")
             arrays = {}
             if manifest["dtype"] not in DTYPES:

@@ -74,7 +74,7 @@ def quantized_cache(model: nn.Module, precision: StackPrecision | None) -> Itera
 
 
 @torch.no_grad()
-def check_cache(layout: Layout, tokens_BT: torch.Tensor, asked: Sequence[Inputs]) -> None:
+def check_cache(layout: Layout, tokens_BT: torch.Tensor, inputs: Sequence[Inputs]) -> None:
     """Raise InputError unless the keys and values of every block can be quantized as its cache would hold them, in the
     ways that are asked for."""
     model, config = layout.model, text_config(layout.model)
@@ -101,6 +101,6 @@ def check_cache(layout: Layout, tokens_BT: torch.Tensor, asked: Sequence[Inputs]
     apart = float((logits - plain).abs().max() / plain.abs().max())
     if not apart < SAME:
         raise InputError(f"ptq.kv: {name}: logits change by {apart:.1g} of their largest although nothing is quantized")
-    for kv in asked:
+    for kv in inputs:
         named("ptq.kv", kv.spec.padding, _Cache.width)
         named("ptq.granularity_keys", kv.keys.padding, tokens_BT.shape[1] if kv.keys_by_channel else _Cache.width)

@@ -95,10 +95,10 @@ def measure_quantized(
     """
     calibrations = [cache(partial(calibrate, model.run, model.weights, corpus)) for model in models]
     measurements = [Measurement(clustered_mean(base, windows.documents)[0], [], {}) for base in bases]
-    asked = [(m, setting) for m, model in enumerate(models) for setting in model.settings]
+    pairs = [(m, setting) for m, model in enumerate(models) for setting in model.settings]
     at_once = _held_at_once(models[0].weights)
-    for start in range(0, len(asked), at_once):
-        chosen = asked[start : start + at_once]
+    for start in range(0, len(pairs), at_once):
+        chosen = pairs[start : start + at_once]
         stack, notes = _quantized(models, chosen, calibrations, corpus)
         runs = [models[m].run for m, _ in chosen]
         precisions = [setting.precision(run.precision) for run, (_, setting) in zip(runs, chosen, strict=True)]
@@ -117,13 +117,13 @@ def _held_at_once(weights: Weights) -> int:
 
 def _quantized(
     models: Sequence[Trained],
-    asked: Sequence[tuple[int, Setting]],
+    pairs: Sequence[tuple[int, Setting]],
     calibrations: Sequence[Callable[[], Calibration]],
     corpus: Corpus,
 ) -> tuple[Weights, list[Notes]]:
     """Model m quantized to a setting, for each pair of these, in order."""
     stacks, notes = [], []
-    for m, group in groupby(asked, key=lambda pair: pair[0]):
+    for m, group in groupby(pairs, key=lambda pair: pair[0]):
         model, settings = models[m], [setting for _, setting in group]
         stack, its_notes = quantized_each(model.run, model.weights, settings, calibrations[m], corpus)
         stacks.append(stack)
@@ -166,7 +166,7 @@ def _stack_losses(
     runs: Sequence[Run], stack: Weights, precisions: Sequence[Precision], windows: Windows
 ) -> list[np.ndarray]:
     """Losses of every model of a stack, taken as many at a time as are fastest, and together only where they compute
-    with one program. `runs` says of which run each is."""
+    with one program. `runs`: the run of each."""
     device = next(iter(stack.values())).device
     together = best_size(runs[0], device.type, torch.get_num_threads())
     programs = [str(precision.program()) for precision in precisions]

@@ -76,8 +76,8 @@ def add_rows(job: PTQJob) -> dict[str, str]:
         except InputError as fault:
             failures[folder.run.run_id] = str(fault)
     rows = sum(len(m.settings) for m in models)
-    asked = folders and settings_of(folders[0].run)
-    why = "" if rows or failures else "; all are there already" if asked else "; no method or no format was asked for"
+    wanted = folders and settings_of(folders[0].run)
+    why = "" if rows or failures else "; all are there already" if wanted else "; no method or no format was asked for"
     note(f"{job.study}: {len(folders)} finished runs, {len(models)} models to quantize, {rows} rows to add{why}")
     if not rows:
         return failures
@@ -161,11 +161,11 @@ def _track(job: PTQJob, folders: list[RunFolder]) -> None:
     where the command does not; whether anything is written, the command alone."""
     if not folders:
         return
-    asked = {name: value for name, value in plain(job.tracking).items() if value or name not in PLACE}
+    settings = {name: value for name, value in plain(job.tracking).items() if value or name not in PLACE}
     tracked, results = [], {}
     for folder in folders:
         run, result = stored_run(folder.path), folder.finished()
-        run = dataclasses.replace(run, tracking=build(TrackingConfig, {**plain(run.tracking), **asked}))
+        run = dataclasses.replace(run, tracking=build(TrackingConfig, {**plain(run.tracking), **settings}))
         made = {"commit": result["commit"], "machine": {"device": result["device"]}}
         tracked.append(Tracked.of(run, made, continues=True))
         results[run.run_id] = result

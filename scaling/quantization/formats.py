@@ -90,11 +90,11 @@ class Format:
         """The largest magnitude."""
         return max(self.max_value, -self.min_value)
 
-    def granularity(self, asked: str) -> str:
+    def granularity(self, name: str) -> str:
         """The granularity in effect: what was asked for, unless the format brings blocks of its own, which may be as
         wide as those of two dimensions that were asked for."""
-        if self.block is None or re.fullmatch(rf"block\d+x{self.block}", asked):
-            return asked
+        if self.block is None or re.fullmatch(rf"block\d+x{self.block}", name):
+            return name
         return f"block{self.block}"
 
     def codebook(self) -> torch.Tensor:

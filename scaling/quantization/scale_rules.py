@@ -70,19 +70,19 @@ class ScaleRule:
         return (8 if self.name in POWERS else 16) + (fmt.bits if fmt.zero_point else 0), 0
 
 
-def check_rule(asked: str, fmt: Format) -> str:
+def check_rule(given: str, fmt: Format) -> str:
     """The name of the rule in effect for a format: `auto` is the format's own.
 
     Raises:
         InputError: no such rule, or not one for this format.
     """
-    name = str(asked).strip().lower()
+    name = str(given).strip().lower()
     rule = scale_rule(fmt.scale_rule if name == "auto" else name)
     if rule is None:
         near = nearest_names(name, (*NAMED, "auto", "e4m3", f"e4m3{SINGLE}", f"e4m3{FOUR_OVER_SIX}"))
-        raise InputError(f"{asked}: no such scale rule; use {RULES}{near}")
+        raise InputError(f"{given}: no such scale rule; use {RULES}{near}")
     if rule.format is not None and rule.format.name == "e8m0":
-        raise InputError(f"{asked}: does not say how the power of two is chosen; use {' or '.join(POWERS)}")
+        raise InputError(f"{given}: does not say how the power of two is chosen; use {' or '.join(POWERS)}")
     if fmt.zero_point and rule.name not in ("absmax", "mse"):
         raise InputError(f"{rule.name}: not for {fmt.name}, which has a zero point; use absmax or mse")
     if rule.four_over_six and fmt.quantizes and fmt.max_value != 6:

@@ -183,15 +183,15 @@ def _missing(folder: _Folder, settings: Sequence[str]) -> str | None:
     run = folder.run
     if folder.result["diverged"]:
         return None
-    asked = run.evaluated_tokens
+    expected = run.evaluated_tokens
     evaluated = {evaluation.get("tokens_seen") for evaluation in folder.result["evaluations"]}
-    if unseen := [tokens for tokens in asked if tokens not in evaluated]:
+    if unseen := [tokens for tokens in expected if tokens not in evaluated]:
         return f"{folder.path}: was never evaluated at {_some(unseen)} tokens; {TRAIN_AGAIN}"
-    names = [evaluation_name(tokens) for tokens in asked]
+    names = [evaluation_name(tokens) for tokens in expected]
     if unknown := [name for name in (*names, "documents") if name not in folder.windows]:
         return f"{folder.path / 'windows.safetensors'}: missing, or lacks {_some(unknown)}; {TRAIN_AGAIN}"
     there = {(row["tokens_seen"], row["setting"]) for row in folder.quantizations}
-    wanted = [(tokens, setting) for tokens in asked for setting in settings]
+    wanted = [(tokens, setting) for tokens in expected for setting in settings]
     if lacking := [evaluation_name(*row) for row in wanted if row not in there]:
         rows = f"{len(lacking)} of {len(wanted)} rows are missing ({_some(lacking)})"
         return f"{folder.path / 'ptq.jsonl'}: {rows}; add them with {RunFolder(run, folder.path).add_rows}"
@@ -340,8 +340,8 @@ def _precision_columns(run: Run) -> dict[str, Any]:
 
 def _rule_backward(precision: Precision) -> str:
     """The scale rule of the backward operands by its one name; auto stays, as it is another for each operand."""
-    asked = precision.scale_rule_backward.strip().lower()
-    return asked if asked == "auto" else precision.spec("dx_gradients").scale_rule
+    rule = precision.scale_rule_backward.strip().lower()
+    return rule if rule == "auto" else precision.spec("dx_gradients").scale_rule
 
 
 def _qat_gap(folder: _Folder, base: _Folder | None, tokens: int) -> dict[str, float]:

@@ -32,10 +32,12 @@ def add_parser(commands) -> None:
         "within a budget that give the narrowest interval of a target, from the scatter of the table's own gaps. "
         "Targets: gamma_D, gamma_N, gamma_post, C, curvature, slope:D=6e7, gap:N=1e6,D=1e8,P=4, law:NAME.",
     )
-    parser.add_argument("table", metavar="TABLE.csv|FITS.json|FOLDER", type=Path, help="the table, or what lies by it")
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--target", metavar="NAME", help="what is to be known")
-    asked.add_argument("--claim", metavar="KEY", help="a claim of the report, by its anchor there, such as tokens")
+    parser.add_argument(
+        "table", metavar="TABLE.csv|FITS.json|FOLDER", type=Path, help="a table, its fits, or its folder"
+    )
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--target", metavar="NAME", help="what is to be known")
+    target.add_argument("--claim", metavar="KEY", help="a claim of the report, by its anchor there, such as tokens")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--flops", type=float, help="budget, 6 N D a run")
     budget.add_argument("--hours", type=float, help="budget, in hours of the machine that the table's seconds are of")
@@ -138,8 +140,8 @@ def _command(chosen: argparse.Namespace) -> str:
     usual = vars(parser.parse_args(["next", str(chosen.table), "--target", "", "--flops", "0"]))
     words = ["python", "-m", "analysis", "next", str(chosen.table)]
     for name, value in vars(chosen).items():
-        asked = name in ("target", "flops") or (name in usual and value != usual[name])
-        if not asked or value is None or name in ("table", "run", "out", "command"):
+        is_set = name in ("target", "flops") or (name in usual and value != usual[name])
+        if not is_set or value is None or name in ("table", "run", "out", "command"):
             continue
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         words += [

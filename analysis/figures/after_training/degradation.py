@@ -8,6 +8,7 @@ a predicted gap where the law no longer holds); a triangle at the lower edge is 
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -57,7 +58,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A column for each N: losses above, gaps below."""
     losses, gaps = shared.at(data, panel="loss").fillna({"P_post": FULL_BITS}), shared.at(data, panel="gap")
     gap_points, loss_points = shared.at(gaps, kind="point"), shared.at(losses, kind="point")
-    sizes, looks = sorted(gap_points["N"].unique()), style.looks(sorted(gap_points["P_post"].unique()))
+    sizes, looks = sorted(gap_points["N"].unique()), palettes.looks(sorted(gap_points["P_post"].unique()))
     columns = len(sizes)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.2 + 1.75 * columns)
     figure, axes = style.subplots(2, columns, width=width, height=4.0, sharex="col", sharey="row")

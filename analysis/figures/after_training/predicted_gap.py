@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -34,10 +35,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
 
 
 def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-    """Rows of which the law speaks and has a value, with `predicted`, and whether they were `fitted`."""
+    """Rows to which the law applies and for which it has a value, with `predicted`, and whether they were `fitted`."""
     rows = shared.quantized(frame, fit)
     rows = rows.assign(predicted=fit.predict(rows))
-    # Zero is what the unified law says of models trained in no more bits than are left, for which it is not meant.
+    # Zero is what the unified law predicts for models trained in no more bits than are left, for which it is not meant.
     rows = rows[np.isfinite(rows["predicted"]) & (rows["predicted"] > 0)]
     return rows.assign(fitted=shared.was_fitted(rows, rows["predicted"].to_numpy()))
 
@@ -50,7 +51,7 @@ def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) ->
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each law."""
-    looks, laws = style.looks(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
+    looks, laws = palettes.looks(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
     shown, columns = data[["gap", "predicted"]].to_numpy(), len(laws)
     low, high = style.span(shown[shown > shared.LOWEST])
     size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}
@@ -85,11 +86,9 @@ def _points(axes, rows: pd.DataFrame, looks: dict, low: float) -> None:
         reach = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
         place = inside["gap"], inside["predicted"]
         axes.errorbar(*place, xerr=reach, fmt=marker, color=colour, elinewidth=0.6, zorder=4, **face)
-        if len(left):
-            height = np.maximum(left["predicted"], low * 1.1)
-            where = {"transform": axes.get_yaxis_transform(), "clip_on": False}
-            axes.plot(np.full(len(left), style.EDGE), height, "<", color=colour, zorder=5, **face, **where)
-        style.at_lower_edge(axes, under["gap"], colour, **face)
+        height = np.maximum(left["predicted"], low * 1.1)
+        style.at_edge(axes, "left", height, colour=colour, marker=marker, **face)
+        style.at_edge(axes, "lower", under["gap"], colour=colour, marker=marker, **face)
 
 
 def within(rows: pd.DataFrame) -> dict[float, float]:

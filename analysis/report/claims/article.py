@@ -39,10 +39,10 @@ SMALL = ("small_or_quantized", MODELS)
 # ---- below 7 or 8 bits ----
 
 
-def noticeable(tables: Tables, asked: Rows = RTN) -> Finding:
+def noticeable(tables: Tables, selected: Rows = RTN) -> Finding:
     """Gaps against the scatter of losses between seeds, of each N at its largest D."""
     scatter = tables.scatter()
-    rows = at_widths(tables.rows(asked), WIDTHS)
+    rows = at_widths(tables.rows(selected), WIDTHS)
     rows = rows[rows["tokens"] == rows.groupby("N")["tokens"].transform("max")]
     if rows.empty:
         raise InputError("no gaps at 3 to 8 bits")
@@ -59,7 +59,7 @@ def noticeable(tables: Tables, asked: Rows = RTN) -> Finding:
         numbers={
             "six": smallest.get(6.0, nothing),
             "eight": smallest.get(8.0, nothing),
-            "gamma_N": tables.parameter(LAW, asked, "gamma_N"),
+            "gamma_N": tables.parameter(LAW, selected, "gamma_N"),
         },
         grids=(Grid.of(lines, "Gaps in nats, means over seeds, and the most bits at which one is noticeable."),),
         figure=lambda: drawings.by_bits(rows, scatter.loss),

@@ -40,8 +40,8 @@ SAME = 0.1  # by how much the logarithm of the factor a bit may differ from one 
 
 
 def size(tables: Tables, rows: Rows = RTN) -> Finding:
-    asked = (LAW, rows), (LAW, changed(rows, "blocks of 16")), (GAUSSIAN, dataclasses.replace(rows, granularity=None))
-    channel, blocks, error = (tables.parameter(*each, "gamma_N") for each in asked)
+    fits = (LAW, rows), (LAW, changed(rows, "blocks of 16")), (GAUSSIAN, dataclasses.replace(rows, granularity=None))
+    channel, blocks, error = (tables.parameter(*each, "gamma_N") for each in fits)
     settings = {"per channel": channel, "blocks of 16": blocks, "by the format's error": error}
     return Finding(
         numbers={"channel": channel, "block": blocks},
@@ -87,14 +87,14 @@ def bits(tables: Tables, rows: Rows = RTN) -> Finding:
     )
 
 
-def _by_width(tables: Tables, asked: Rows) -> pd.DataFrame:
+def _by_width(tables: Tables, selected: Rows) -> pd.DataFrame:
     """A row a model with its gaps at 3 to 6 bits in columns, and the logarithms of the factors between them, of those
     that lose less than what saturates."""
-    rows = at_widths(tables.rows(asked), (3, 4, 5, 6))
+    rows = at_widths(tables.rows(selected), (3, 4, 5, 6))
     wide = rows.pivot_table(index=["cluster", "run_id", "N"], columns="P_post", values="gap").dropna().reset_index()
     if wide.empty:
         raise InputError("no model was quantized to all of 3, 4, 5 and 6 bits")
-    wide = wide[wide[3.0] < asked.gap_below]
+    wide = wide[wide[3.0] < selected.gap_below]
     wide = wide.assign(**{name: log_ratios(wide[low], wide[high]) for name, (low, high) in STEPS.items()})
     bends = {f"bend to {later}": wide["3 to 4"] - wide[later] for later in ("4 to 5", "5 to 6")}
     return wide.assign(**bends, **{FALL: wide[list(STEPS)].mean(axis=1)})

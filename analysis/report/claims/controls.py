@@ -111,8 +111,8 @@ def _seeds(tables: Tables, slope: Number) -> Finding:
 
 
 def learning_rate(tables: Tables) -> Finding:
-    asked = Rows(studies=("learning_rate",))
-    frame = tables.rows(asked)
+    selected = Rows(studies=("learning_rate",))
+    frame = tables.rows(selected)
     base = ends(frame[frame["ptq"].isna()])
     lines = []
     for (size, tokens), group in base.groupby(["N", "tokens"]):
@@ -128,7 +128,7 @@ def learning_rate(tables: Tables) -> Finding:
                 "rate: loss": ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in means.items()),
             }
         )
-    rows = log_gaps(tables.rows(asked))
+    rows = log_gaps(tables.rows(selected))
     cells = rows.groupby(["N", "tokens"])
     slopes = [
         {"cell": cell, "N": cell[0], "slope": log_slope(part, "lr_peak", "log", "P_post")} for cell, part in cells

@@ -177,18 +177,20 @@ def memory(tables: Tables) -> Finding:
     )
 
 
-def _memory_rows(tables: Tables, asked: Rows) -> pd.DataFrame:
+def _memory_rows(tables: Tables, selected: Rows) -> pd.DataFrame:
     """Logarithms of gaps, of sizes that the first of the studies has; `level`: one N and width."""
-    rows = tables.rows(asked)
-    rows = log_gaps(rows[rows["N"].isin(tables.pooled(asked.studies[:1])["N"].unique())])
+    rows = tables.rows(selected)
+    rows = log_gaps(rows[rows["N"].isin(tables.pooled(selected.studies[:1])["N"].unique())])
     return rows.assign(level=rows["N"].astype(str) + rows["P_post"].astype(str), log_D=np.log(rows["D"].astype(float)))
 
 
-def _of_tau(tables: Tables, asked: Rows, varied: str, other: str, measure: Callable[[float, float], float]) -> Number:
+def _of_tau(
+    tables: Tables, selected: Rows, varied: str, other: str, measure: Callable[[float, float], float]
+) -> Number:
     """What `measure` makes of gamma and chi in ln delta = level(N, bits) + gamma ln D + chi ln tau, from runs that
     differ in `varied` and D, at the most frequent value of the `other`."""
-    tables.need(asked.studies[0])
-    rows = _memory_rows(tables, asked)
+    tables.need(selected.studies[0])
+    rows = _memory_rows(tables, selected)
     rows = rows[np.isfinite(rows["tau"].astype(float))]
     rows = rows[rows[other] == rows[other].mode().iloc[0]]
     if rows[varied].nunique() < 2 or rows["tokens"].nunique() < 2:

@@ -85,18 +85,18 @@ def one_power(tables: Tables, rows: Rows = RTN) -> Finding:
     )
 
 
-def held_out(tables: Tables, asked: Rows = RTN) -> Finding:
+def held_out(tables: Tables, selected: Rows = RTN) -> Finding:
     """The law, fitted without the largest N or without the largest D, against what it did not see."""
     numbers, shown, panels, notes = {}, {}, {}, []
-    frame = shared.quantized(tables.rows(asked), LAW)
+    frame = shared.quantized(tables.rows(selected), LAW)
     for symbol in ("N", "D"):
         top = frame[symbol].max()
         try:
-            fit = tables.fit(LAW, dataclasses.replace(asked, where=f"{symbol} < {float(top)!r}"))
+            fit = tables.fit(LAW, dataclasses.replace(selected, where=f"{symbol} < {float(top)!r}"))
             rows = predicted_gap.usable(frame, fit)
-            rows = rows[rows["P_post"].between(*asked.bits)]
+            rows = rows[rows["P_post"].between(*selected.bits)]
             unseen = rows[rows[symbol] == top]
-            of_sizes = _scatter_of_sizes(frame[frame[symbol] < top], asked)
+            of_sizes = _scatter_of_sizes(frame[frame[symbol] < top], selected)
             numbers[symbol] = _ratio(unseen, fit, of_sizes)
             shown |= {
                 f"the same at the largest {symbol} and {bits:g} bits": attempt(_ratio, group, fit, of_sizes)
@@ -123,13 +123,13 @@ def held_out(tables: Tables, asked: Rows = RTN) -> Finding:
     )
 
 
-def _scatter_of_sizes(frame: pd.DataFrame, asked: Rows) -> Scatter:
+def _scatter_of_sizes(frame: pd.DataFrame, selected: Rows) -> Scatter:
     """By how much a size that `frame` does not have scatters about the law, in ln gap, as `predict --one-run` has it.
 
     Raises:
         InputError: too few rows to estimate it from.
     """
-    rows = rows_of(frame, Choice(ptq=asked.ptq, granularity=asked.granularity))
+    rows = rows_of(frame, Choice(ptq=selected.ptq, granularity=selected.granularity))
     return scatter_of_sizes(rows, fitted(rows))
 
 
@@ -182,7 +182,7 @@ def law_critical(tables: Tables, low: Lowest, rows: Rows = RTN) -> Number:
 def turning(tables: Tables, rows: Rows = RTN) -> Finding:
     minima = lowest(tables, rows)
     most = asked_of(minima)
-    chosen = tables.scatter().around(most.rise, most.sd, asked=len(most.tried) - 1)
+    chosen = tables.scatter().around(most.rise, most.sd, comparisons=len(most.tried) - 1)
     usual = tables.rows(rows)["weight_decay"].mode().iloc[0]
     new, without = (
         attempt(again, tables, most, decay) if rows == RTN else Number.none("new seeds were quantized in one way")

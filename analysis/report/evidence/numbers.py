@@ -187,14 +187,14 @@ def log_ratios(top: pd.Series, bottom: pd.Series) -> pd.Series:
     return np.log(top.where(top > 0) / bottom.where(bottom > 0))
 
 
-def reach(freedom: int, asked: int = 1) -> float:
-    """Student's t that a standard error is multiplied by; of each of so many that are `asked` together, so that all of
-    their intervals hold at once (Bonferroni)."""
-    return float(stats.t.ppf(1 - (1 - LEVEL) / 2 / asked, freedom))
+def reach(freedom: int, comparisons: int = 1) -> float:
+    """Student's t that a standard error is multiplied by; of each of so many `comparisons`, so that all of their
+    intervals hold at once (Bonferroni)."""
+    return float(stats.t.ppf(1 - (1 - LEVEL) / 2 / comparisons, freedom))
 
 
 def mean(
-    values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units", asked: int = 1
+    values: Sequence[float], *, paper: float | None = None, unit: str = "", what: str = "units", comparisons: int = 1
 ) -> Number:
     """The mean of independent units with Student's t; values that are not finite do not count.
 
@@ -205,13 +205,18 @@ def mean(
     if not len(known):
         raise InputError("no rows to estimate it from")
     centre, k = float(known.mean()), len(known)
-    half = reach(k - 1, asked) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
+    half = reach(k - 1, comparisons) * float(known.std(ddof=1)) / math.sqrt(k) if k > 1 else math.nan
     note = f"mean of {k} {what}, Student's t with {k - 1} degrees of freedom" if k > 1 else f"one of the {what} alone"
     return Number.around(centre, half, paper=paper, unit=unit, note=note, units=k, freedom=k - 1)
 
 
 def left_out(
-    measure: Callable[[pd.DataFrame], float], rows: pd.DataFrame, by: str = "cluster", *, unit: str = "", asked: int = 1
+    measure: Callable[[pd.DataFrame], float],
+    rows: pd.DataFrame,
+    by: str = "cluster",
+    *,
+    unit: str = "",
+    comparisons: int = 1,
 ) -> Number:
     """`measure` of `rows`, with an interval from leaving out each value of the column `by` in turn; none with fewer
     than three values.
@@ -229,7 +234,7 @@ def left_out(
     if k < 3:
         return Number(value=value, unit=unit, note=f"{len(labels)} {UNITS[by]} are too few for an interval")
     freedom = degrees("clusters", k)
-    half = reach(freedom, asked) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
+    half = reach(freedom, comparisons) * math.sqrt((k - 1) / k * float(np.sum((without - without.mean()) ** 2)))
     note = f"each of {k} {UNITS[by]} left out in turn, Student's t with {freedom} degrees of freedom"
     return Number.around(value, half, unit=unit, note=note, units=k, freedom=freedom)
 
@@ -239,17 +244,17 @@ def mean_or_by_size(
 ) -> Number:
     """The mean of the column `value` over units, each value of `by` left out in turn; or, where it changes its sign
     with N, that of each N, with intervals that hold together. It does where its line in ln N crosses zero within the
-    sizes, with a slope that is surely not zero. `mean_of(values, asked=)`: another interval of a mean.
+    sizes, with a slope that is surely not zero. `mean_of(values, comparisons=)`: another interval of a mean.
 
     Raises:
         InputError: there is no row with a value.
     """
     rows = rows[np.isfinite(rows[value].astype(float))]
 
-    def averaged(part: pd.DataFrame, asked: int = 1) -> Number:
+    def averaged(part: pd.DataFrame, comparisons: int = 1) -> Number:
         if mean_of is not None:
-            return mean_of(part[value], asked=asked)
-        return left_out(lambda r: r[value].mean(), part, by, asked=asked)
+            return mean_of(part[value], comparisons=comparisons)
+        return left_out(lambda r: r[value].mean(), part, by, comparisons=comparisons)
 
     sizes = sorted(rows["N"].unique())
     if len(sizes) < 2:
@@ -325,10 +330,10 @@ class Scatter:
         it."""
         return spread(self.loss * loss, self.freedom)
 
-    def around(self, value: float, sd: float, *, asked: int = 1) -> Number:
+    def around(self, value: float, sd: float, *, comparisons: int = 1) -> Number:
         """`value` in nats with the interval that its standard deviation gives it, wider if it is the largest of so many
-        that were asked for."""
-        half = reach(self.freedom, asked) * sd
+        `comparisons`."""
+        half = reach(self.freedom, comparisons) * sd
         note = f"scatter between seeds, {self.freedom} degrees of freedom"
-        note += f", corrected for {asked} comparisons" if asked > 1 else ""
+        note += f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
         return Number.around(value, half, unit="nats", note=note)

@@ -141,28 +141,28 @@ class Tables:
         return rows.assign(tokens=table.nominal_tokens)
 
     @remembered
-    def rows(self, asked: Rows) -> pd.DataFrame:
-        """The rows asked for, of runs that did not diverge.
+    def rows(self, selected: Rows) -> pd.DataFrame:
+        """The selected rows, of runs that did not diverge.
 
         Raises:
             InputError: no study of them has a table, or the condition cannot be read.
         """
-        frame = self.pooled(asked.studies)
+        frame = self.pooled(selected.studies)
         plain = ~table.diverged(frame)
         quantized = frame["ptq"].notna().to_numpy(bool)
         kept = np.ones(len(frame), bool)
-        if asked.ptq is not None:
-            kept &= (frame["ptq"] == asked.ptq).to_numpy(bool)
-        if asked.granularity is not None:
-            kept &= (frame["granularity_post"] == asked.granularity).to_numpy(bool)
-        if asked.family is not None:
-            kept &= frame["format_post"].astype(str).str.fullmatch(rf"{asked.family}\d+").to_numpy(bool)
+        if selected.ptq is not None:
+            kept &= (frame["ptq"] == selected.ptq).to_numpy(bool)
+        if selected.granularity is not None:
+            kept &= (frame["granularity_post"] == selected.granularity).to_numpy(bool)
+        if selected.family is not None:
+            kept &= frame["format_post"].astype(str).str.fullmatch(rf"{selected.family}\d+").to_numpy(bool)
             kept &= (frame["scale_rule"] == "absmax").to_numpy(bool)
         kept &= ~table.flags(frame, "act_order")
         for column in ("format_post_a", "format_post_kv"):
             if column in frame:
                 kept &= frame[column].isna().to_numpy(bool)
-        return filters.filtered(frame[plain & (kept | ~quantized)], asked.where)
+        return filters.filtered(frame[plain & (kept | ~quantized)], selected.where)
 
     @remembered
     def fit(self, law: str, rows: Rows, *, draws: int | None = None) -> Fit:
@@ -211,7 +211,7 @@ class Tables:
         return slopes_by_width(law, self.rows(rows), bits=rows.bits, gap_below=rows.gap_below)
 
     def _stored(self, law: str, rows: Rows) -> Fit | None:
-        """The fit in a study's fits.json, if it is of this very table and all rows of it are asked for."""
+        """The fit in a study's fits.json, if it is of this very table and all rows of it are selected."""
         present = [study for study in rows.studies if study in self.frames]
         if rows != Rows(studies=rows.studies, ptq=None, granularity=None, family=None) or len(present) != 1:
             return None

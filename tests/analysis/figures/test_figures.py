@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import style
 from analysis.figures.registry import FIGURES
@@ -46,6 +47,8 @@ def test_degradation_without_a_fit_and_with_gaps_below_the_axis(tables):
     drawn = FIGURES["degradation"](frame, {})
     marks = [line for line in drawn.figure.axes[1].lines if line.get_marker() == "v"]
     assert sum(len(line.get_xdata()) for line in marks) == (frame["gap"] <= 1e-4).sum() >= 4
+    at_edge = {line.get_marker() for line in drawn.figure.axes[1].lines if {*line.get_ydata()} == {style.EDGE}}
+    assert at_edge >= {"v", palettes.looks(sorted(frame["P_post"].dropna().unique()))[8][1]}  # which width it is
     assert "law" not in set(drawn.numbers["kind"])
     low, high = drawn.figure.axes[1].get_ylim()
     shown = frame.loc[frame["gap"] > 1e-4, "gap"]
@@ -134,8 +137,8 @@ def test_learning_rates_are_compared_where_there_are_three(tables, tmp_path):
         drawn.figure.savefig(tmp_path / "figure.png", dpi=40)
     assert set(drawn.numbers["N"]) == {23_600} and set(drawn.numbers["lr_peak"]) == {1e-3, 2e-3, 4e-3}
     gaps = mixed[mixed["P_post"] == 3].set_index("run_id")["gap"]
-    told = drawn.numbers.dropna(subset="gap").set_index("run_id")["gap"]
-    assert len(told) and told.to_dict() == gaps[told.index].to_dict()
+    shown = drawn.numbers.dropna(subset="gap").set_index("run_id")["gap"]
+    assert len(shown) and shown.to_dict() == gaps[shown.index].to_dict()
     with pytest.raises(InputError, match="no N and D was trained at 3 peak learning rates"):
         FIGURES["learning_rates"](mixed[mixed["lr_peak"] < 4e-3], {})
 

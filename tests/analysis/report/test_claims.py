@@ -69,7 +69,7 @@ def near_gaps_shrink(frame):
 
 
 USUAL_VERDICTS = {
-    # claim: worlds in which it holds, does not, and is hidden
+    # claim: planted truths in which it holds, does not, and is hidden
     "tokens": (QUIET, FALLING, LOUD),
     "one-power": (QUIET, CONTRARY, LOUD),
     "predicted": (QUIET, {"bend": -0.4, "noise": 0.3}, {}),
@@ -102,7 +102,7 @@ USUAL_VERDICTS = {
     "article-saving": (QUIET, EASY, LOUDER),
 }
 CASES = [
-    *((key, *case) for key, worlds in USUAL_VERDICTS.items() for case in zip(worlds, VERDICTS, strict=True)),
+    *((key, *case) for key, truths in USUAL_VERDICTS.items() for case in zip(truths, VERDICTS, strict=True)),
     *(("law-turning", QUIET, REPRODUCED), ("law-turning", LOUD, NOT_DECIDABLE)),
     *(("capacity", QUIET, REPRODUCED), ("capacity", LOUD, NOT_DECIDABLE)),
     *(("unified", QUIET, REPRODUCED), ("unified", {"noise": 3.0}, NOT_DECIDABLE)),
@@ -127,13 +127,13 @@ def few_starts():
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
-    """`tables(world, mend)`: the simulated tables that the cases of this world need, with what was fitted to them."""
+    """`tables(truth, mend)`: the simulated tables of cases with this planted truth, and what was fitted to them."""
     folder = tmp_path_factory.mktemp("no tables")
 
     @functools.cache
-    def made(world, mend):
-        known = {k: dict(v) if k in ("gap", "parts", "methods") else v for k, v in world}
-        keys = [key for key, changes, _ in CASES if frozen(changes) == world and mend is None]
+    def made(truth, mend):
+        known = {k: dict(v) if k in ("gap", "parts", "methods") else v for k, v in truth}
+        keys = [key for key, changes, _ in CASES if frozen(changes) == truth and mend is None]
         keys += [key for key, other, _ in MENDED if other is mend]
         uses = {study for key in keys for study in (*CLAIMS[key].uses, *REPEATED)} & set(simulated_studies.STUDIES)
         found = Tables(folder, STUDIES, draws=DRAWS, seed=0, progress=lambda line: None)
@@ -142,11 +142,11 @@ def tables(tmp_path_factory):
             found.frames[study] = checked(mend(frame) if mend else frame, folder)
         return found
 
-    return lambda world, mend=None: made(frozen(world), mend)
+    return lambda truth, mend=None: made(frozen(truth), mend)
 
 
-def frozen(world):
-    return tuple(sorted((k, tuple(v.items()) if isinstance(v, dict) else v) for k, v in world.items()))
+def frozen(truth):
+    return tuple(sorted((k, tuple(v.items()) if isinstance(v, dict) else v) for k, v in truth.items()))
 
 
 def verdict(claim, found):
@@ -154,22 +154,22 @@ def verdict(claim, found):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         finding = claim.measure(found)
-    told, met = claim.rule.judge(finding.numbers, finding.flags)
+    judged, met = claim.rule.judge(finding.numbers, finding.flags)
     asked = (*claim.rule.conditions, *claim.rule.published)
     assert {*finding.numbers} - UNJUDGED <= {c.number for c in asked}
-    return told, met, finding
+    return judged, met, finding
 
 
-@pytest.mark.parametrize("key, world, expected", CASES)
-def test_a_verdict_is_the_planted_one(tables, key, world, expected):
-    told, met, finding = verdict(CLAIMS[key], tables(world))
-    assert told == expected, (met, {k: n.text for k, n in finding.numbers.items()})
+@pytest.mark.parametrize("key, truth, expected", CASES)
+def test_a_verdict_is_the_planted_one(tables, key, truth, expected):
+    judged, met, finding = verdict(CLAIMS[key], tables(truth))
+    assert judged == expected, (met, {k: n.text for k, n in finding.numbers.items()})
 
 
 @pytest.mark.parametrize("key, mend, expected", MENDED)
 def test_a_verdict_against_a_claim(tables, key, mend, expected):
-    told, met, finding = verdict(CLAIMS[key], tables(QUIET, mend))
-    assert told == expected, (met, {k: n.text for k, n in finding.numbers.items()})
+    judged, met, finding = verdict(CLAIMS[key], tables(QUIET, mend))
+    assert judged == expected, (met, {k: n.text for k, n in finding.numbers.items()})
 
 
 def test_every_claim_is_tried_both_ways_and_undecided():

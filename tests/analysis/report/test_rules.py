@@ -86,7 +86,7 @@ def test_one_failure_decides_and_all_must_hold():
     assert rule.judge({"a": yes, "b": yes}, {})[0] == REPRODUCED
     assert rule.judge({"a": yes, "b": unsure}, {}) == (NOT_DECIDABLE, [YES, OPEN])
     assert rule.judge({"a": unsure, "b": no}, {}) == (NOT_REPRODUCED, [OPEN, NO])
-    assert rule.judge({}, {})[0] == NOT_DECIDABLE  # nothing told
+    assert rule.judge({}, {})[0] == NOT_DECIDABLE  # nothing given
 
 
 def test_the_sentence_says_what_is_applied():
@@ -197,7 +197,7 @@ def test_a_quotient_of_positive_numbers_stays_positive():
 def test_scatter_widens_with_what_was_chosen_from():
     scatter = Scatter(loss=0.01, gap=0.2, freedom=10)
     assert scatter.sd(2.0, 0.5) == pytest.approx(math.hypot(0.02, 0.1))
-    one, five = scatter.around(0.1, 0.05), scatter.around(0.1, 0.05, asked=5)
+    one, five = scatter.around(0.1, 0.05), scatter.around(0.1, 0.05, comparisons=5)
     assert five.low < one.low == pytest.approx(0.1 - 2.228139 * 0.05, rel=1e-5)
     assert "corrected for 5 comparisons" in five.note
 
