@@ -23,6 +23,9 @@ from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 EDGE = 0.02  # of an axis: where marks of what lies beyond it are
+FEWEST = 3  # ticks of a logarithmic axis with which it can be read
+SAME = 1.01  # ratio of values that a tick with two digits does not tell apart
+CLOSEST = 0.6  # of an even share of an axis: two ticks nearer than that have labels that touch
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -60,6 +63,8 @@ CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", 
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
+ABOVE = BELOW | {"marker": "^", "label": "above the axis"}
+LEFT = BELOW | {"marker": r"$\leftarrow$", "label": "left of the axis"}
 UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
@@ -135,6 +140,8 @@ def wrapped(
     figure, axes = subplots(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
     for spare in axes.flat[panels:]:
         spare.remove()
+    for lowest in axes.flat[max(panels - columns, 0) : panels]:  # of its column, what stands below being removed
+        lowest.tick_params(labelbottom=True)
     return figure, axes.flat[:panels]
 
 
@@ -195,10 +202,20 @@ def bits_label(bits: float) -> str:
     return f"{bits:g} bits"
 
 
-def legend(figure: Figure, handles: Sequence, most: int, *, below: bool = False, **more) -> None:
-    """Above all panels, at most so many entries beside each other; the last one explains triangles at the lower edge if
-    something lies `below` the axis."""
-    handles = [*handles, key(**BELOW)] if below else handles
+def legend(
+    figure: Figure,
+    handles: Sequence,
+    most: int,
+    *,
+    below: bool = False,
+    above: bool = False,
+    left: bool = False,
+    **more,
+) -> None:
+    """Above all panels, at most so many entries beside each other; the last ones explain the marks at an edge if
+    something lies `below`, `above` or `left` of the axis."""
+    beyond = ((below, BELOW), (above, ABOVE), (left, LEFT))
+    handles = [*handles, *(key(**look) for there, look in beyond if there)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(most, len(handles)), **more)
 
 
@@ -206,6 +223,14 @@ def log_axis(axes, which: str, low: float, high: float, **ticks) -> None:
     """Makes the axis `x` or `y` logarithmic, from low to high, with labelled ticks."""
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     log_ticks(getattr(axes, f"{which}axis"), low, high, **ticks)
+
+
+def log_axis_of(axes, which: str, values, *, text=lambda v: f"{v:g}", **ticks) -> None:
+    """`log_axis` with a little room around positive `values`; a value that all of them have is the only tick."""
+    log_axis(axes, which, *span(values), text=text, **ticks)
+    if np.max(values) / np.min(values) < SAME:
+        axis = getattr(axes, f"{which}axis")
+        exact_ticks(axis, [np.mean(values)], text=text)
 
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
@@ -248,9 +273,24 @@ def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, c
 
 def at_lower_edge(axes, x, colour, **look) -> None:
     """Triangles for what lies below the axis."""
-    if len(x):  # an empty unclipped line would stretch the layout to the figure's corner
-        edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(x, np.full(len(x), EDGE), "v", color=colour, zorder=5, **edge, **look)
+    _at_edge(axes, x, EDGE, BELOW["marker"], axes.get_xaxis_transform(), color=colour, **look)
+
+
+def at_upper_edge(axes, x, colour, **look) -> None:
+    """Triangles for what lies above the axis."""
+    _at_edge(axes, x, 1 - EDGE, ABOVE["marker"], axes.get_xaxis_transform(), color=colour, **look)
+
+
+def at_left_edge(axes, y, colour, **look) -> None:
+    """Arrows for what lies left of the axis: triangles that point there are markers of values."""
+    look |= {"markersize": 5, "markerfacecolor": colour, "markeredgewidth": 0.2}
+    _at_edge(axes, EDGE, y, LEFT["marker"], axes.get_yaxis_transform(), color=colour, **look)
+
+
+def _at_edge(axes, x, y, marker: str, transform, **look) -> None:
+    x, y = np.broadcast_arrays(x, y)
+    if x.size:  # an empty unclipped line would stretch the layout to the figure's corner
+        axes.plot(x, y, marker=marker, linestyle="none", zorder=5, clip_on=False, transform=transform, **look)
 
 
 def magnitude(value: float) -> str:
@@ -262,22 +302,39 @@ def magnitude(value: float) -> str:
 
 
 def log_ticks(axis, low: float, high: float, *, most: int = 7, text=lambda v: f"{v:g}") -> None:
-    """Labelled ticks on a logarithmic axis that shows low..high, at most `most`, also when that is under a decade."""
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for steps in (np.arange(2, 20) / 2, range(1, 10), (1, 2, 5), (1, 3), (1,)):
-        ticks = [s * 10.0**e for e in powers for s in steps if low <= s * 10.0**e <= high]
-        if len(ticks) <= most:
-            break
+    """Labelled ticks on a logarithmic axis that shows low..high, at most `most`: three or more also where that is
+    under a decade, every second or tenth power of ten where there are too many, and none so close that labels touch."""
+    ticks = _log_places(low, high, most, text)
     axis.set_major_locator(ticker.FixedLocator(ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: text(v)))
     axis.set_minor_locator(ticker.LogLocator(subs=np.arange(2, 10)))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def exact_ticks(axis, values) -> None:
+def _log_places(low: float, high: float, most: int, text: Callable[[float], str]) -> list[float]:
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    for steps in (np.arange(2, 20) / 2, range(1, 10), (1, 2, 5), (1, 3), (1,)):
+        ticks = [s * 10.0**e for e in range(first, last + 1) for s in steps if low <= s * 10.0**e <= high]
+        apart = np.diff(np.log(ticks)).min(initial=np.inf) / np.log(high / low)
+        if FEWEST <= len(ticks) <= most and apart >= CLOSEST / most:
+            return ticks
+    if high / low < 10:  # even steps
+        for bins in range(most - 1, 0, -1):
+            even = ticker.MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(low, high)
+            even = [v for v in even if low <= v <= high]
+            if len({text(v) for v in even}) == len(even):
+                return even
+    for every in (2, 3, 5, 10, 20, 50, 100):
+        powers = [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high and e % every == 0]
+        if len(powers) <= most:
+            break
+    return powers
+
+
+def exact_ticks(axis, values, text=lambda v: f"{v:g}") -> None:
     """A labelled tick at each of `values` and nowhere else."""
     axis.set_major_locator(ticker.FixedLocator(list(values)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: text(v)))
     axis.set_minor_locator(ticker.NullLocator())
 
 

@@ -116,15 +116,18 @@ def draw(data: pd.DataFrame) -> style.Figure:
             panel.errorbar(row.D, row.loss, yerr=row.loss_se, **look)
         trained = law["P_post"].isna() & law["P_w"].isin(_trained_in(bits, law["P_w"]))
         _lines(panel, law[trained | (law["P_post"].notna() & (law["P_w"] == bits))], colours)
-        panel.axvspan(most, ends[1], color="0.95", linewidth=0, zorder=0.5)
-        style.log_axis(panel, "x", *ends, most=4, text=style.magnitude)
+        if len(law):
+            panel.axvspan(most, ends[1], color="0.95", linewidth=0, zorder=0.5)
+            style.log_axis(panel, "x", *ends, most=4, text=style.magnitude)
+        else:
+            style.log_axis_of(panel, "x", points["D"], most=4, text=style.magnitude)
         panel.set_ylim(low - room, high + room)
         panel.tick_params(labelleft=panel is axes[0, 1])
     axes[0, 0].set_ylabel("loss (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
     handles = style.keys(colours, style.bits_label)
     handles += [
-        Patch(color="0.95", label="beyond the table"),
+        *[Patch(color="0.95", label="beyond the table")] * bool(len(law)),
         style.key("in training", color="0.45", linestyle=style.DASHES, marker="s", markersize=3),
         style.key("after training", color="0.45", marker="o"),
     ]

@@ -107,16 +107,13 @@ def draw(data: pd.DataFrame) -> style.Figure:
     handles = style.keys(looks, style.size_label, linestyle="none")
     handles += [style.key("fitted", color="black")] * bool((data["kind"] == "law").any())
     handles += [style.key("constants of Kumar et al.", **PAPER)]
-    handles += [style.key("above the axis", color="0.4", marker="^", linestyle="none")] * (
-        not (data["share"] <= TOP).all()
-    )
-    style.legend(figure, handles, 6 if columns > 2 else 3)
+    style.legend(figure, handles, 6 if columns > 2 else 3, above=not (data["share"] <= TOP).all())
     return figure
 
 
 def _point(axes, row, x: float, colour, marker: str) -> None:
     if row.share > TOP or not np.isfinite(row.share):
-        axes.plot(x, 0.97, "^", color=colour, transform=axes.get_xaxis_transform(), zorder=5)
+        style.at_upper_edge(axes, x, colour)
         return
     reach = [[row.share - row.low], [min(row.high if np.isfinite(row.high) else TOP, TOP) - row.share]]
     axes.errorbar(x, row.share, yerr=reach, fmt=marker, color=colour, elinewidth=0.7, zorder=4, **style.WHITE_EDGE)

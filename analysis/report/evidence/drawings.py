@@ -104,8 +104,9 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
         panel.margins(y=0.22)
     axes[0].set_ylabel("loss after quantization (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
-    law_key = style.key("D_crit of the law, 95%", color=GREY, marker="|", linewidth=1.6)
-    figure.legend(handles=[*style.keys(looks, style.size_label), law_key], loc="outside upper center", ncols=3)
+    ring = style.key("lowest mean", color=GREY, marker="o", markersize=8, markerfacecolor="none", linestyle="none")
+    law_key = style.key(r"$D_\mathrm{crit}$ of the law, 95%", color=GREY, marker="|", linewidth=1.6)
+    style.legend(figure, [*style.keys(looks, style.size_label), ring, law_key], 3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
 
@@ -116,7 +117,9 @@ def steps(logs: Mapping[str, Number], quadratic: Mapping[str, float], paper: flo
     if not known:
         raise InputError("no two neighbouring widths have a factor")
     (figure, panel), x = style.single(2.5), np.arange(len(known))
-    panel.axhline(paper, color=GREY, linestyle=style.DASHES, label="exponential, gamma_post of Kumar et al.")
+    panel.axhline(
+        paper, color=GREY, linestyle=style.DASHES, label=r"exponential, $\gamma_\mathrm{post}$ of Kumar et al."
+    )
     expected, look = [quadratic[k] for k in known], {"color": style.CATEGORIES[1], "markersize": 14}
     panel.plot(x, expected, "_", **look, label="quadratic in the step")
     values = [n.value for n in known.values()]
