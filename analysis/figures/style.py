@@ -24,6 +24,7 @@ from analysis.files import write_together
 COLUMN, PAGE = 3.4, 7.0  # inches
 EDGE = 0.02  # of an axis: where marks of what lies beyond it are
 FEWEST = 3  # ticks of a logarithmic axis with which it can be read
+MORE = 1.5  # so many times as many ticks as elsewhere where all are powers of ten
 SAME = 1.01  # ratio of values that a tick with two digits does not tell apart
 CLOSEST = 0.6  # of an even share of an axis: two ticks nearer than that have labels that touch
 RC = {
@@ -303,11 +304,11 @@ def magnitude(value: float) -> str:
 
 def log_ticks(axis, low: float, high: float, *, most: int = 7, text=lambda v: f"{v:g}") -> None:
     """Labelled ticks on a logarithmic axis that shows low..high, at most `most`: three or more also where that is
-    under a decade, every second or tenth power of ten where there are too many, and none so close that labels touch."""
+    under a decade, every second or fifth power of ten where there are too many, and none so close that labels touch."""
     ticks = _log_places(low, high, most, text)
     axis.set_major_locator(ticker.FixedLocator(ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: text(v)))
-    axis.set_minor_locator(ticker.LogLocator(subs=np.arange(2, 10)))
+    axis.set_minor_locator(ticker.LogLocator(subs=np.arange(1, 10)))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
@@ -324,9 +325,9 @@ def _log_places(low: float, high: float, most: int, text: Callable[[float], str]
             even = [v for v in even if low <= v <= high]
             if len({text(v) for v in even}) == len(even):
                 return even
-    for every in (2, 3, 5, 10, 20, 50, 100):
+    for every in (1, 2, 3, 5, 10, 20, 50, 100):
         powers = [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high and e % every == 0]
-        if len(powers) <= most:
+        if len(powers) <= MORE * most:  # short labels, far apart
             break
     return powers
 
