@@ -3,6 +3,7 @@
 From the bottom up; each imports only itself and what stands before it:
 
     errors, files  bad input, as one line; files that are whole or not there
+    palettes       colours and markers of values, in figures and in notebooks
     notebook       results as HTML and as pictures
     laws/          every law as data
     filters        conditions on the columns of a table

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.files import replacing
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".pdf", ".svg")
-MOST_COLOURS = 12  # values of a column that are told apart by colour
+MOST_LOOKS = 12  # values of a column, each with a colour and a marker
 
 
 def page(title: str, frame: pd.DataFrame, notes: Iterable[str] = (), *, index: bool = True) -> str:
@@ -27,29 +28,27 @@ def page(title: str, frame: pd.DataFrame, notes: Iterable[str] = (), *, index: b
 
 def predictions(rows: pd.DataFrame, title: str, response: str) -> "Figure":
     """Of `rows`, with measured and predicted values in nats: left, both against D (or N where D is one); right,
-    measured against predicted. A colour a bit width, or a size where there is one width."""
-    from matplotlib import colormaps
+    measured against predicted. A colour and marker a bit width, or a size where there is one width."""
     from matplotlib.figure import Figure
 
     varied = [name for name in ("P_post", "P_w", "N", "D") if name in rows and rows[name].nunique() > 1]
     along = "D" if "D" in varied else "N" if "N" in varied else None
-    few = [name for name in varied if name != along and rows[name].nunique() <= MOST_COLOURS]
-    colour = few[0] if few else None
+    few = [name for name in varied if name != along and rows[name].nunique() <= MOST_LOOKS]
+    shown = few[0] if few else None
     figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    parts = (
-        [("", rows)] if colour is None else [(f"{colour} = {value:g}", part) for value, part in rows.groupby(colour)]
-    )
-    for i, (label, part) in enumerate(parts):
-        look = {"color": colormaps["viridis"](0.86 * i / max(1, len(parts) - 1)), "markersize": 3}
-        right.plot(part["predicted"], part["measured"], "o", label=label or None, alpha=0.7, **look)
+    parts = {None: rows} if shown is None else dict(list(rows.groupby(shown)))
+    for value, (colour, marker) in palettes.looks([*parts]).items():
+        part, label = parts[value], None if shown is None else f"{shown} = {value:g}"
+        points = {"color": colour, "marker": marker, "linestyle": "none", "markersize": 3.5, "alpha": 0.7}
+        right.plot(part["predicted"], part["measured"], label=label, **points)
         if along is None:
             continue
-        left.plot(part[along], part["measured"], "o", alpha=0.7, **look)
-        others = [name for name in ("N", "D") if name in part and name not in (along, colour)]
+        left.plot(part[along], part["measured"], **points)
+        others = [name for name in ("N", "D") if name in part and name not in (along, shown)]
         for _, line in part.groupby(others) if others else [(None, part)]:
             line = line.sort_values(along)
-            left.plot(line[along], line["predicted"], linewidth=0.9, **look)
+            left.plot(line[along], line["predicted"], linewidth=0.9, color=colour)
     left.set(xlabel=along or "", ylabel=f"{response} (nats a token)")
     left.set_visible(along is not None)
     right.axline((rows["predicted"].median(),) * 2, slope=1.0, color="0.5", linewidth=0.8)
@@ -60,7 +59,7 @@ def predictions(rows: pd.DataFrame, title: str, response: str) -> "Figure":
         for axes in (left, right):
             axes.set_yscale("log", nonpositive="mask")
         right.set_xscale("log")
-    if colour is not None:
+    if shown is not None:
         right.legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure

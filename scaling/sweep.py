@@ -18,6 +18,7 @@ from scaling.errors import InputError, nearest_names
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from scaling.config.pretrained.measured_run import MeasuredRun
     from scaling.config.run import Run
     from scaling.study.cost import Price
 
@@ -165,13 +166,12 @@ def _plan(study: Study, ids: bool, price: "Price", out: Path | None) -> None:
         print(line)
 
 
-def _runs(name: str, overrides: Sequence[str]) -> list["Run"]:
-    """The runs that a study's file names. Those in its folder where it has no file, such as a grid of the command line;
-    what cannot be read there is named."""
+def _runs(name: str, overrides: Sequence[str]) -> Sequence["Run | MeasuredRun"]:
+    """The runs that a study's file names. Those in its folder where it has no file, such as a grid of the command line
+    or models that others trained; what cannot be read there is named."""
     from dataclasses import replace
 
     from scaling.config.compose import groups, study_file
-    from scaling.config.run import Run
     from scaling.console.terminal import note
     from scaling.records.run_folder import RunFolder, stored_run
 
@@ -179,26 +179,19 @@ def _runs(name: str, overrides: Sequence[str]) -> list["Run"]:
         return load(name, overrides).runs
     single = _single(name, overrides)
     folder = RunFolder(single).path.parent
-    runs, measured = [], 0
+    runs: list[Run | MeasuredRun] = []
     for path in sorted(folder.glob("*/config.yaml")):
         try:
-            run = stored_run(path.parent)
+            runs.append(stored_run(path.parent))
         except InputError as fault:
             note(f"refused {path.parent.name}  {fault}")
-            continue
-        if isinstance(run, Run):
-            runs.append(run)
-        else:
-            measured += 1
-    if measured and not runs:
-        raise InputError(f"{name}: has models that others trained; what measures them says which are done")
     if not runs:
         known = [*groups("train")["sweeps"], *(path.name for path in folder.parent.glob("*/"))]
         raise InputError(f"{name}: has no file in sweeps/, and no run in {folder}{nearest_names(name, known)}")
     return [replace(r, study=name, runtime=replace(r.runtime, out=single.runtime.out)) for r in runs]
 
 
-def _status(runs: Sequence["Run"], ids: bool) -> None:
+def _status(runs: Sequence["Run | MeasuredRun"], ids: bool) -> None:
     from scaling.study.status import STATES, cells, standings
 
     standings_by_run = standings(runs)
@@ -207,13 +200,14 @@ def _status(runs: Sequence["Run"], ids: bool) -> None:
     rows = []
     for (n, d), cell in cells(runs).items():
         in_cell = Counter(standings_by_run[run.run_id].state for run in cell)
-        rows.append((f"{n:,}", f"{d:,}", len(cell), *(in_cell[state] or "" for state in shown)))
+        size = ("" if value is None else f"{value:,}" for value in (n, d))
+        rows.append((*size, len(cell), *(in_cell[state] or "" for state in shown)))
     _print_table(runs[0].study, ("N", "D", "runs", *shown), rows)
     for run_id, (state, detail) in standings_by_run.items():
         if ids or (state != "new" and detail):
             print(f"{state:8}{run_id}  {detail}".rstrip())
     if lost := counts["dead"] + counts["failed"]:
-        print(f"{lost} runs are with nobody, and not done: the command that trains the study goes on with them")
+        print(f"{lost} runs are with nobody, and not done: the command that began them goes on with them")
     print(f"{len(standings_by_run)} runs: " + ", ".join(f"{counts[state]} {state}" for state in shown))
 
 

@@ -32,6 +32,7 @@ ROOMS = {
         "numbers",
         "files",
         "streams",
+        "palettes",
         "notebook",
         "laws",
         "filters",

@@ -7,6 +7,7 @@ part of its horizontal line that lies above the curve; an end at a bound of the 
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.diagnostics.profile import Profile
 from analysis.figures import style
 
@@ -21,9 +22,9 @@ def draw(made: Profile) -> style.Drawn:
     """The figure and its numbers."""
     (figure, panel), symbol = style.single(2.7), mathematical(made.symbol)
     limits = {
-        "rows independent": (made.limit, made.low, made.high, style.CATEGORIES[0], "-"),
+        "rows independent": (made.limit, made.low, made.high, palettes.CATEGORIES[0], "-"),
         "by clusters": (
-            made.clustered_limit, made.clustered_low, made.clustered_high, style.CATEGORIES[1], style.DASHES
+            made.clustered_limit, made.clustered_low, made.clustered_high, palettes.CATEGORIES[1], style.DASHES
         ),
     }  # fmt: skip
     limits = {label: drawn for label, drawn in limits.items() if drawn[0] > 0}

@@ -1,13 +1,13 @@
 """How all figures look: a two-column journal, eight-point type, colours that survive colour blindness and print.
 
-Colour is never the only cue where a line or a point could be mistaken for another: values have markers as well, laws
-that are only continued are dotted, and 16 bits are black and dashed.
+Colour is never the only cue where a line or a point could be mistaken for another: values have markers as well, lines
+without points have theirs at a few places (`marked_line`), laws that are only continued are dotted, and 16 bits are
+black and dashed, or have a marker of their own.
 """
 
 import dataclasses
 import functools
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -52,15 +52,7 @@ RC = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "analysis",
 }
-MARKERS = "osD<>pd"
-"""Filled shapes that stay apart at three points. Triangles up and down are left to what lies beyond an axis."""
 DASHES = (0, (4, 2))
-ORDERED = ("#560761", "#226204", "#a64d6c", "#786ee8", "#94984e", "#37bba7", "#c2b5fe", "#e9d244")
-"""Colours in order, dark to light, all far from black. Found by a search for the largest least difference between any
-two (CIEDE2000, the least of normal vision and of its three simulated lacks); the first step in lightness is the widest,
-for 2 and 3 bits are the first two."""
-CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours without an order (Okabe and Ito), distinguishable to colour-blind readers."""
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
@@ -144,36 +136,6 @@ def wrapped(
     for lowest in axes.flat[max(panels - columns, 0) : panels]:  # of its column, what stands below being removed
         lowest.tick_params(labelbottom=True)
     return figure, axes.flat[:panels]
-
-
-def shades(count: int) -> list[str]:
-    """`count` colours in order, dark to light; from the first again if there are more than ORDERED has."""
-    most = len(ORDERED)
-    if count > most:
-        return [ORDERED[i % most] for i in range(count)]
-    return [ORDERED[round(i * (most - 1) / max(count - 1, 1))] for i in range(count)]
-
-
-def looks(values: Sequence) -> dict:
-    """A colour and a marker for each value, in order."""
-    return _with_markers(values, shades(min(len(values), len(ORDERED))))
-
-
-def colours(values: Sequence) -> dict:
-    """A colour for each value, in order, where markers stand for something else."""
-    return dict(zip(values, shades(len(values)), strict=True))
-
-
-def categories(values: Sequence) -> dict:
-    """A colour and a marker for each of values without an order."""
-    return _with_markers(values, CATEGORIES)
-
-
-def _with_markers(values: Sequence, colours: Sequence[str]) -> dict:
-    """Markers move on by one each time colours and markers begin anew together, so that no colour meets its marker
-    again."""
-    count, again = len(MARKERS), math.lcm(len(MARKERS), max(len(colours), 1))
-    return {v: (colours[i % len(colours)], MARKERS[(i + i // again) % count]) for i, v in enumerate(values)}
 
 
 def key(label: str, **look) -> Line2D:
@@ -270,6 +232,16 @@ def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, c
     if len(means):
         axes.plot(means.index, means, zorder=3, color=colour, linestyle=linestyle)
     points_above(axes, x, value, se, low, colour=colour, **look)
+
+
+def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.inf, np.inf), **look) -> None:
+    """A line with its marker at some shares of its length (0: where it begins, 1: where it ends), counted among values
+    `within` the limits of the axis: lines without points can then be distinguished without colour. The markers are
+    open, for nothing was measured there."""
+    inside = np.flatnonzero((np.asarray(y, float) > within[0]) & (np.asarray(y, float) < within[1]))
+    places = sorted({int(inside[round(share * (len(inside) - 1))]) for share in at}) if len(inside) else []
+    edge = {"marker": marker, "markevery": places, "markerfacecolor": "white", "markeredgewidth": 0.8}
+    axes.plot(x, y, color=colour, **(edge if places else {}), **look)
 
 
 def at_lower_edge(axes, x, colour, **look) -> None:

@@ -30,7 +30,7 @@ from scaling.pretrained.scratch import Scratch
 from scaling.pretrained.texts import Text, text_of
 from scaling.ptq.calibration import windows_of
 from scaling.ptq.measure import row_of
-from scaling.ptq.settings import Setting, settings_of
+from scaling.ptq.settings import Setting, lacking, settings_of
 from scaling.records import provenance
 from scaling.records.columns import declared
 from scaling.records.files import SCHEMA
@@ -75,12 +75,6 @@ def measure_all(runs: Sequence[MeasuredRun], series: SeriesConfig) -> dict[str, 
             done += tokens
             progress.update(done)
     return failed
-
-
-def lacking(folder: RunFolder) -> list[Setting]:
-    """Settings that a run asks for and its folder has no row of."""
-    there = {row["setting"] for row in folder.ptq()}
-    return [setting for setting in settings_of(folder.run) if setting.key not in there]
 
 
 def is_lacking(folder: RunFolder) -> bool:

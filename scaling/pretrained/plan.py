@@ -13,8 +13,8 @@ from scaling.console.terminal import amount, duration
 from scaling.errors import InputError
 from scaling.pretrained.files import Files, is_fetched, locate
 from scaling.pretrained.loading import memory_of
-from scaling.pretrained.measure import is_lacking, lacking, tokens_of
-from scaling.ptq.settings import Setting
+from scaling.pretrained.measure import is_lacking, tokens_of
+from scaling.ptq.settings import Setting, lacking
 from scaling.records.run_folder import RunFolder
 from scaling.study.machine import MARGIN, available
 

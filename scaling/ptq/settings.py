@@ -13,6 +13,7 @@ from scaling.errors import InputError
 from scaling.quantization.formats import UNQUANTIZED
 from scaling.quantization.skip import BETWEEN, is_skipped, one_way
 from scaling.quantization.spec import QuantSpec
+from scaling.records.run_folder import RunFolder
 
 TABLES = ("embedding", "head")
 
@@ -174,6 +175,16 @@ def settings_of(run: Run | MeasuredRun) -> list[Setting]:
             setting = _setting(run, method, spec, parts)
             settings.setdefault(setting.key, setting)
     return list(settings.values())
+
+
+def lacking(folder: RunFolder) -> list[Setting]:
+    """Settings of a run of which its folder has no row, of a model that others trained: these have one evaluation.
+
+    Raises:
+        InputError: the rows are damaged.
+    """
+    there = {row["setting"] for row in folder.ptq()}
+    return [setting for setting in settings_of(folder.run) if setting.key not in there]
 
 
 def _inputs(run: Run | MeasuredRun, part: str) -> list[Inputs | None]:

@@ -1,4 +1,5 @@
-"""Where the runs of a study stand: what their folders say, and, of those that wait for a job of SLURM, its queue.
+"""Where the runs of a study stand, those that train a model and those that measure one that others trained: what their
+folders say, and, of those that wait for a job of SLURM, its queue.
 
 What a launcher has returned or reported counts for nothing here: it may have lost it, or never have known.
 """
@@ -7,9 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.console.terminal import amount, note
 from scaling.errors import InputError
+from scaling.ptq.settings import lacking, settings_of
 from scaling.records.checkpoint import Checkpoint
 from scaling.records.run_folder import RunFolder
 from scaling.records.writer import Holder, holder, left_behind
@@ -29,7 +32,7 @@ class Standing(NamedTuple):
     detail: str
 
 
-def standings(runs: Sequence[Run]) -> dict[str, Standing]:
+def standings(runs: Sequence[Run | MeasuredRun]) -> dict[str, Standing]:
     """run_id -> where the run stands."""
     found = {run.run_id: standing(run) for run in runs}
     unfinished = [run for run in runs if found[run.run_id].state not in ("done", "refused")]
@@ -43,7 +46,7 @@ def standings(runs: Sequence[Run]) -> dict[str, Standing]:
             who = None  # its sign of life is younger than its end
         known = found[run.run_id]
         if who:
-            found[run.run_id] = _running(run, who)
+            found[run.run_id] = _running(run, known, who)
         elif task in there:
             found[run.run_id] = _waiting(known, there[task])
         elif known.state != "failed" and (why := _end(run, task)):
@@ -60,15 +63,14 @@ def _queue() -> tuple[str, list[QueuedJob]]:
         return "", []
 
 
-def standing(run: Run) -> Standing:
+def standing(run: Run | MeasuredRun) -> Standing:
     """What is on disk of a run, whoever may be at work on it."""
     folder = RunFolder(run)
     try:
         state = folder.state()
-        at = Checkpoint.load(folder.checkpoint_path).step * run.data.batch_tokens if state == "partial" else 0
+        reached = _progress(folder, state)
     except InputError as fault:
         return Standing("refused", str(fault))
-    reached = f"{amount(at)} of {amount(run.D)} tokens"
     if state != "done" and folder.has_error():
         return Standing("failed", f"{reached}; {folder.last_error()}")
     if state == "done":
@@ -76,10 +78,26 @@ def standing(run: Run) -> Standing:
     return Standing(state, reached if state == "partial" else "")
 
 
-def _running(run: Run, who: Holder) -> Standing:
+def _progress(folder: RunFolder, state: str) -> str:
+    """Tokens that a run has trained; of a model that others trained, the quantizations that have a row.
+
+    Raises:
+        InputError: a file that says it is damaged.
+    """
+    run = folder.run
+    if isinstance(run, MeasuredRun):
+        settings = settings_of(run)
+        return f"{len(settings) - len(lacking(folder))} of {len(settings)} quantizations"
+    at = Checkpoint.load(folder.checkpoint_path).step * run.data.batch_tokens if state == "partial" else 0
+    return f"{amount(at)} of {amount(run.D)} tokens"
+
+
+def _running(run: Run | MeasuredRun, known: Standing, who: Holder) -> Standing:
     since = f" since {_clock(who.since)}" if isinstance(who.since, int | float) else ""
-    at = int(RunFolder(run).curve_end().get("tokens", 0))  # later than the checkpoint, from which it would go on
-    reached = f"{amount(at)} of {amount(run.D)} tokens" if at else ""
+    reached = _reached(known)
+    if isinstance(run, Run):
+        at = int(RunFolder(run).curve_end().get("tokens", 0))  # later than the checkpoint, from which it would go on
+        reached = f"{amount(at)} of {amount(run.D)} tokens" if at else ""
     return Standing("running", _joined(reached, f"{who}{since}"))
 
 
@@ -89,7 +107,7 @@ def _waiting(known: Standing, job: QueuedJob) -> Standing:
     return Standing("running", _joined(_reached(known), f"SLURM job {job.id} on {job.nodes}, {job.state.lower()}"))
 
 
-def _end(run: Run, task: Task | None) -> str:
+def _end(run: Run | MeasuredRun, task: Task | None) -> str:
     """What became of the job or process that had the run and has no more; empty where none was killed."""
     if task:
         return end(task)
@@ -109,9 +127,16 @@ def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def cells(runs: Sequence[Run]) -> dict[tuple[int, int], list[Run]]:
-    """(N, D) -> its runs, in ascending order."""
-    by_cell: dict[tuple[int, int], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.N, run.D)):
-        by_cell.setdefault((run.N, run.D), []).append(run)
-    return by_cell
+def cells(runs: Sequence[Run | MeasuredRun]) -> dict[tuple[int | None, int | None], list[Run | MeasuredRun]]:
+    """(N, D) -> its runs, in ascending order; what is not known, as N of a model that others trained until it is
+    measured, is None and comes last."""
+    by_cell: dict[tuple[int | None, int | None], list[Run | MeasuredRun]] = {}
+    for run in runs:
+        by_cell.setdefault((_size(run), run.D), []).append(run)
+    return dict(sorted(by_cell.items(), key=lambda cell: [(value is None, value or 0) for value in cell[0]]))
+
+
+def _size(run: Run | MeasuredRun) -> int | None:
+    if isinstance(run, Run):
+        return run.N
+    return (RunFolder(run).result() or {}).get("N")

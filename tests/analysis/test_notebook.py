@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.fitting import store
 
@@ -42,6 +43,8 @@ def test_a_plot_has_each_row_measured_and_predicted(gap, table, tmp_path):
     assert [text.get_text() for text in right.get_legend().get_texts()] == [
         f"P_post = {bits:g}" for bits in sorted(rows["P_post"].unique())
     ]
+    looks = {(line.get_color(), line.get_marker()) for line in right.lines if line.get_linestyle() == "None"}
+    assert looks == set(palettes.looks(range(rows["P_post"].nunique())).values())  # as in figures, also without colour
     assert left.get_xlabel() == "D" and left.get_yscale() == "log"
     with pytest.raises(InputError, match="docx: expected a name that ends in"):
         gap.plot(path=tmp_path / "gap.docx")

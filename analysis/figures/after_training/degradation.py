@@ -9,6 +9,7 @@ axis, and gaps below it, zero or less.
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -58,7 +59,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A column for each N: losses above, gaps below."""
     losses, gaps = shared.at(data, panel="loss").fillna({"P_post": FULL_BITS}), shared.at(data, panel="gap")
     gap_points, loss_points = shared.at(gaps, kind="point"), shared.at(losses, kind="point")
-    sizes, looks = sorted(gap_points["N"].unique()), style.looks(sorted(gap_points["P_post"].unique()))
+    sizes, looks = sorted(gap_points["N"].unique()), palettes.looks(sorted(gap_points["P_post"].unique()))
     base = shared.at(loss_points, P_post=FULL_BITS)
     shown = loss_points[loss_points["P_post"].between(min(3, max(looks)), max(looks))]["value"]
     low, high = np.nanmin([shown.min(), base["value"].min()]), shown.max()

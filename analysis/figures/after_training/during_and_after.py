@@ -1,10 +1,11 @@
 """What the same bits cost in training and after it as tokens grow. Fig. 18 of Kumar et al. 2024 (arXiv 2411.04330).
 
-Loss against D at one N. Dashed: trained in that many bits and left so, which costs the same at any D (Eq. 3); solid:
-quantized to that many after training, which costs more the more tokens there were (Eqs. 2 and 9) until more tokens only
-hurt. Black is 16 bits throughout. Left: the paper's constants, at its smallest size. Then a panel for each training
-width of the weights that this table quantized further: points are means over seeds with the standard error of a loss
-(most of which they share, for all runs see the same documents), lines its fitted laws, on grey beyond its tokens.
+Loss against D at one N; a colour and a marker a width. Dashed lines, open points: trained in that many bits and left
+so, which costs the same at any D (Eq. 3); solid lines, filled points: quantized to that many after training, which
+costs more the more tokens there were (Eqs. 2 and 9) until more tokens only hurt. Black is 16 bits throughout. Left: the
+paper's constants, at its smallest size. Then a panel for each training width of the weights that this table quantized
+further: points are means over seeds with the standard error of a loss (most of which they share, for all runs see the
+same documents), lines its fitted laws, on grey beyond its tokens, where their markers are.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -32,7 +34,7 @@ COLUMNS = ["kind", "N", "D", "P_w", "P_post", "loss", "loss_se", "panel"]
 
 def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     """`fits` may hold an N_eff law, kumar_ptq and kumar_unified for the lines. `attrs`: the `widths` that have a
-    colour, the most `tokens` of a run, and the limits of the `losses`.
+    look, the most `tokens` of a run, and the limits of the `losses`.
 
     Raises:
         InputError: no N at which weights were trained in a width to which models trained in 16 bits were quantized.
@@ -94,7 +96,7 @@ def _curves(kind: str, N: float, tokens: tuple, pairs: list[tuple], of_loss: Map
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """The paper's constants, then a panel for each training width."""
-    colours = style.colours(data.attrs["widths"]) | {FULL_BITS: "black"}
+    looks = palettes.looks(data.attrs["widths"]) | {FULL_BITS: palettes.UNQUANTIZED}
     points, paper, law = (shared.at(data, kind=kind) for kind in ("point", "paper", "law"))
     law = law.drop_duplicates().sort_values(["P_post", "P_w", "D"], na_position="first")
     panels = list(dict.fromkeys(points["panel"]))
@@ -102,41 +104,47 @@ def draw(data: pd.DataFrame) -> style.Figure:
     figure, axes = style.subplots(1, columns, width=min(style.PAGE, 1.0 + 2.0 * columns), height=2.9)
     axes[0, 0].set_title(f"constants of Kumar et al.,\n{style.size_label(PAPER_SIZE)}")
     style.log_axis(axes[0, 0], "x", *PAPER_TOKENS, most=4, text=style.magnitude)
-    _lines(axes[0, 0], paper, colours)
+    _lines(axes[0, 0], paper, looks, at=(0.5, 0.94))
     most, (low, high) = data.attrs["tokens"], data.attrs["losses"]
     ends, room = style.span([points["D"].min(), BEYOND * most]), 0.08 * (high - low)
+    shown = low - room, high + room
     for panel, bits in zip(axes[0, 1:], panels, strict=True):
         own = shared.at(points, panel=bits)
         name = "16-bit training" if bits == FULL_BITS else f"{bits:g}-bit weights in training"
         panel.set_title(f"{name},\n{style.size_label(own['N'].iloc[0])}")
         for row in own.itertuples():
             served = np.isfinite(row.P_post)
-            look = {"color": colours[row.P_post if served else row.P_w], "fmt": "o" if served else "s"}
-            look |= {"markersize": 3.2, "elinewidth": 0.6, "zorder": 4} | style.WHITE_EDGE
-            panel.errorbar(row.D, row.loss, yerr=row.loss_se, **look)
+            colour, marker = looks[row.P_post if served else row.P_w]
+            edge = style.WHITE_EDGE if served else {"markerfacecolor": "white", "markeredgewidth": 0.8}
+            look = {"color": colour, "fmt": marker, "markersize": 3.4, "elinewidth": 0.6, "zorder": 4}
+            panel.errorbar(row.D, row.loss, yerr=row.loss_se, **look, **edge)
         trained = law["P_post"].isna() & law["P_w"].isin(_trained_in(bits, law["P_w"]))
-        _lines(panel, law[trained | (law["P_post"].notna() & (law["P_w"] == bits))], colours)
+        served = law["P_post"].notna() & (law["P_w"] == bits)
+        _lines(panel, law[trained | served], looks, at=(0.94,), within=shown)
         if len(law):
             panel.axvspan(most, ends[1], color="0.95", linewidth=0, zorder=0.5)
             style.log_axis(panel, "x", *ends, most=4, text=style.magnitude)
         else:
             style.log_axis_of(panel, "x", points["D"], most=4, text=style.magnitude)
-        panel.set_ylim(low - room, high + room)
+        panel.set_ylim(*shown)
         panel.tick_params(labelleft=panel is axes[0, 1])
     axes[0, 0].set_ylabel("loss (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
-    handles = style.keys(colours, style.bits_label)
-    handles += [
+    handles = [
+        *style.keys(looks, style.bits_label),
         *[Patch(color="0.95", label="beyond the table")] * bool(len(law)),
-        style.key("in training", color="0.45", linestyle=style.DASHES, marker="s", markersize=3),
+        style.key("in training", color="0.45", linestyle=style.DASHES, marker="o", markerfacecolor="white"),
         style.key("after training", color="0.45", marker="o"),
     ]
-    style.legend(figure, handles, 6 if columns < 4 else 9, columnspacing=1.2)
+    in_a_row = 6 if columns < 4 else 9
+    style.legend(figure, handles, -(-len(handles) // -(-len(handles) // in_a_row)), columnspacing=1.2)
     return figure
 
 
-def _lines(axes, rows: pd.DataFrame, colours: dict) -> None:
+def _lines(axes, rows: pd.DataFrame, looks: dict, **marks) -> None:
     for (width, post), line in rows.groupby(["P_w", "P_post"], sort=False, dropna=False):
         served = np.isfinite(post)
         dashes = "-" if served or width == FULL_BITS else style.DASHES
-        axes.plot(line["D"], line["loss"], color=colours[post if served else width], zorder=3, linestyle=dashes)
+        colour, marker = looks[post if served else width]
+        look = {"colour": colour, "marker": marker, "linestyle": dashes, "markersize": 3.2, "zorder": 3}
+        style.marked_line(axes, line["D"], line["loss"], **look, **marks)

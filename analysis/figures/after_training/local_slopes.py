@@ -9,6 +9,7 @@ law.
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.diagnostics.slopes import numbers, slopes_by_width
 from analysis.figures import style
 from analysis.fitting.fit import Fit
@@ -34,7 +35,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     groups = list(shown.groupby("P_post", dropna=False))
     lines = -(-len(groups) // 5)
     figure, axes = style.wrapped(len(groups), -(-len(groups) // lines), base=(1.0, 0.7), each=(1.25, 1.9))
-    colours = [*style.shades(len(groups) - 1), "black"]
+    colours = [*palettes.shades(len(groups) - 1), "black"]
     exponent = data.attrs["gamma_D"]
     for panel, (bits, rows), colour in zip(axes, groups, colours, strict=True):
         panel.set_title("all together" if np.isnan(bits) else f"{bits:g} bits")

@@ -8,6 +8,7 @@ through the means over seeds. tau as in Wang and Aitchison 2024 (arXiv 2405.1369
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -43,7 +44,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """A row for each width, against D and against D / tau (which there is none of without weight decay)."""
     varied = data.attrs["varied"]
     rows = data.assign(D_by_tau=data["D"] / data["tau"].astype(float))
-    looks = style.looks(sorted(rows[varied].unique()))
+    looks = palettes.looks(sorted(rows[varied].unique()))
     widths = [bits for bits in BITS if (rows["P_post"] == bits).any()]
     figure, axes = style.subplots(len(widths), 2, width=5.6, height=1.0 + 1.7 * len(widths), sharex="col", sharey="row")
     for row, bits in zip(axes, widths, strict=True):
@@ -52,7 +53,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
             for value, (colour, marker) in looks.items():
                 group = shared.at(known, **{varied: value})
                 means = group.groupby("D", as_index=False)[["D_by_tau", "gap"]].mean()
-                panel.plot(group[column], group["gap"], ".", color=colour, markersize=3, zorder=2)
+                panel.plot(group[column], group["gap"], marker, color=colour, markersize=2, alpha=0.6, zorder=2)
                 panel.plot(means[column], means["gap"], marker=marker, color=colour, zorder=3)
             panel.set(xscale="log", yscale="log")
         row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits\n(nats per token)")

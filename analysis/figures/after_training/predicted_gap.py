@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -51,7 +52,7 @@ def side_by_side(rows: Mapping[str, pd.DataFrame], titles: Mapping[str, str]) ->
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each law."""
-    looks, laws = style.looks(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
+    looks, laws = palettes.looks(sorted(data["P_post"].unique())), list(dict.fromkeys(data["law"]))
     shown, columns = data[["gap", "predicted"]].to_numpy(), len(laws)
     low, high = style.span(shown[shown > shared.LOWEST])
     size = {"width": style.COLUMN if columns == 1 else 5.6, "height": 3.6 if columns == 1 else 3.35}

@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -80,7 +81,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     counts = points.groupby("P_post")["setting"].nunique().sort_values(ascending=False, kind="stable")
     widths = sorted(counts.index[:MOST_PANELS])
     shown = points[points["P_post"].isin(widths)]
-    looks = style.categories(list(dict.fromkeys(shown["setting"])))
+    looks = palettes.categories(list(dict.fromkeys(shown["setting"])))
     figure, axes = style.side_by_side(len(widths), 3.1, each=1.75, sharex=True, sharey=True)
     drawn = pd.concat([shown["value"], laws.loc[laws["P_post"].isin(widths), "value"]])
     low, high = style.span(drawn[drawn > shared.LOWEST])

@@ -8,6 +8,7 @@ others are counted, and in the CSV with `shown` false.
 
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -102,8 +103,11 @@ def draw(data: pd.DataFrame) -> style.Figure:
 
 
 def _looks(rows: pd.DataFrame, methods: dict[str, tuple]) -> dict[str, tuple]:
-    """A colour and marker a method and family of formats, dashes a granularity."""
-    looks = style.categories(list(dict.fromkeys(methods.values())))
+    """A colour and marker a method and family of formats, dashes a granularity; of those beyond DASHES a colour and
+    marker more."""
     grain = dict(zip(rows["setting"], rows["granularity_post"], strict=True))
     grains = sorted(set(grain.values()), key=lambda g: (g.startswith("block"), g))
-    return {name: (*looks[how], DASHES[grains.index(grain[name]) % len(DASHES)]) for name, how in methods.items()}
+    place = {name: divmod(grains.index(grain[name]), len(DASHES)) for name in methods}
+    groups = {name: (how, place[name][0]) for name, how in methods.items()}
+    looks = palettes.categories(list(dict.fromkeys(groups.values())))
+    return {name: (*looks[group], DASHES[place[name][1]]) for name, group in groups.items()}

@@ -12,6 +12,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -123,7 +124,7 @@ def _lines(group: pd.DataFrame, fit: Fit | None) -> list[pd.DataFrame]:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each schedule."""
     points, schedules = shared.at(data, kind="point"), list(dict.fromkeys(data["name"]))
-    looks = {b: look for b, look in style.looks(BITS).items() if (points["P_post"] == b).any()}
+    looks = {b: look for b, look in palettes.looks(BITS).items() if (points["P_post"] == b).any()}
     panels, size = len(schedules), data["N"].iloc[0]
     figure, axes = style.side_by_side(panels, 2.9, each=1.7, sharex=True, sharey=True)
     low, high = style.span(points.loc[points["gap"] > shared.LOWEST, "gap"])
@@ -134,7 +135,9 @@ def draw(data: pd.DataFrame) -> style.Figure:
             own, paper = (shared.at(group, kind=kind) for kind in ("point", "paper"))
             line = group[group["kind"].isin(["law", "mean"])]
             style.points_above(panel, own["D"] / size, own["gap"], own["gap_se"], low, colour=colour, marker=marker)
-            panel.plot(paper["D"] / size, paper["gap"], color=colour, linestyle=style.DASHES, linewidth=0.7, zorder=2)
+            look = {"linestyle": style.DASHES, "linewidth": 0.7, "markersize": 2.6, "zorder": 2}
+            place, marks = (paper["D"] / size, paper["gap"]), {"at": (0.94,), "within": (low, high)}
+            style.marked_line(panel, *place, colour=colour, marker=marker, **marks, **look)
             panel.plot(line["D"] / size, line["gap"].where(line["gap"] > 0), color=colour, zorder=3)
     first = axes[0]
     style.log_axis_of(first, "x", points["D"] / size, most=5 if panels < 3 else 4, text=style.magnitude)

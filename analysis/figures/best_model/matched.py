@@ -9,6 +9,7 @@ documents, so their differences are surer than that. Bars are the fitted N_eff l
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -84,8 +85,8 @@ def draw(data: pd.DataFrame) -> style.Figure:
     """One panel."""
     points, law = (shared.at(data, kind=kind) for kind in ("point", "law"))
     widths, kinds = sorted(points["P"].unique()), list(dict.fromkeys(points["format"]))
-    looks = style.categories([k for k in kinds if k != "full"])
-    looks |= {"full": ("black", style.MARKERS[-1])} if "full" in kinds else {}
+    looks = palettes.categories([k for k in kinds if k != "full"])
+    looks |= {"full": palettes.UNQUANTIZED} if "full" in kinds else {}
     figure, panel = style.single(2.7)
     aside = OFFSET if len(law) else 0.0
     for r in points.itertuples():

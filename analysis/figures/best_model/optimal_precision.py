@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -93,20 +94,23 @@ def draw(data: pd.DataFrame) -> style.Figure:
 
 def _panel(axes, rows: pd.DataFrame, known: tuple[float, float]) -> None:
     fixed, marked = (shared.at(rows, kind=kind) for kind in ("fixed N", "marked"))
-    looks, handles = style.looks(list(dict.fromkeys(fixed["N"]))), []
-    for size, (colour, marker) in looks.items():
-        line = shared.at(fixed, N=size)
+    looks, handles = palettes.looks(list(dict.fromkeys(fixed["N"]))), []
+    for place, (size, (colour, marker)) in enumerate(looks.items()):
+        line, star = shared.at(fixed, N=size), shared.at(marked, N=size)
         inside = line["D"].between(*known)
         # One grid point in common, so that the two pieces meet.
         further = ~inside | (inside.shift(-1, fill_value=False) != inside) & (line["D"] < line["D"].max())
-        axes.plot(line["D"], line["bits"].where(inside), color=colour, zorder=3)
-        axes.plot(line["D"], line["bits"].where(further), color=colour, linestyle=":", zorder=3)
+        # Lines lie on each other at 16 bits, and each has its marker where the others do not.
+        marks = {"at": () if len(star) else ((place + 0.5) / len(looks),), "markersize": 4}
+        look = {"colour": colour, "marker": marker, "zorder": 3}
+        style.marked_line(axes, line["D"], line["bits"].where(inside), **marks, **look)
+        style.marked_line(axes, line["D"], line["bits"].where(further), linestyle=":", **marks, **look)
         if line["low"].notna().any():
             axes.fill_between(line["D"], line["low"], line["high"], color=colour, alpha=0.22, linewidth=0, zorder=1.5)
-        star = shared.at(marked, N=size)
         axes.plot(star["D"], star["bits"], marker, color=colour, markersize=4.5, zorder=5)
-        look = {"marker": marker, "markersize": 4.5} if len(star) else {}
-        handles.append(style.key(style.size_label(size), color=colour, **look))
+        face = colour if len(star) else "white"
+        look = {"color": colour, "marker": marker, "markersize": 4.5, "markerfacecolor": face}
+        handles.append(style.key(style.size_label(size), **look))
     (joint,) = shared.at(rows, kind="joint").itertuples()
     if np.isfinite(joint.bits):
         label = f"any N and D: {joint.bits:.1f}"

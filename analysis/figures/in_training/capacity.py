@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -80,7 +81,7 @@ def empirical_share(constants: Mapping[str, float], N: float, gap: float) -> flo
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each part, and one for all."""
     sizes, panels = sorted(data["N"].dropna().unique()), list(dict.fromkeys(data["panel"]))
-    looks, columns = style.looks(sizes), len(panels)
+    looks, columns = palettes.looks(sizes), len(panels)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 0.9 + 1.6 * columns)
     figure, axes = style.subplots(1, columns, width=width, height=2.5, sharey=True, sharex=True)
     for panel, part in zip(axes[0], panels, strict=True):

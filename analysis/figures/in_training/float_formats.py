@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -143,7 +144,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
 
 def _capacity(axes, shares: pd.DataFrame, stated: str) -> None:
     widths = sorted(shares["E_w"].dropna().unique())
-    looks = style.looks(widths)
+    looks = palettes.looks(widths)
     for kind, look in (("paper", PAPER), ("law", {"color": "black"})):
         curve = shared.at(shares, kind=kind)
         if curve["low"].notna().any():
@@ -174,7 +175,7 @@ def _capacity(axes, shares: pd.DataFrame, stated: str) -> None:
 def _sweep(axes, rows: pd.DataFrame, x: str, lines: str, *, first: bool) -> None:
     low, high = style.span(rows.loc[rows["gap_qat"] > shared.LOWEST, "gap_qat"])
     axes.set_xlabel(f"{NAMES[x]}\n{style.cell_label(rows)}")
-    looks = style.looks(sorted(rows[lines].unique()))
+    looks = palettes.looks(sorted(rows[lines].unique()))
     for bits, (colour, marker) in looks.items():
         group = shared.at(rows, **{lines: bits})
         points = group[x], group["gap_qat"], group["gap_qat_se"]

@@ -7,6 +7,7 @@ errors, triangles at the lower edge are costs below the axis, zero or less.
 
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -63,7 +64,7 @@ def _in_order(rows: pd.DataFrame) -> list[str]:
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each part."""
-    looks, parts = style.categories(_in_order(data)), list(dict.fromkeys(data["part"]))
+    looks, parts = palettes.categories(_in_order(data)), list(dict.fromkeys(data["part"]))
     figure, axes = style.side_by_side(len(parts), 2.7, each=2.0, sharex=True, sharey=True)
     low, high = style.span(data.loc[data["gap_qat"] > shared.LOWEST, "gap_qat"])
     for panel, part in zip(axes, parts, strict=True):

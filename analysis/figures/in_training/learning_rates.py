@@ -6,6 +6,7 @@ line an N and D with at least three rates, through means over seeds.
 
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -35,7 +36,7 @@ def data(frame: pd.DataFrame, fits: dict) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for the loss and one for the gap."""
-    looks = style.looks(sorted(set(zip(data["N"], data["D"], strict=True))))
+    looks = palettes.looks(sorted(set(zip(data["N"], data["D"], strict=True))))
     figure, axes = style.subplots(1, 2, width=5.8, height=2.9)
     for panel, column in zip(axes[0], ("loss", "gap"), strict=True):
         for (size, tokens), (colour, marker) in looks.items():

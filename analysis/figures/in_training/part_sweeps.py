@@ -8,6 +8,7 @@ across them is what the law misses. Triangles at the lower edge are costs below 
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -50,7 +51,7 @@ def _law(fit: Fit, part: str, size: float, bits: np.ndarray) -> pd.DataFrame:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each part."""
     points = shared.at(data, kind="point")
-    looks, tokens = style.looks(sorted(data["N"].unique())), sorted(points["D"].unique())
+    looks, tokens = palettes.looks(sorted(data["N"].unique())), sorted(points["D"].unique())
     place = dict(zip(tokens, np.linspace(-1, 1, len(tokens)) if len(tokens) > 1 else [0.0], strict=True))
     columns = data["part"].nunique()
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.0 + 2.0 * columns)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -89,8 +90,8 @@ def draw(data: pd.DataFrame) -> style.Figure:
     panels = list(dict.fromkeys(data["panel"]))
     data = data.assign(lowest=data[list(PARTS)].min(axis=1))
     widths = sorted(data["lowest"].unique())
-    looks = style.looks([b for b in widths if b < FULL_BITS])
-    looks |= {FULL_BITS: ("black", "o")} if FULL_BITS in widths else {}
+    looks = palettes.looks([b for b in widths if b < FULL_BITS])
+    looks |= {FULL_BITS: palettes.UNQUANTIZED} if FULL_BITS in widths else {}
     figure, axes = style.wrapped(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
     for panel, kind in zip(axes, panels, strict=True):
         _panel(panel, kind, shared.at(data, panel=kind), looks)

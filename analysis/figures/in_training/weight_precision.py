@@ -7,6 +7,7 @@ cache; the line ends where the law leaves no effective parameters.
 import numpy as np
 import pandas as pd
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -43,7 +44,7 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
 def draw(data: pd.DataFrame) -> style.Figure:
     """A panel for each D."""
     points = shared.at(data, kind="point")
-    looks, tokens = style.looks(sorted(data["N"].unique())), sorted(data["D"].unique())
+    looks, tokens = palettes.looks(sorted(data["N"].unique())), sorted(data["D"].unique())
     figure, axes = style.wrapped(len(tokens), COLUMNS, base=(1.3, 0.9), each=(1.9, 1.9), lone=style.COLUMN)
     for panel, D in zip(axes, tokens, strict=True):
         panel.set_title(f"D = {style.magnitude(D)} tokens")

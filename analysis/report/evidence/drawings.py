@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
 from analysis.figures import style
@@ -79,7 +80,7 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
     """Loss after quantization against D, a panel a width, a line an N; rings at the lowest means, bars at the D_crit of
     the fitted laws."""
     frame = ends(full_precision(tables.rows(rows)))
-    widths, looks = sorted({low.bits for low in minima}), style.looks(sorted({low.N for low in minima}))
+    widths, looks = sorted({low.bits for low in minima}), palettes.looks(sorted({low.N for low in minima}))
     figure, axes = style.side_by_side(len(widths), 3.0, each=2.6)
     plotted = []
     for panel, bits in zip(axes, widths, strict=True):
@@ -96,7 +97,7 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
                 height = 0.03 + 0.035 * place
                 line = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
                 panel.plot([critical.low, critical.high], [height, height], linewidth=1.6, **line)
-                panel.plot(critical.value, height, "|", markersize=6, **line)
+                panel.plot(critical.value, height, marker, markersize=4, markerfacecolor="white", **line)
             more = {"N": low.N, "P_post": bits, "D_crit": critical.value}
             plotted += [{**more, "D": tokens, "loss": loss} for tokens, loss in means.items()]
         left, right = style.span(frame["tokens"])
@@ -105,7 +106,9 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
     axes[0].set_ylabel("loss after quantization (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
     ring = style.key("lowest mean", color=GREY, marker="o", markersize=8, markerfacecolor="none", linestyle="none")
-    law_key = style.key(r"$D_\mathrm{crit}$ of the law, 95%", color=GREY, marker="|", linewidth=1.6)
+    law_key = style.key(
+        r"$D_\mathrm{crit}$ of the law, 95%", color=GREY, marker="o", markerfacecolor="white", linewidth=1.6
+    )
     style.legend(figure, [*style.keys(looks, style.size_label), ring, law_key], 3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
@@ -120,7 +123,7 @@ def steps(logs: Mapping[str, Number], quadratic: Mapping[str, float], paper: flo
     panel.axhline(
         paper, color=GREY, linestyle=style.DASHES, label=r"exponential, $\gamma_\mathrm{post}$ of Kumar et al."
     )
-    expected, look = [quadratic[k] for k in known], {"color": style.CATEGORIES[1], "markersize": 14}
+    expected, look = [quadratic[k] for k in known], {"color": palettes.CATEGORIES[1], "markersize": 14}
     panel.plot(x, expected, "_", **look, label="quadratic in the step")
     values = [n.value for n in known.values()]
     reach = np.nan_to_num([[n.value - n.low, n.high - n.value] for n in known.values()]).T
@@ -143,10 +146,10 @@ def against_error(frame: pd.DataFrame, fit: Fit) -> style.Drawn:
     scale = p["C_T"] * rows["D"] ** p["gamma_D"] / rows["N"] ** p["gamma_N"]
     rows = rows.assign(share=rows["gap"] / scale)
     figure, panel = style.single(2.8)
-    grains = rows.groupby("granularity_post")
-    for (grain, group), marker, colour in zip(grains, style.MARKERS, style.CATEGORIES, strict=False):
+    grains = dict(list(rows.groupby("granularity_post")))
+    for grain, (colour, marker) in palettes.categories([*grains]).items():
         look = {"color": colour, "markersize": 2.6, "alpha": 0.7}
-        panel.plot(group["sigma2_post"], group["share"], marker, label=str(grain), **look)
+        panel.plot(grains[grain]["sigma2_post"], grains[grain]["share"], marker, label=str(grain), **look)
     grid = np.geomspace(*style.span(rows["sigma2_post"]), 40)
     panel.plot(grid, grid ** p["kappa"], color="black", zorder=5)
     panel.set(xscale="log", yscale="log")
@@ -163,7 +166,7 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
     sizes = sorted({t.N for t in trunks})
     figure, axes = style.side_by_side(len(sizes), 3.0, each=2.4, sharey=True)
     lengths = sorted({d for t in trunks for d in t.decayed["D_d"]})
-    looks = style.categories(["", *lengths])  # the first colour is that of re-warmed branches
+    looks = palettes.categories(["", *lengths])  # the first colour is that of re-warmed branches
     looks.pop("")
     plotted = []
     for panel, size in zip(axes, sizes, strict=True):
@@ -180,7 +183,7 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
                 rows = rows.dropna(subset=[bits])
                 panel.plot(rows["tokens_seen"], np.exp(rows[bits]), "x--", color=GREY, linewidth=0.7, markersize=3)
             again = trunk.rewarmed.dropna(subset=[bits])
-            panel.plot(again["D"], np.exp(again[bits]), "*", color=style.CATEGORIES[0], markersize=6, zorder=5)
+            panel.plot(again["D"], np.exp(again[bits]), "*", color=palettes.CATEGORIES[0], markersize=6, zorder=5)
         style.log_ticks(panel.xaxis, *panel.get_xlim(), most=5, text=style.magnitude)
         style.log_ticks(panel.yaxis, *panel.get_ylim())
     axes[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits (nats per token)")
@@ -189,7 +192,7 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
         style.key("constant rate", color="black", marker="o"),
         *style.keys(looks, lambda d: f"decayed over {style.magnitude(d)}", linestyle=":"),
         style.key("lower rate held", color=GREY, marker="x", linestyle="--"),
-        style.key("re-warmed", color=style.CATEGORIES[0], marker="*", linestyle="none"),
+        style.key("re-warmed", color=palettes.CATEGORIES[0], marker="*", linestyle="none"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
@@ -203,7 +206,7 @@ def multiplied(runs: pd.DataFrame) -> style.Drawn:
     panel.plot(ends, ends, color=GREY, linestyle=style.DASHES, zorder=1, label="as measured")
     sums = runs["alone"].map(sum)
     panel.plot(runs["gap_qat"], sums, "x", color=GREY, label="single costs added")
-    for size, (colour, marker) in style.looks(sorted(runs["N"].unique())).items():
+    for size, (colour, marker) in palettes.looks(sorted(runs["N"].unique())).items():
         own = runs[runs["N"] == size]
         label = f"multiplied, N = {style.magnitude(size)}"
         panel.plot(own["gap_qat"], own["product"], marker, color=colour, label=label)
@@ -223,7 +226,7 @@ def spread_of_seeds(gaps: pd.DataFrame) -> style.Drawn:
     for place, bits in enumerate(widths):
         group = rows.loc[rows["P_post"] == bits, "gap"].astype(float)
         panel.plot(group, np.full(len(group), place), "|", color="black", markersize=12)
-        panel.plot(group.mean(), place, "D", color=style.CATEGORIES[1], markersize=4)
+        panel.plot(group.mean(), place, "D", color=palettes.CATEGORIES[1], markersize=4)
     _lines(panel, [style.bits_label(bits) for bits in widths])
     panel.set_xscale("log")
     style.log_ticks(panel.xaxis, *panel.get_xlim(), most=5)
@@ -239,7 +242,7 @@ def by_bits(rows: pd.DataFrame, scatter: float) -> style.Drawn:
     losses = (rows["loss"] - rows["gap"]).astype(float)
     panel.axhspan(1e-6, scatter * losses.mean(), color="0.92", linewidth=0, zorder=0.5)
     shown = rows[rows["gap"] > 1e-4]
-    for size, (colour, marker) in style.looks(sorted(rows["N"].unique())).items():
+    for size, (colour, marker) in palettes.looks(sorted(rows["N"].unique())).items():
         means = shared.at(shown, N=size).groupby("P_post")["gap"].mean()
         label = f"N = {style.magnitude(size)}, D = {style.magnitude(shared.at(rows, N=size)['tokens'].iloc[0])}"
         panel.plot(means.index, means, marker=marker, color=colour, label=label)
@@ -257,7 +260,7 @@ def bytes_and_loss(models: pd.DataFrame, pairs: pd.DataFrame) -> style.Drawn:
     """Loss against bytes at the least and the most tokens that both kinds of models have."""
     tokens = sorted(pairs["tokens"].unique())
     shown, widths = sorted({tokens[0], tokens[-1]}), sorted(models["bits"].unique())
-    looks = style.looks([bits for bits in widths if bits < FULL_BITS]) | {FULL_BITS: ("black", "s")}
+    looks = palettes.looks([bits for bits in widths if bits < FULL_BITS]) | {FULL_BITS: palettes.UNQUANTIZED}
     dashes = {bits: style.DASHES if bits >= FULL_BITS else "-" for bits in looks}
     figure, axes = style.side_by_side(len(shown), 2.9, each=2.4, sharey=True)
     for panel, D in zip(axes, shown, strict=True):

@@ -18,6 +18,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scaling.config.pretrained.measured_run import MeasuredRun
 from scaling.config.run import Run
 from scaling.records.files import write_text
 from scaling.records.writer import Holder
@@ -84,7 +85,7 @@ def arrays_of(study: Path) -> list[Array]:
     return sorted(filter(None, map(_read, folder_of(study).glob("*.json"))), key=lambda array: array.sent)
 
 
-def latest_tasks(arrays: Sequence[Array], cluster: str, runs: Collection[Run]) -> dict[str, Task]:
+def latest_tasks(arrays: Sequence[Array], cluster: str, runs: Collection[Run | MeasuredRun]) -> dict[str, Task]:
     """run_id -> the job that was sent for it last, of those that this user has sent to this cluster; runs for which
     none was are left out. Of other jobs its queue says nothing."""
     wanted = {run.run_id for run in runs}

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
-from analysis.figures import style
 from analysis.figures.after_training import effective_size, schedules
 from analysis.figures.best_model import optimal_precision
 from analysis.figures.registry import FIGURES
@@ -297,11 +297,11 @@ def test_effective_size_takes_the_fit_that_is_there(both, fits):
 
 
 def test_more_sizes_than_markers_can_be_drawn(tables):
-    sizes = tuple(20_000 * (i + 1) for i in range(len(style.MARKERS) + 2))
+    sizes = tuple(20_000 * (i + 1) for i in range(len(palettes.MARKERS) + 2))
     frame = tables.simulate(sizes=sizes, tokens=(1e6,), seeds=1, post=(), trained=(FULL, (4, 16, 16)))
     assert len(of_kind(FIGURES["weight_precision"](frame, {}), "point")) == 2 * len(sizes)
 
 
 def test_markers_are_different_and_leave_the_edges_to_triangles():
-    assert len(set(style.MARKERS)) == len(style.MARKERS)
-    assert not set("^v") & set(style.MARKERS)
+    assert len(set(palettes.MARKERS)) == len(palettes.MARKERS)
+    assert not set("^v") & set(palettes.MARKERS)

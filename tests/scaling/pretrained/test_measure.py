@@ -1,6 +1,7 @@
 """The command from folders to a table: done, partial, added and refused runs, and what it says of bad input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from scaling import sweep
 from scaling.errors import InputError
 from scaling.pretrained import measure, plan
 from scaling.pretrained.measure import measure_all
@@ -214,3 +216,27 @@ def test_the_command_and_its_lines(series, tmp_path):
     ):
         failed = command(*overrides)
         assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and line in failed.stderr, failed.stderr
+
+
+def test_status_shows_which_are_done_partial_refused_and_failed(series, make_job, tmp_path, capsys):
+    runs, _ = measured(make_job(*series, "ptq.formats=[int3,int4]"))
+    partial, damaged = RunFolder(runs[1]), RunFolder(runs[2])
+    first = partial.ptq()[:1]
+    for name in ("result.json", "ptq.jsonl"):
+        (partial.path / name).unlink()
+    partial.add_ptq(first)
+    (damaged.path / "ptq.jsonl").write_text("{}\n")
+
+    def status():
+        sweep.main(["status", "tiny", f"runtime.out={tmp_path / 'outputs'}"])
+        return capsys.readouterr().out
+
+    capsys.readouterr()
+    out = status()
+    assert out.splitlines()[-1] == "3 runs: 1 done, 1 partial, 1 refused"
+    assert f"partial {runs[1].run_id}  1 of 2 quantizations" in out
+    assert f"refused {runs[2].run_id}  " in out and "ptq.jsonl: damaged" in out
+    rows = [re.split(r"\W*│\W*", line)[1:6] for line in out.splitlines() if "│" in line]
+    assert [row[:3] for row in rows] == [["18,592", "1,000", "1"], ["18,592", "10,000", "1"], ["", "2,000", "1"]]
+    partial.write_error("no such tokenizer\n")
+    assert f"failed  {runs[1].run_id}  1 of 2 quantizations; no such tokenizer" in status()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from analysis.figures import style
+from analysis import palettes
 
 SIGHT = {
     "normal": np.eye(3),
@@ -82,9 +82,9 @@ def test_the_difference_is_that_of_its_authors(one, two, expected):
     assert difference(one, two) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("count", range(1, len(style.ORDERED) + 1))
+@pytest.mark.parametrize("count", range(1, len(palettes.ORDERED) + 1))
 def test_colours_in_order_are_told_apart_by_all_and_from_16_bits(count):
-    colours = style.shades(count)
+    colours = palettes.shades(count)
     assert len(set(colours)) == count
     assert least([*colours, BLACK])[0] > APART
     lightness = [lab(c)[0] for c in (BLACK, *colours)]
@@ -92,14 +92,14 @@ def test_colours_in_order_are_told_apart_by_all_and_from_16_bits(count):
 
 
 def test_2_and_3_bits_differ_most_of_all_neighbours_in_print():
-    looks = style.looks(WIDTHS)
+    looks = palettes.looks(WIDTHS)
     lightness = [lab(colour)[0] for colour, _ in looks.values()]
     assert lightness[1] - lightness[0] == max(np.diff(lightness)) > 15
     (one, marker), (two, other) = looks[2], looks[3]
     assert least([one, two])[0] > 40 and marker != other
 
 
-@pytest.mark.parametrize("look", [style.looks, style.categories])
+@pytest.mark.parametrize("look", [palettes.looks, palettes.categories])
 @pytest.mark.parametrize("count", [2, 7, 8, 20, 49])
 def test_no_two_values_look_the_same(look, count):
     looks = look(range(count))
@@ -108,4 +108,4 @@ def test_no_two_values_look_the_same(look, count):
 
 
 def test_colours_without_an_order_are_told_apart_by_all():
-    assert least(style.CATEGORIES)[0] > 9  # their markers are the second cue
+    assert least(palettes.CATEGORIES)[0] > 9  # their markers are the second cue
