@@ -57,7 +57,7 @@ DASHES = (0, (4, 2))
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
 ABOVE = BELOW | {"marker": "^", "label": "above the axis"}
-LEFT = BELOW | {"marker": r"$\leftarrow$", "label": "left of the axis"}
+LEFT = BELOW | {"marker": r"$\leftarrow$", "markersize": 5, "markeredgewidth": 0.2, "label": "left of the axis"}
 UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
@@ -256,7 +256,7 @@ def at_upper_edge(axes, x, colour, **look) -> None:
 
 def at_left_edge(axes, y, colour, **look) -> None:
     """Arrows for what lies left of the axis: triangles that point there are markers of values."""
-    look |= {"markersize": 5, "markerfacecolor": colour, "markeredgewidth": 0.2}
+    look |= {"markersize": LEFT["markersize"], "markeredgewidth": LEFT["markeredgewidth"]}
     _at_edge(axes, EDGE, y, LEFT["marker"], axes.get_yaxis_transform(), color=colour, **look)
 
 
@@ -292,10 +292,10 @@ def _log_places(low: float, high: float, most: int, text: Callable[[float], str]
         if FEWEST <= len(ticks) <= most and apart >= CLOSEST / most:
             return ticks
     if high / low < 10:  # even steps
-        for bins in range(most - 1, 0, -1):
+        for bins in range(2 * most, 0, -1):
             even = ticker.MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(low, high)
             even = [v for v in even if low <= v <= high]
-            if len({text(v) for v in even}) == len(even):
+            if len({text(v) for v in even}) == len(even) <= most:
                 return even
     for every in (1, 2, 3, 5, 10, 20, 50, 100):
         powers = [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high and e % every == 0]

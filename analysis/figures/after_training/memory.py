@@ -56,7 +56,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
                 panel.plot(group[column], group["gap"], marker, color=colour, markersize=2, alpha=0.6, zorder=2)
                 panel.plot(means[column], means["gap"], marker=marker, color=colour, zorder=3)
             panel.set(xscale="log", yscale="log")
-        row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits\n(nats per token)")
+        row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits" + "\n(nats per token)")
         style.log_ticks(row[0].yaxis, *row[0].get_ylim())
     for panel, column, text in zip(axes[-1], ("D", "D_by_tau"), (style.magnitude, "{:g}".format), strict=True):
         style.log_axis_of(panel, "x", rows.loc[np.isfinite(rows[column]), column], most=5, text=text)
