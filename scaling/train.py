@@ -79,7 +79,7 @@ def job(config: DictConfig) -> float | dict[str, float]:
 
     Raises:
         InputError: the settings cannot be used.
-        UnfinishedError: a run is not done; why was noted, and lies in its folder.
+        UnfinishedError: a run is not done; the reason was printed, and is in its folder.
     """
     streams.secure()
     interrupt.end_with_parent()

@@ -1,4 +1,4 @@
-"""What commands share: the options of those that fit a law to a table, and how they speak.
+"""What commands share: the options of those that fit a law to a table, and how they print.
 
 Nothing heavier than argparse is imported before a command runs.
 """
@@ -104,15 +104,15 @@ def said(option: str, texts: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: an entry is not of this form, or a name is there twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for entry in (piece.strip() for text in texts for piece in text.split(",")):
         name, _, value = (part.strip() for part in entry.rpartition("="))
         if not name or not value:
             raise InputError(f"{option}={entry!r}: expected NAME=VALUE with commas between, e.g. E=1.69")
-        if name in found:
+        if name in values:
             raise InputError(f"{option}: {name} is given twice; expected each once")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def constants(option: str, texts: Sequence[str]) -> dict[str, float]:

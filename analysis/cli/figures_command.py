@@ -29,7 +29,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(chosen: argparse.Namespace) -> None:
-    """Fit, draw and say where what was made lies.
+    """Fit, draw and print the paths of what was made.
 
     Raises:
         InputError: as `study.make`; an option out of range.

@@ -295,7 +295,7 @@ def _knots(tokens: np.ndarray) -> np.ndarray:
 def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> list[Slope]:
     """The coefficients of gap = a_group exp(basis @ coefficients), basis (n, J), with a jackknife over clusters.
 
-    `ends`: the D that each speaks of. The first `slopes` of them (None: all) are started at several values.
+    `ends`: the D between which each applies. The first `slopes` of them (None: all) are started at several values.
     """
     size = basis.shape[1]
     group, cluster = (np.unique(v, return_inverse=True)[1] for v in (group, cluster))

@@ -80,7 +80,7 @@ class NoRowsError(InputError):
 
 
 def quantized(frame: pd.DataFrame, law: str | Fit) -> pd.DataFrame:
-    """Rows that a gap law or a fit of one speaks of, with gap_se (0 where unknown): one quantizer at one setting.
+    """Rows to which a gap law or a fit of one applies, with gap_se (0 where unknown): one quantizer at one setting.
     D is exact, as predictions need it; `table.nominal_tokens` groups rows by it.
 
     Raises:
@@ -137,7 +137,7 @@ def at(frame: pd.DataFrame, **values) -> pd.DataFrame:
 
 
 def curve(fit: Fit, response: str, **variables) -> pd.DataFrame:
-    """What the law says (NaN: nothing) of these variables, all parts that are not among them being at 16 bits."""
+    """Predictions of the law (NaN: none) at these variables, all parts that are not among them being at 16 bits."""
     grid = pd.DataFrame(variables).assign(**{part: FULL_BITS for part in PARTS if part not in variables})
     return grid.assign(**{response: fit.predict(grid)}, kind="law")
 

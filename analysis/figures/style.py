@@ -18,11 +18,13 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
-EDGE = 0.02  # of an axis: where marks of what lies beyond it are
+EDGE = 0.02  # of an axis: where triangles are for what lies beyond it
+ASIDE = 5.0  # points from such a triangle to the marker of its group
 FEWEST = 3  # ticks of a logarithmic axis with which it can be read
 MORE = 1.5  # so many times as many ticks as elsewhere where all are powers of ten
 SAME = 1.01  # ratio of values that a tick with two digits does not tell apart
@@ -57,7 +59,7 @@ DASHES = (0, (4, 2))
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
 ABOVE = BELOW | {"marker": "^", "label": "above the axis"}
-LEFT = BELOW | {"marker": r"$\leftarrow$", "markersize": 5, "markeredgewidth": 0.2, "label": "left of the axis"}
+LEFT = BELOW | {"marker": "<", "label": "left of the axis"}
 UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
@@ -215,14 +217,14 @@ def image(figure: Figure, format: str, **options) -> bytes:
 
 
 def points_above(axes, x, value: pd.Series, se: pd.Series, low: float, *, colour, edge=None, **look):
-    """Points with their standard errors, which do not reach zero; triangles at the lower edge (`edge`: their look)
+    """Points with their standard errors, which do not reach zero; marks at the lower edge (`edge`: their look)
     where a value is `low` or less, which a logarithmic axis has no place for."""
     inside = value > low
     shown, error = value[inside], se[inside].fillna(0.0)
     look = {"fmt": look.pop("marker", "o"), "elinewidth": 0.7, **WHITE_EDGE, "zorder": 4} | look
     reach = [np.minimum(error, 0.9 * shown), error]
     axes.errorbar(x[inside], shown, yerr=reach, color=colour, **look)
-    at_lower_edge(axes, x[~inside], colour, **(edge or {}))
+    at_edge(axes, "lower", x[~inside], colour=colour, marker=look["fmt"], **(edge or {}))
 
 
 def series(axes, x: pd.Series, value: pd.Series, se: pd.Series, low: float, *, colour, linestyle="-", **look) -> None:
@@ -244,26 +246,22 @@ def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.
     axes.plot(x, y, color=colour, **(edge if places else {}), **look)
 
 
-def at_lower_edge(axes, x, colour, **look) -> None:
-    """Triangles for what lies below the axis."""
-    _at_edge(axes, x, EDGE, BELOW["marker"], axes.get_xaxis_transform(), color=colour, **look)
-
-
-def at_upper_edge(axes, x, colour, **look) -> None:
-    """Triangles for what lies above the axis."""
-    _at_edge(axes, x, 1 - EDGE, ABOVE["marker"], axes.get_xaxis_transform(), color=colour, **look)
-
-
-def at_left_edge(axes, y, colour, **look) -> None:
-    """Arrows for what lies left of the axis: triangles that point there are markers of values."""
-    look |= {"markersize": LEFT["markersize"], "markeredgewidth": LEFT["markeredgewidth"]}
-    _at_edge(axes, EDGE, y, LEFT["marker"], axes.get_yaxis_transform(), color=colour, **look)
-
-
-def _at_edge(axes, x, y, marker: str, transform, **look) -> None:
-    x, y = np.broadcast_arrays(x, y)
-    if x.size:  # an empty unclipped line would stretch the layout to the figure's corner
-        axes.plot(x, y, marker=marker, linestyle="none", zorder=5, clip_on=False, transform=transform, **look)
+def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
+    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group, and a
+    triangle that points out."""
+    if not len(places):  # an empty unclipped line would stretch the layout to the figure's corner
+        return
+    triangle, edge, right, up = {
+        "lower": ("v", EDGE, 0, 1),
+        "left": ("<", EDGE, 1, 0),
+        "upper": ("^", 1 - EDGE, 0, -1),
+    }[side]
+    along = axes.get_yaxis_transform() if side == "left" else axes.get_xaxis_transform()
+    aside = ScaledTranslation(right * ASIDE / 72, up * ASIDE / 72, axes.figure.dpi_scale_trans)
+    edges = np.full(len(places), edge)
+    place = (edges, places) if side == "left" else (places, edges)
+    for shape, transform in ((triangle, along), (marker, along + aside)):
+        axes.plot(*place, shape, color=colour, transform=transform, clip_on=False, zorder=5, **look)
 
 
 def magnitude(value: float) -> str:

@@ -108,12 +108,12 @@ def optimum(problem: Problem, starts: np.ndarray) -> Solution:
     for inner, into in special_cases(problem.law):
         case = dataclasses.replace(problem, law=inner, x={name: problem.x[name] for name in inner.variables})
         try:
-            found = optimum(case, case.projected_starts(STARTS))
+            nested = optimum(case, case.projected_starts(STARTS))
         except InputError:  # nothing is feasible there
             continue
-        best = np.argmin(found.values)
-        if found.values[best] < solution.values.min() * (1 - BETTER):
-            values = dict(zip(inner.symbols, case.outside(found.points[[best]])[0], strict=True))
+        best = np.argmin(nested.values)
+        if nested.values[best] < solution.values.min() * (1 - BETTER):
+            values = dict(zip(inner.symbols, case.outside(nested.points[[best]])[0], strict=True))
             lower, upper = problem.box()
             more = _polish(problem, np.clip(problem.inside(into(values)), lower, upper)[None])
             solution = Solution(

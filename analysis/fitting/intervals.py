@@ -146,7 +146,7 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """Intervals by symbol, and the refits that speak of everything else."""
+    """Intervals by symbol, and the refits from which all other intervals follow."""
 
     bootstrap: Bootstrap
     intervals: dict[str, Interval]

@@ -121,7 +121,7 @@ def unidentified(fitted: Fitted) -> frozenset[str]:
 
 
 def _on_one_line(problem: Problem) -> str:
-    """Where all rows have D = c N^p with p > 0 and nothing else tells a law's exponents of N and D apart: that line in
+    """Where all rows have D = c N^p with p > 0 and nothing else separates a law's exponents of N and D: that line in
     words, else nothing. Both terms are then powers of N, and either could be the one of N."""
     exponents = {p.symbol for p in problem.law.free} >= {"alpha", "beta"}
     alone = all(np.ptp(values) == 0 for name, values in problem.x.items() if name not in ("N", "D"))

@@ -240,7 +240,7 @@ def _without_constant_parts(law: Law, sieve: _Sieve) -> Law:
             raise InputError(f"{law.name}: {part} has {count} different widths, needs at least {law.distinct[part]}")
         if count < law.distinct[part]:
             constant[part] = float(width[0]) if count == 1 else FULL_BITS
-    # What low precision adds is told by rows of one width too.
+    # Rows of one width determine what low precision adds too.
     one_width = law.response == "gap_qat" and all(bits < FULL_BITS for bits in constant.values())
     if asked and set(constant) == set(asked) and not (one_width and owners >= set(asked)):
         raise InputError(
@@ -270,13 +270,13 @@ def _with_schemes(law: Law, frame: pd.DataFrame, base: str | None) -> Law:
     if law.for_schemes is None or "scheme" not in frame or frame.empty:
         return law
     names = sorted(set(frame["scheme"].astype(str)))
-    found = base_of(names, base) if len(names) > 1 else names[0]
-    if found is None:
+    unquantized = base_of(names, base) if len(names) > 1 else names[0]
+    if unquantized is None:
         listed = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
         raise InputError(
             f"{law.name}: which scheme is not quantized, of {listed}? say so by --base SCHEME, or call it bf16"
         )
-    return law.with_schemes((found, *(name for name in names if name != found)))
+    return law.with_schemes((unquantized, *(name for name in names if name != unquantized)))
 
 
 def _one_setting(sieve: _Sieve, setting: tuple[str, ...], *, after: bool) -> None:
@@ -345,6 +345,4 @@ def enough(law: Law, frame: pd.DataFrame, *, left_out: int) -> None:
             plural = "s" if count > 1 else ""
             raise InputError(f"{law.name}: {variable} has {count} different value{plural}, needs at least {wanted}")
     if np.ptp(values[law.response]) == 0:
-        raise InputError(
-            f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; nothing is told by it"
-        )
+        raise InputError(f"{law.name}: {law.response} is {values[law.response][0]:g} in all rows; it determines no law")

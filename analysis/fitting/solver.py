@@ -61,7 +61,7 @@ def minimise(
     value. Infeasible starts are returned as they are, with an infinite value.
     """
     size = max(1, CHUNK // max(1, floats_each))
-    # A step that leads where powers overflow is refused; that is no fault to speak of.
+    # A step that leads where powers overflow is refused; that is no fault to report.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         parts = [
             _minimise(

@@ -161,13 +161,13 @@ def _parsed(text: str, equation: str) -> ast.expr:
 
 def _terms(tree: ast.expr, counts: Counter, equation: str) -> dict[str, ast.expr | None]:
     """Coefficient -> what it multiplies (None: one). A term without a coefficient gets one that is called `one`."""
-    found: dict[str, ast.expr | None] = {}
+    coefficients: dict[str, ast.expr | None] = {}
     for term in _sum(tree, equation):
         factors = list(_product(term))
         own = next((f for f, over in factors if isinstance(f, ast.Name) and not over and counts[f.id] == 1), None)
-        symbol = own.id if own else f"one{'' if 'one' not in found else f'_{len(found)}'}"
-        found[symbol] = _without(term, own) if own else term
-    return found
+        symbol = own.id if own else f"one{'' if 'one' not in coefficients else f'_{len(coefficients)}'}"
+        coefficients[symbol] = _without(term, own) if own else term
+    return coefficients
 
 
 def _sum(node: ast.expr, equation: str):

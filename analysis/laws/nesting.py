@@ -88,7 +88,7 @@ SPECIAL_CASES: Mapping[str, Mapping[str, Callable[[Params], Params]]] = {
 def special_cases(law: Law) -> list[tuple[Law, Callable[[Params], Params]]]:
     """The special cases of `law` as they apply to its rows, with what holds it held, and how their parameters are put
     into it."""
-    found = []
+    ways = []
     for name, into in SPECIAL_CASES.get(law.name, {}).items():
         inner = LAWS[name]
         if inner.for_schemes is not None:
@@ -101,8 +101,8 @@ def special_cases(law: Law) -> list[tuple[Law, Callable[[Params], Params]]]:
         own = {p.symbol for p in inner.parameters}
         if set(fixed) - own:  # what is held there may be what makes the special case
             continue
-        found.append((inner.hold(fixed), _into(law, into)))
-    return found
+        ways.append((inner.hold(fixed), _into(law, into)))
+    return ways
 
 
 def _into(law: Law, into: Callable[[Params], Params]) -> Callable[[Params], Params]:

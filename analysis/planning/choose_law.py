@@ -102,7 +102,7 @@ def question(
     law: Law, at: Mapping[str, float], formats: Mapping[str, str] | None = None, more: Mapping[str, Value] | None = None
 ) -> dict[str, np.ndarray]:
     """The variables of `law` (1,) at a question: N, D and bits `at` it, what follows from the names of `formats` of
-    parts, and what else is said (`more`). Repeated tokens, schemes and rounding errors that nobody speaks of: none.
+    parts, and other variables that are given (`more`). Repeated tokens, schemes and rounding errors that are not: none.
 
     Raises:
         InputError: the law needs more, or what is said is no number or no scheme of it.

@@ -46,7 +46,7 @@ class Budget:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IsoFlop:
     """`N`, `D`: exponents of N* and D* in C, and `N_front` by which N* = N_front C^N. `noise`: the standard deviation
-    of ln loss that intervals are made with, and where it is from; NaN where nothing tells it. `left_out`: budgets
+    of ln loss that intervals are made with, and where it is from; NaN where nothing determines it. `left_out`: budgets
     without an optimum, and why. `rule`: how intervals were made."""
 
     method: str
@@ -92,7 +92,7 @@ def isoflop(
     rows = _rows(filters.filtered(frame, filter))
     curves, left_out, replicates = _curves(rows, tolerance, best, LEAST_SIZES[method])
     sd, source = _noise(noise, replicates, curves)
-    random, found, scattered = np.random.default_rng(seed), [], []
+    random, budgets, scattered = np.random.default_rng(seed), [], []
     for curve in curves:
         optimum = _optimum(curve["x"], curve["y"], method)
         if isinstance(optimum, str):
@@ -102,12 +102,12 @@ def isoflop(
         if moved is not None and np.isfinite(moved).mean() < SMALLEST_SHARE:
             left_out[curve["C"]] = "the lowest loss is at the edge in most draws of the noise"
             continue
-        found.append(_budget(curve, optimum, moved))
+        budgets.append(_budget(curve, optimum, moved))
         scattered.append(moved)
-    if len(found) < 2:
+    if len(budgets) < 2:
         reasons = "; ".join(f"C = {C:.3g}: {why}" for C, why in sorted(left_out.items())[:3]) or "no budget"
-        raise InputError(f"isoflop: {len(found)} budgets with an optimum, needs at least 2 ({reasons})")
-    return _exponents(method, found, scattered, sd, source, left_out)
+        raise InputError(f"isoflop: {len(budgets)} budgets with an optimum, needs at least 2 ({reasons})")
+    return _exponents(method, budgets, scattered, sd, source, left_out)
 
 
 def _rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +161,7 @@ def _noise(given: float | None, replicates: tuple[float, int], curves: list[dict
             squares, degrees = squares + float(rest @ rest), degrees + len(rest) - 4
     if degrees >= 3:
         return float(np.sqrt(squares / degrees)), f"rows about cubics of their budgets, {degrees} degrees of freedom"
-    return np.nan, "nothing tells it"
+    return np.nan, "nothing determines it"
 
 
 def _optimum(x: np.ndarray, y: np.ndarray, method: str) -> tuple[float, float] | str:
@@ -270,7 +270,7 @@ def _rule(by_draw: float | None, by_rest: float | None, count: int) -> tuple[str
     if by_rest is not None:
         options.append((by_rest, float(stats.t.ppf(0.5 + LEVEL / 2, count - 2)), "from the scatter about the line"))
     if not options:
-        return "none: two budgets, and nothing tells the noise of losses", np.nan, np.nan
+        return "none: two budgets, and nothing determines the noise of losses", np.nan, np.nan
     se, t, rule = max(options, key=lambda option: option[0] * option[1])
     return rule, se, t
 

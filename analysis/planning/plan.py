@@ -52,7 +52,7 @@ class Plan:
     """The width, as a real number, that is jointly optimal with N and D (Eq. 7) where operations alone are limited and
     widths below 16 bits compared."""
     parts: tuple[str, ...]
-    """The precision columns that `trained` speaks of."""
+    """The precision columns that `trained` sets."""
     laws: tuple[str, ...]
     """What was used: the law of the loss, then those of the gap."""
     left_out: dict[str, str]

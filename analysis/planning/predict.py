@@ -31,7 +31,7 @@ Scatter = Callable[[float, float], float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Term(Interval):
-    """One law's share, in nats a token; `response` says of what."""
+    """One law's share of the `response`, in nats a token."""
 
     law: str
     response: str = "loss"
@@ -174,7 +174,7 @@ def predict_cells(
     one_run: bool = False,
     scatter_of_sizes: Scatter | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """What `predict` says of each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
+    """`predict` for each row of `cells` (N, D and, where they are there, P_w, P_a, P_kv), after training and
     quantized to each of `posts`: columns N, D, P_w, P_a, P_kv, P_post, loss, loss_low, loss_high, and gap, gap_low,
     gap_high where P_post is below 16. Other variables of the laws are taken from columns of their names, or `at`. Also
     a line for each question that has no answer or lies outside the rows of the fits, each once.

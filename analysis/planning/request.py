@@ -1,4 +1,4 @@
-"""What may be asked of a plan, checked: ranges of its budgets, and that these limit N and D.
+"""The request for a plan, checked: ranges of its budgets, and that these limit N and D.
 
 Nothing heavy is imported here: `python -m analysis plan --help` shows the defaults.
 """

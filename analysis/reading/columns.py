@@ -20,15 +20,15 @@ def parsed(texts: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: an entry is not of this form, or a name is given twice.
     """
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for entry in (piece for text in texts for piece in _pieces(text)):
         name, equals, source = (part.strip() for part in entry.partition("="))
         if not (name and equals and source.strip("= ")):
             raise InputError(f"columns={entry.strip()!r}: {EXAMPLE}")
-        if name in found:
+        if name in sources:
             raise InputError(f"columns: {name} is given twice; expected each name once")
-        found[name] = source
-    return found
+        sources[name] = source
+    return sources
 
 
 def _pieces(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from analysis.errors import InputError
 LARGEST = 2 << 30  # bytes of an unpacked table
 NESTED = 3  # archives within archives
 ZSTD = b"\x28\xb5\x2f\xfd"
-WORKBOOK = "xl/workbook.xml"  # what tells a workbook from other zip archives
+WORKBOOK = "xl/workbook.xml"  # what distinguishes a workbook from other zip archives
 FAULTS = (
     OSError,
     EOFError,

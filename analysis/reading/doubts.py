@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 IDENTITIES = ("cluster", "run_id")
-MOST_OF_A_SIZE = 25  # rows of one size and precision that no column tells apart, on average
+MOST_OF_A_SIZE = 25  # rows of one size and precision that no column distinguishes, on average
 LARGEST_LOSS, FEWEST_TOKENS, FEWEST_PARAMETERS = 20.0, 1e4, 1e3
 WEIGHTS = re.compile(r"(sample_?|row_?|fit_?)?weights?", re.IGNORECASE)
 PRECISION = re.compile(
@@ -47,33 +47,33 @@ def _checkpoints(rows: pd.DataFrame, variables: Sequence[str]) -> list[str]:
 
 
 def _units(rows: pd.DataFrame, response: str) -> list[str]:
-    found = []
+    lines = []
     if response == "loss" and "loss" in rows and pd.to_numeric(rows["loss"], errors="coerce").min() > LARGEST_LOSS:
-        found.append(
+        lines.append(
             f"loss is above {LARGEST_LOSS:g} in all rows: is it a perplexity? nats a token are expected, "
             "--columns 'loss==log(loss)'"
         )
     for name, fewest, what in (("D", FEWEST_TOKENS, "tokens"), ("N", FEWEST_PARAMETERS, "parameters")):
         if name in rows and pd.to_numeric(rows[name], errors="coerce").max() < fewest:
-            found.append(
+            lines.append(
                 f"{name} is below {fewest:g} in all rows: is it in millions or billions? {what} are expected, "
                 f"--columns '{name}=={name}*1e9'"
             )
-    return found
+    return lines
 
 
 def _unused(rows: pd.DataFrame, law: str, variables: Sequence[str], known: Collection[str]) -> list[str]:
-    found = []
+    lines = []
     alike = [name for name in variables if name not in ("N", "D") and name in rows]
     for name in map(str, rows.columns):
         if name in known:
             continue
         if WEIGHTS.fullmatch(name) and pd.api.types.is_numeric_dtype(rows[name]) and rows[name].nunique() > 1:
-            found.append(f"the column {name} is not used: --weights {name} weighs rows by it")
+            lines.append(f"the column {name} is not used: --weights {name} weighs rows by it")
         elif PRECISION.fullmatch(name):
             each = rows.groupby(alike, dropna=False)[name].nunique().max() if alike else rows[name].nunique()
             if each > 1:
                 values = [str(value) for value in rows[name].dropna().unique()]
                 listed = ", ".join(sorted(values)[:SHOWN]) + ", ..." * (len(values) > SHOWN)
-                found.append(f"rows differ in {name} ({listed}), which {law} does not know; narrow with --filter")
-    return found
+                lines.append(f"rows differ in {name} ({listed}), which {law} does not know; narrow with --filter")
+    return lines

@@ -96,23 +96,23 @@ def _known(columns: Iterable[str]) -> dict[str, tuple[str, float]]:
     for column in columns:  # after the others: `params` before `params_M`
         if match := _UNIT.fullmatch(column.strip()):
             spelled.setdefault(f"{plain(match[1])} *", (column, UNITS[(match[2] or match[3]).lower()]))
-    found: dict[str, tuple[str, float]] = {}
+    chosen_of: dict[str, tuple[str, float]] = {}
     for wanted, names in NAMES.items():
         if wanted in there:
             continue
         others = names.split()
         if len(wanted) > 1 or (wanted in "ND" and {"n", "d"} <= there):  # one letter alone could be anything
             others.insert(0, wanted.lower())
-        if wanted == ("P_post" if {"gap", "ptq"} & (there | set(found)) else "P_w"):
+        if wanted == ("P_post" if {"gap", "ptq"} & (there | set(chosen_of)) else "P_w"):
             others += BITS
         if wanted in COUNTED:
             others += [f"{name} *" for name in (wanted.lower(), *others)]
-        taken = {given for given, _ in found.values()}
+        taken = {given for given, _ in chosen_of.values()}
         options = [spelled[name] for name in others if name in spelled]
         chosen = next((pair for pair in options if pair[0] not in NAMES and pair[0] not in taken), None)
         if chosen:
-            found[wanted] = chosen
-    return found
+            chosen_of[wanted] = chosen
+    return chosen_of
 
 
 def _from_compute(frame: pd.DataFrame, said: list[str]) -> tuple[pd.DataFrame, list[str]]:

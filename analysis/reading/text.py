@@ -1,6 +1,6 @@
 """Text with separators as a frame: encoding, separator, decimal commas and remarks are found, lines are counted.
 
-Values are read by pandas. The csv module of Python goes through the same text beside it, since pandas tells neither on
+Values are read by pandas. The csv module of Python goes through the same text beside it, since pandas says neither on
 which line a row began (behind blank lines and line breaks in quotes) nor that a row has too few fields.
 """
 

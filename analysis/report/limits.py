@@ -1,4 +1,4 @@
-"""What could not be tested, and why; and how tables that are there fall short of what was asked of them."""
+"""What could not be tested, and why; and what tables that are there lack of their studies."""
 
 import math
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from analysis.report.evidence.rules import NO, OPEN, YES, Inside
 from analysis.report.evidence.studies import hours
 from analysis.report.evidence.tables import Tables
 
-MOST = 10_000  # units; an estimate that needs more lies on the edge of what is asked
+MOST = 10_000  # units; an estimate that needs more is at the bound of its condition
 FLOPS_A_TOKEN = 6.0  # and a parameter: forward and backward pass
 
 
@@ -117,25 +117,25 @@ def _held(condition: Inside, number: Number) -> str:
 
 def lines(made: Prices, unit: str) -> list[str]:
     """What it would cost, in plain lines; `unit`: hours or FLOPs."""
-    found = [f"{made.claim.title}: {made.verdict}"]
+    text = [f"{made.claim.title}: {made.verdict}"]
     if not made.prices:
-        return [*found, "nothing is open that more runs would decide"]
-    found.append(f"runs of {', '.join(made.studies)}; the estimates may move, and then so does what is needed")
+        return [*text, "nothing is open that more runs would decide"]
+    text.append(f"runs of {', '.join(made.studies)}; the estimates may move, and then so does what is needed")
     for price in made.prices:
         wanted, units = price.condition.where, price.number.units
         of = f"; from {units} {'unit' if units == 1 else 'units'} ({price.number.note})" if units else ""
-        found.append(f"{price.condition.what}: {price.number.text}, {wanted} wanted{of}")
+        text.append(f"{price.condition.what}: {price.number.text}, {wanted} wanted{of}")
         if price.then is None:
-            found.append("  no units that more runs would add to; for what a fit says, ask with --target")
+            text.append("  no units that more runs would add to; for what a fit says, ask with --target")
             continue
         if price.needed is None:
-            found.append(f"  so near the edge that {MOST:,} would not decide it")
+            text.append(f"  so near the edge that {MOST:,} would not decide it")
         else:
             extra, holds = price.needed - units, "holds" if price.verdict == YES else "fails"
-            found.append(f"  if it stays there, it {holds} with {extra} more: {_amount(extra * made.unit, unit)}")
+            text.append(f"  if it stays there, it {holds} with {extra} more: {_amount(extra * made.unit, unit)}")
         bought = f"{_amount(made.budget, unit)}: {price.affordable} more"
-        found.append(f"  {bought}, {price.then.text}, {_now(price)}")
-    return found
+        text.append(f"  {bought}, {price.then.text}, {_now(price)}")
+    return text
 
 
 def _now(price: Price) -> str:

@@ -152,11 +152,11 @@ def make(
     if studies < 2:
         raise InputError(f"studies={studies}: expected at least 2")
     setting = setting_of(path)
-    found = pairs(setting)
-    progress(f"{len(found)} factorials and their halves")
-    listed = pd.DataFrame([_line(*pair) for pair in found])
+    designs = pairs(setting)
+    progress(f"{len(designs)} factorials and their halves")
+    listed = pd.DataFrame([_line(*pair) for pair in designs])
     whole, half = max(
-        (pair for pair in found if pair[0].added.max() == PLANTED_SEEDS), key=lambda pair: (pair[0].added > 0).sum()
+        (pair for pair in designs if pair[0].added.max() == PLANTED_SEEDS), key=lambda pair: (pair[0].added > 0).sum()
     )
     rows = []
     for name, one in (("factorial", whole), ("chosen", half)):

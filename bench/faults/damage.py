@@ -138,7 +138,7 @@ READERS = (
 BY_NAME = {reader.name: reader for reader in READERS}
 
 
-def cases(found: Reference, root: Path, processes: int, seed: int, count: int | None) -> Iterator[list[Case]]:
+def cases(reference: Reference, root: Path, processes: int, seed: int, count: int | None) -> Iterator[list[Case]]:
     """The cases of each reader: a thousand, or about so many, at least one of each reader.
 
     Raises:
@@ -146,10 +146,10 @@ def cases(found: Reference, root: Path, processes: int, seed: int, count: int | 
     """
     whole = Place(root / SECTION / "undisturbed", root)
     (logs := root / SECTION / "logs").mkdir()
-    _halve(whole, found.stages)
+    _halve(whole, reference.stages)
     abouts = []
     for reader in READERS:
-        _restore(whole, found.stages, reader)
+        _restore(whole, reference.stages, reader)
         ended = run(reader.command, whole.root, logs)
         if ended.status:
             raise InputError(f"undisturbed, {ended.command} failed: {last_line(ended.err)}")
@@ -157,7 +157,7 @@ def cases(found: Reference, root: Path, processes: int, seed: int, count: int | 
         left = max(1, round(reader.of_thousand * (CASES if count is None else count) / 1000))
         for number in range(-(-left // AT_A_TIME)):
             size = min(AT_A_TIME, left - number * AT_A_TIME)
-            abouts.append((reader.name, size, found.stages, expected, f"{seed} {reader.name} {number}"))
+            abouts.append((reader.name, size, reference.stages, expected, f"{seed} {reader.name} {number}"))
     random.Random(seed).shuffle(abouts)
     return in_lanes(_some, abouts, root / SECTION, processes, with_study=False)
 

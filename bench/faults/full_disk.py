@@ -88,11 +88,11 @@ class Use(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "Use":
-        found = os.statvfs(path)
-        return cls((found.f_blocks - found.f_bfree) * found.f_frsize, found.f_files - found.f_ffree)
+        usage = os.statvfs(path)
+        return cls((usage.f_blocks - usage.f_bfree) * usage.f_frsize, usage.f_files - usage.f_ffree)
 
 
-def cases(found: Reference, root: Path, processes: int, seed: int, count: int | None) -> Iterator[list[Case]]:
+def cases(reference: Reference, root: Path, processes: int, seed: int, count: int | None) -> Iterator[list[Case]]:
     """Twenty points, or about so many, at least one of each kind; none, with a line, where nothing can be mounted."""
     if (why := _cannot_mount()) is not None:
         print(f"full disk: skipped, no file system can be mounted here: {why}", file=sys.stderr, flush=True)
@@ -104,7 +104,7 @@ def cases(found: Reference, root: Path, processes: int, seed: int, count: int | 
     draw.shuffle(abouts)
     folder = root / SECTION
     folder.mkdir()
-    (folder / "reference").write_bytes(pickle.dumps(found))
+    (folder / "reference").write_bytes(pickle.dumps(reference))
     lanes = [_Lane(folder / str(number), abouts[number::processes]) for number in range(processes)]
     for about in zip_longest(*(lane.cases() for lane in lanes)):
         yield [case for case in about if case is not None]
@@ -144,14 +144,14 @@ class _Lane:
 def main(folder: Path, abouts: Sequence[tuple[str, float]]) -> None:
     """Try each point, of a kind and a share of what its command takes, and print the case as JSON."""
     preload()
-    found: Reference = pickle.loads((folder.parent / "reference").read_bytes())
+    reference: Reference = pickle.loads((folder.parent / "reference").read_bytes())
     (folder / "logs").mkdir()
     (disk := folder / "disk").mkdir()
     for name, share in abouts:
         kind = BY_NAME[name]
-        limits = _limits(kind, disk, found.stages, share)
+        limits = _limits(kind, disk, reference.stages, share)
         with _mounted(disk, limits):
-            case = _case(kind, share, disk, folder, found)
+            case = _case(kind, share, disk, folder, reference)
         print(json.dumps(dataclasses.asdict(case)), flush=True)
 
 
@@ -170,12 +170,12 @@ def _limits(kind: Kind, disk: Path, stages: Path, share: float) -> str:
     return f"size={before.bytes + int(share * (after.bytes - before.bytes))}"
 
 
-def _case(kind: Kind, share: float, disk: Path, folder: Path, found: Reference) -> Case:
+def _case(kind: Kind, share: float, disk: Path, folder: Path, reference: Reference) -> Case:
     place, logs = Place(disk / "place", folder.parents[1]), folder / "logs"
     if kind.stage:
-        place.take(found.stages / kind.stage, *kind.finds)
+        place.take(reference.stages / kind.stage, *kind.finds)
     ended = run(kind.command, place.root, logs)
-    outcome, detail = judged(ended, _changes(kind, place, found), ("No space left on device",))
+    outcome, detail = judged(ended, _changes(kind, place, reference), ("No space left on device",))
     if outcome == "one line":
         _mount(disk, f"remount,size={ROOM},nr_inodes=0")
         again = run(kind.command, place.root, logs)
@@ -183,19 +183,19 @@ def _case(kind: Kind, share: float, disk: Path, folder: Path, found: Reference) 
             outcome, detail = "traceback", fault
         elif again.status:
             outcome, detail = "lost", f"with room again, {again.command}: {last_line(again.err)}"
-        elif changed := _changes(kind, place, found):
+        elif changed := _changes(kind, place, reference):
             outcome, detail = "lost", f"with room again, others are: {', '.join(changed[:4])}"
     what = f"{'inodes' if kind.inodes else 'bytes'} for {share:.0%} of what it makes"
     return Case(section=SECTION, kind=kind.name, what=what, outcome=outcome, detail=detail)
 
 
-def _changes(kind: Kind, place: Place, found: Reference) -> list[str]:
+def _changes(kind: Kind, place: Place, reference: Reference) -> list[str]:
     of_runs = kind.after in ("sweep", "ptq")
     try:
         state = study_state(place.study) if of_runs else files_state(place.results)
     except InputError as fault:
         return [str(fault)]
-    return differences(state, found.states[kind.expected])
+    return differences(state, reference.states[kind.expected])
 
 
 @contextlib.contextmanager

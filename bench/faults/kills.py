@@ -103,14 +103,14 @@ class Reference:
     """Kind -> seconds from its start to its first file, and from there to its end."""
 
 
-def cases(found: Reference, root: Path, processes: int, seed: int, count: int | None) -> Iterator[list[Case]]:
+def cases(reference: Reference, root: Path, processes: int, seed: int, count: int | None) -> Iterator[list[Case]]:
     """The kills of each episode: a hundred, or about so many, at least one of each kind."""
     abouts = []
     for kind in KINDS:
         left = max(1, round(kind.of_hundred * (100 if count is None else count) / 100))
         for number in range(-(-left // kind.at_a_time)):
             kills = min(kind.at_a_time, left - number * kind.at_a_time)
-            abouts.append((kind.name, kills, found, f"{seed} {kind.name} {number}"))
+            abouts.append((kind.name, kills, reference, f"{seed} {kind.name} {number}"))
     return in_lanes(episode, abouts, root / SECTION, processes)
 
 
@@ -120,31 +120,31 @@ def reference(place: Place, stages: Path, logs: Path, say: Callable[[str], None]
     Raises:
         InputError: one fails, or both launchers do not make the same of the study.
     """
-    found = Reference(stages=stages, states={}, tables={}, seconds={})
+    made = Reference(stages=stages, states={}, tables={}, seconds={})
 
     def undisturbed(name: str, stage: str) -> None:
         kind = BY_NAME[name]
-        found.seconds[name] = until_first, writing = _timed(kind, place, logs)
-        found.states[name] = _state(kind, place)
+        made.seconds[name] = until_first, writing = _timed(kind, place, logs)
+        made.states[name] = _state(kind, place)
         if kind.writes.startswith("outputs"):
-            found.tables[name] = _collected(place, logs)
+            made.tables[name] = _collected(place, logs)
         Place.copy(place.root, stages / stage)
         say(f"undisturbed: {name}: {until_first:.1f} s to its first file, {writing:.1f} s from there")
 
     undisturbed("sweep, joblib", "joblib")
     place.remove("outputs", "results", "cache")
     undisturbed("sweep, basic", "sweep")
-    if other := differences(found.states["sweep, joblib"], found.states["sweep, basic"]):
+    if other := differences(made.states["sweep, joblib"], made.states["sweep, basic"]):
         raise InputError(f"the launchers make different things of one study: {', '.join(other[:4])}")
     for name in ("two sweeps at once", "two sweeps, joblib"):
         of = "sweep, joblib" if name.endswith("joblib") else "sweep, basic"
-        found.states[name], found.tables[name] = found.states[of], found.tables[of]
-        found.seconds[name] = found.seconds[of]
+        made.states[name], made.tables[name] = made.states[of], made.tables[of]
+        made.seconds[name] = made.seconds[of]
     place.remove("results")
     undisturbed("collect", "collect")
     undisturbed("figures", "figures")
     undisturbed("ptq", "ptq")
-    return found
+    return made
 
 
 def _timed(kind: Kind, place: Place, logs: Path) -> tuple[float, float]:
@@ -178,7 +178,7 @@ def _collected(place: Place, logs: Path) -> State:
     return table_state(place.table)
 
 
-def episode(place: Place, logs: Path, name: str, kills: int, found: Reference, seed: str) -> list[Case]:
+def episode(place: Place, logs: Path, name: str, kills: int, reference: Reference, seed: str) -> list[Case]:
     """Start a kind of command, kill it so many times, let it end, and compare."""
     kind, draw = BY_NAME[name], random.Random(seed)
     ended: list[Ended] = []
@@ -186,25 +186,25 @@ def episode(place: Place, logs: Path, name: str, kills: int, found: Reference, s
     running: list[Running] = []
     while len(plan) < kills:
         if not running or all(each.poll() is not None for each in running):
-            _begin(kind, place, found, draw)
+            _begin(kind, place, reference, draw)
             running = [Running(command, place.root, logs, kind.how) for command in kind.commands]
         victim, whole_group = draw.randrange(len(running)), draw.random() < 0.5
-        when = _killed(kind, running[victim], place, found, draw, whole_group, len(plan) if kind.resumes else 0)
+        when = _killed(kind, running[victim], place, reference, draw, whole_group, len(plan) if kind.resumes else 0)
         if when is None:
             continue
         plan.append(when)
         ended.append(running[victim].ended())
         running[victim] = Running(kind.commands[victim], place.root, logs, kind.how)
     last = [each.ended() for each in running]
-    outcome, detail = _outcome(kind, place, logs, found, ended, last)
+    outcome, detail = _outcome(kind, place, logs, reference, ended, last)
     return [Case(section=SECTION, kind=kind.name, what=what, outcome=outcome, detail=detail) for what in plan]
 
 
-def _begin(kind: Kind, place: Place, found: Reference, draw: random.Random) -> None:
-    """Make the place what the kind of command finds."""
+def _begin(kind: Kind, place: Place, reference: Reference, draw: random.Random) -> None:
+    """Prepare the folder that the kind of command starts from."""
     place.remove("outputs", "results")
     if kind.stage:
-        place.take(found.stages / kind.stage, "cache", "outputs", "results")
+        place.take(reference.stages / kind.stage, "cache", "outputs", "results")
         if kind.stage == "sweep":
             place.remove("results")
     elif draw.random() < 0.5:
@@ -212,11 +212,11 @@ def _begin(kind: Kind, place: Place, found: Reference, draw: random.Random) -> N
 
 
 def _killed(
-    kind: Kind, victim: Running, place: Place, found: Reference, draw: random.Random, whole_group: bool, before: int
+    kind: Kind, victim: Running, place: Place, reference: Reference, draw: random.Random, whole_group: bool, before: int
 ) -> str | None:
     """Kill a command at a random time, and say when that was; None where it had ended by then. What has been killed
     `before` has less left to do."""
-    until_first, writing = found.seconds[kind.name]
+    until_first, writing = reference.seconds[kind.name]
     early = draw.random() < EARLY
     seconds = draw.uniform(0, until_first + writing if early else writing / (1 + before))
     if not early:
@@ -230,7 +230,7 @@ def _killed(
 
 
 def _outcome(
-    kind: Kind, place: Place, logs: Path, found: Reference, killed: list[Ended], last: list[Ended]
+    kind: Kind, place: Place, logs: Path, reference: Reference, killed: list[Ended], last: list[Ended]
 ) -> tuple[str, str]:
     """What came of an episode whose last commands have ended."""
     every = list(last)
@@ -245,9 +245,9 @@ def _outcome(
     if bad := [each for each in last if each.status]:
         return "lost", f"{bad[0].command} still fails: {last_line(bad[0].err)}"
     try:
-        changed = differences(_state(kind, place), found.states[kind.name])
-        if not changed and kind.name in found.tables:
-            changed = differences(_collected(place, logs), found.tables[kind.name])
+        changed = differences(_state(kind, place), reference.states[kind.name])
+        if not changed and kind.name in reference.tables:
+            changed = differences(_collected(place, logs), reference.tables[kind.name])
     except InputError as fault:
         return "lost", str(fault)
     return ("silent", f"exit status 0, and others are: {', '.join(changed[:4])}") if changed else ("same", "")

@@ -68,9 +68,9 @@ def table(cases: Sequence[Case]) -> list[str]:
     width = max((len(f"{section}: {kind}") for section, kind in counts), default=4)
     lines = [f"{'fault':<{width}} {'cases':>6}" + "".join(f" {name:>10}" for name in OUTCOMES)]
     total: Counter = Counter()
-    for (section, kind), found in counts.items():
-        lines.append(_row(f"{section}: {kind}", found, width))
-        total += found
+    for (section, kind), count in counts.items():
+        lines.append(_row(f"{section}: {kind}", count, width))
+        total += count
     lines.append(_row("all", total, width))
     return lines + [
         f"{case.outcome}: {case.section}: {case.kind}: {case.what}: {case.detail}"
@@ -79,5 +79,5 @@ def table(cases: Sequence[Case]) -> list[str]:
     ]
 
 
-def _row(name: str, found: Counter, width: int) -> str:
-    return f"{name:<{width}} {sum(found.values()):>6}" + "".join(f" {found[o] or '':>10}" for o in OUTCOMES)
+def _row(name: str, count: Counter, width: int) -> str:
+    return f"{name:<{width}} {sum(count.values()):>6}" + "".join(f" {count[o] or '':>10}" for o in OUTCOMES)

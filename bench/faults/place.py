@@ -29,7 +29,7 @@ QUANTIZE = Command.of(
 )
 FIGURES = Command.of("analysis", "figures", STUDY, "--bootstrap", "10")
 VARYING = ("seconds", "tokens_per_second", "shared_steps", "commit", "sha256")
-"""Of result.json: what tells the time, how a run came to its end, or the state of this repository."""
+"""Of result.json: what depends on the time, how a run came to its end, or the state of this repository."""
 
 State = dict[str, str]
 """What is compared -> a checksum of it."""
@@ -88,20 +88,20 @@ class Place:
 
 def study_state(study: Path, *, curves: bool = True) -> State:
     """What the folders of a study's runs say. Raises InputError where one cannot be read."""
-    found: State = {}
+    state: State = {}
     for path in sorted(study.glob("n*/result.json")):
         folder, name = RunFolder.at(path.parent), path.parent.name
         result = folder.finished()
-        found[f"{name} result"] = checksum({key: value for key, value in result.items() if key not in VARYING})
+        state[f"{name} result"] = checksum({key: value for key, value in result.items() if key not in VARYING})
         rows = sorted(folder.ptq(), key=lambda row: (row["tokens_seen"], row["setting"]))
-        found[f"{name} ptq"] = checksum(rows)
+        state[f"{name} ptq"] = checksum(rows)
         for evaluation, losses in folder.windows().items():
-            found[f"{name} windows {evaluation}"] = hashlib.sha256(losses.tobytes()).hexdigest()
+            state[f"{name} windows {evaluation}"] = hashlib.sha256(losses.tobytes()).hexdigest()
         for file in (folder.checkpoint_path, *sorted(path.parent.glob("snapshots/*.safetensors"))):
-            found[f"{name} {file.name}"] = _weights(Checkpoint.load(file))
+            state[f"{name} {file.name}"] = _weights(Checkpoint.load(file))
         if curves:
-            found[f"{name} curve"] = hashlib.sha256((path.parent / "metrics.jsonl").read_bytes()).hexdigest()
-    return found
+            state[f"{name} curve"] = hashlib.sha256((path.parent / "metrics.jsonl").read_bytes()).hexdigest()
+    return state
 
 
 def _weights(stored: Checkpoint) -> str:
@@ -131,6 +131,6 @@ def files_state(folder: Path) -> State:
     }
 
 
-def differences(found: State, expected: State) -> list[str]:
+def differences(state: State, expected: State) -> list[str]:
     """Names of what is other than expected, missing, or there without being expected."""
-    return sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+    return sorted(name for name in {*state, *expected} if state.get(name) != expected.get(name))

@@ -72,7 +72,7 @@ def compared(
     files: Mapping[str, str] = RENAMED_FILES,
     columns: Mapping[str, str] = RENAMED_COLUMNS,
 ) -> Iterator[Outcome]:
-    """Each group of what lies in two output folders; one that neither holds is a difference too."""
+    """Each group of files of two output folders; one that neither has is a difference too."""
     for group in GROUPS:
         old = {_renamed(path.relative_to(before), files): path for path in _files(before, group, files)}
         new = {path.relative_to(after).as_posix(): path for path in _files(after, group, {})}

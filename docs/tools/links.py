@@ -44,14 +44,14 @@ def links(text: str) -> Iterator[tuple[int, str]]:
 
 def anchors(text: str) -> set[str]:
     """What # may name in a page: its headings, as GitHub and mkdocs write them."""
-    found: set[str] = set()
+    names: set[str] = set()
     for _, line in prose(text):
-        found |= set(re.findall(r'<a id="([^"]+)"', line))
+        names |= set(re.findall(r'<a id="([^"]+)"', line))
         if match := HEADING.match(line):
             slug = re.sub(r"[^\w\s-]", "", match[1]).strip().lower()
             slug = re.sub(r"\s", "-", slug)
-            found.add(slug if slug not in found else f"{slug}-1")
-    return found
+            names.add(slug if slug not in names else f"{slug}-1")
+    return names
 
 
 def broken() -> list[str]:

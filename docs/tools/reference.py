@@ -207,13 +207,13 @@ def _type(hint: Any) -> str:
 
 def _field_docs(cls: type) -> dict[str, str]:
     """Field -> the docstring under it, of a dataclass and its bases."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed([c for c in cls.__mro__ if c.__module__.startswith(("scaling.", "analysis."))]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
         for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                found[field.target.id] = " ".join(str(text.value.value).split())
-    return found
+                texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts
 
 
 def _paragraph(thing: Any) -> str:

@@ -20,7 +20,7 @@ NOTEBOOK = REPOSITORY / "docs" / "tutorial.ipynb"
 
 
 def on_files(files, config):
-    """Add what lies outside docs/ and is shown or linked."""
+    """Add files outside docs/ that are shown or linked."""
     pages = documents()
     wanted = {_uri(page): page for page in pages}
     for page in pages:

@@ -40,14 +40,14 @@ register_resolver("part_of", part_of, replace=True)
 OF_A_STUDY = ("mode", "sweeper", "launcher")
 """What a study's file may set of Hydra, which makes objects of any class that some other settings name."""
 BENEATH = "common"
-"""The file of a group that lies beneath its choices, and is none itself."""
+"""The file of a group over which its choices are laid; it is no choice itself."""
 CONFIG_DIR = ("-cd", "--config-dir")
 """Hydra's options for one more folder of settings."""
 CONFIGS = Path(__file__).parents[1] / "configs"
 """What is shipped: in a checkout a link to configs/ and its sweeps, in an installed package the files themselves."""
 
 BEHAVIOUR = {"version_base": "1.3"} if Version(hydra.__version__) < Version("1.4.dev0") else {}
-"""Hydra 1.3 wants to be told that its own defaults are meant, and 1.4 not to be told."""
+"""Hydra 1.3 takes its own defaults only where this version is given, and 1.4 only where none is."""
 
 
 _NAMED: ContextVar[tuple[Path, ...]] = ContextVar("_NAMED", default=())
@@ -71,13 +71,13 @@ def with_folder(name: str | None) -> Iterator[None]:
 
 
 def folder_of(arguments: Sequence[str]) -> str | None:
-    """What arguments of a Hydra program say of `--config-dir`; None: nothing."""
-    found = None
+    """The value of `--config-dir` among the arguments of a Hydra program; None without it."""
+    folder = None
     for argument, following in itertools.zip_longest(arguments, arguments[1:]):
         option, given, value = argument.partition("=")
         if option in CONFIG_DIR:
-            found = value if given else following
-    return found
+            folder = value if given else following
+    return folder
 
 
 def user_folders() -> list[Path]:
@@ -95,11 +95,11 @@ def groups(name: str) -> dict[str, list[str]]:
     """Group -> its choices: the groups that the command takes whose file in configs/ has this name."""
     content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     taken = [group for entry in content["defaults"] if isinstance(entry, dict) for group in entry]
-    found: dict[str, set[str]] = {}
+    names: dict[str, set[str]] = {}
     for folder in (CONFIGS, *user_folders()):
         for path in itertools.chain.from_iterable((folder / group).rglob("*.yaml") for group in taken):
-            found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
-    return {group: choices_of(found[group]) for group in sorted(found)}
+            names.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
+    return {group: choices_of(names[group]) for group in sorted(names)}
 
 
 def choices_of(names: Iterable[str]) -> list[str]:
@@ -160,7 +160,7 @@ def _check_study(path: Path, name: str) -> None:
 
 
 def check_places(overrides: Sequence[str]) -> None:
-    """Raise InputError where Hydra is told to choose a folder, which would then hold nothing of a run."""
+    """Raise InputError where an override lets Hydra choose a folder, which would then hold nothing of a run."""
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):

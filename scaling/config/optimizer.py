@@ -1,4 +1,4 @@
-"""What a run may say of its optimizer."""
+"""Settings of the optimizer of a run."""
 
 import dataclasses
 from typing import Annotated

@@ -45,7 +45,7 @@ class RuntimeConfig(Settings):
     cache: str
     """Folder of tokenized corpora."""
     out: str
-    """Folder of studies; a run lies in <out>/<study>/<run_id>."""
+    """Folder of studies; a run is stored in <out>/<study>/<run_id>."""
 
 
 def resolve_device(name: str) -> str:

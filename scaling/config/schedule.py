@@ -1,4 +1,4 @@
-"""What a run may say of its learning rate over time: the names of schedules, their settings and their rates."""
+"""Settings of the learning rate over time: the names of schedules, their settings and their rates."""
 
 import dataclasses
 import math

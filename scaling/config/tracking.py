@@ -1,4 +1,4 @@
-"""What a run may say of Weights & Biases."""
+"""Settings of a run for Weights & Biases."""
 
 import math
 import os

@@ -1,6 +1,6 @@
 """What this process was given of a machine: its cores, and the job of SLURM that it belongs to.
 
-Nothing is asked of SLURM here: it tells its processes by environment variables.
+SLURM is not called here: what it passes to its processes are environment variables.
 """
 
 import os

@@ -1,6 +1,6 @@
 """What a person sees when a command cannot do what was asked: one line on stderr and an exit status.
 
-Hydra and OmegaConf report some faults in ten lines and others as tracebacks. Told to show full errors, Hydra raises
+Hydra and OmegaConf report some faults in ten lines and others as tracebacks. With full errors switched on, Hydra raises
 them all instead; `guarded` does so and turns each into one line that names the value and what would be accepted.
 Faults of this program keep their traceback.
 """

@@ -48,7 +48,7 @@ def start(config_name: str, job: Job) -> None:
     """Compose the settings of the command line, and run the job with them; with --multirun a sweeper runs many.
 
     Raises:
-        InputError: Hydra is told to choose a folder. Besides, whatever the job or the sweeper raises.
+        InputError: an override lets Hydra choose a folder. Besides, whatever the job or the sweeper raises.
     """
     compose.check_places(sys.argv[1:])
     # Not a decorator: workers look a job up by its name, which then has to lead to a function that takes its settings.

@@ -20,12 +20,12 @@ def outcome(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
     """
     if not result["evaluations"]:
         return ["diverged"]
-    last, found = _last(result, rows)
+    last, of_it = _last(result, rows)
     lines = [f"loss {_with_error(last, 'loss')}"]
-    if found:
-        width = max(len(row["setting"]) for row in found)
+    if of_it:
+        width = max(len(row["setting"]) for row in of_it)
         lines.append(f"  {'quantized by':<{width}}  {'loss':>8}  gap")
-        lines += [f"  {row['setting']:<{width}}  {_number(row['loss']):>8}  {_with_error(row, 'gap')}" for row in found]
+        lines += [f"  {row['setting']:<{width}}  {_number(row['loss']):>8}  {_with_error(row, 'gap')}" for row in of_it]
     return lines
 
 
@@ -45,8 +45,8 @@ def optimized(metric: str, result: Mapping[str, Any], rows: Sequence[Mapping[str
     """
     if result["diverged"] or not result["evaluations"]:
         return math.inf
-    last, found = _last(result, rows)
-    losses = {LOSS: last["loss"]} | {row["setting"]: row["loss"] for row in found}
+    last, of_it = _last(result, rows)
+    losses = {LOSS: last["loss"]} | {row["setting"]: row["loss"] for row in of_it}
     if metric not in losses:
         raise InputError(f"optimized_metric={metric}: the run is done without it; python -m scaling.ptq adds it")
     loss = losses[metric]

@@ -1,4 +1,4 @@
-"""What torchrun says to a process of its place among others, and how many processes speak with one voice.
+"""The place of a process among others, from torchrun, and how many processes print as one.
 
 Nothing heavy is imported here: `--help` asks as well.
 """

@@ -1,7 +1,7 @@
 """Batches for the steps of a stack, so that no step waits for them.
 
 A thread makes them for many steps at once while those before are trained on, and one copy sends them to the device.
-Where the stream fits on the device it lies there, and what is sent are the numbers of windows; otherwise their tokens
+Where the stream fits on the device it is kept there, and only the numbers of windows are sent; otherwise their tokens
 are. On a CPU the stream stays mapped and tokens are gathered by the thread, which takes reading from the disk off the
 critical path too: 512 windows of 1,025 tokens took 1.2 ms from memory, and 6 to 800 ms where the file had to be read.
 """
@@ -41,7 +41,7 @@ class Feed:
     """Makes the batches of stacks that train on one corpus."""
 
     def __init__(self, batches: Batches, device: torch.device, on_device: bool | None = None):
-        """`on_device`: whether the stream lies on the device; None: on every one but a CPU, where it is small."""
+        """`on_device`: whether the stream is kept on the device; None: on every one but a CPU, where it is small."""
         self.batches, self.device = batches, device
         if on_device is None:
             on_device = device.type != "cpu" and batches.train.nbytes <= ON_DEVICE_BYTES

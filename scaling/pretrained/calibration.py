@@ -93,11 +93,11 @@ class Statistician:
                 with contextlib.suppress(_Enough):
                     model_logits(self.layout.model, tokens, self.start)
                 said(tokens.numel())
-        found = {}
+        statistics = {}
         for group, (hessian, magnitude) in sums.items():
             count = max(1, counts[group])
-            found[group] = Statistics(hessian.div_(count)[None], magnitude.div_(count)[None])
-        return found
+            statistics[group] = Statistics(hessian.div_(count)[None], magnitude.div_(count)[None])
+        return statistics
 
     def _zeros(self, group: Group, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.layout.device

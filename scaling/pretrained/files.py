@@ -68,14 +68,14 @@ def local_path(text: str) -> str:
     if not text.startswith(PACKAGE):
         return str(Path(text).expanduser())
     name, _, inside = text.removeprefix(PACKAGE).partition("/")
-    found = find_spec(name) if name.isidentifier() else None
-    if found is None or found.origin is None:
+    package = find_spec(name) if name.isidentifier() else None
+    if package is None or package.origin is None:
         raise InputError(f"pretrained.path={text}: no such package in this environment; install it with pip")
-    return str(Path(found.origin).parent / inside)
+    return str(Path(package.origin).parent / inside)
 
 
 def local_sha(path: Path) -> str:
-    """sha256 of a local checkpoint: its config, weights and tokenizer, wherever it lies.
+    """sha256 of a local checkpoint: its config, weights and tokenizer, wherever it is stored.
 
     Raises:
         InputError: it is not there.
@@ -105,7 +105,7 @@ def drop(checkpoint: Checkpoint, files: Files) -> None:
 
 
 def is_fetched(checkpoint: Checkpoint) -> bool:
-    """Whether the weights of a checkpoint of the hub are in its cache already, as far as can be told without it."""
+    """Whether the weights of a checkpoint of the hub are in its cache already, as far as can be seen without it."""
     try:
         folder = Path(_fetched(checkpoint, SMALL, here=True))
     except InputError:

@@ -35,14 +35,14 @@ def window_losses(
     """
     at_once = run.evaluated_at_once(precision)
     tokens_nT = torch.from_numpy(windows.tokens).to(layout.device)
-    found = []
+    losses = []
     with computing_in(layout, precision):
         for first in range(0, len(tokens_nT), at_once):
             chunk = tokens_nT[first : first + at_once]
             logits = model_logits(layout.model, chunk[:, :-1], start)
-            found.append(_losses(logits, chunk[:, 1:]))
+            losses.append(_losses(logits, chunk[:, 1:]))
             said(chunk[:, 1:].numel())
-    return torch.cat(found).float().cpu().numpy()
+    return torch.cat(losses).float().cpu().numpy()
 
 
 def model_logits(model: nn.Module, tokens_BT: torch.Tensor, start: int | None) -> torch.Tensor:

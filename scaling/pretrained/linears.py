@@ -74,8 +74,8 @@ class Layout:
     def tables(self) -> dict[str, list[int] | None]:
         """[rows, columns] of the embedding of tokens, and of the head; None where that is the embedding's own."""
         tied = self.head is not None and self.embedding is not None and self.head.weight is self.embedding.weight
-        found = {"embedding": self.embedding, "head": None if tied else self.head}
-        return {part: None if table is None else list(table.weight.shape) for part, table in found.items()}
+        by_part = {"embedding": self.embedding, "head": None if tied else self.head}
+        return {part: None if table is None else list(table.weight.shape) for part, table in by_part.items()}
 
     @cached_property
     def widest(self) -> int:

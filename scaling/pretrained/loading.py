@@ -35,7 +35,7 @@ def load(files: Files, run: MeasuredRun, series: SeriesConfig, device: torch.dev
     named_file = {"gguf_file": files.gguf.name} if files.gguf else {"use_safetensors": not series.pickle or None}
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each tensor
-            model, found = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 str(files.folder),
                 dtype=getattr(torch, run.runtime.dtype),
                 trust_remote_code=series.remote_code,
@@ -45,7 +45,7 @@ def load(files: Files, run: MeasuredRun, series: SeriesConfig, device: torch.dev
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as fault:
         raise InputError(f"{source}: cannot be loaded ({type(fault).__name__}: {first_line(fault)})") from None
-    missing = set(found["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
+    missing = set(report["missing_keys"]) - set(getattr(model, "_tied_weights_keys", None) or ())
     if missing:
         raise InputError(f"{source}: {len(missing)} tensors are missing in its files, such as {min(missing)}")
     return model.eval().requires_grad_(False).to(device)

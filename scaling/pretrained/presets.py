@@ -97,12 +97,12 @@ def tokens_named(series: SeriesConfig, name: str) -> int | None:
     """D of a revision, as far as its name and the series say. None: nobody knows, or nothing was trained yet."""
     pattern = re.sub(r"\\{(\w+)[^}]*\\}", r"(?P<\1>\\d+)", re.escape(series.revision))
     match = re.fullmatch(pattern, name)
-    found = match.groupdict() if match else {}
+    parts = match.groupdict() if match else {}
     numbers = re.findall(r"\d+", name)
     if series.tokens_per_step is not None:
-        step = found.get("step") or (numbers[-1] if numbers and not match else None)
+        step = parts.get("step") or (numbers[-1] if numbers and not match else None)
         return (step and int(step) * series.tokens_per_step) or None
-    return int(found["billions"]) * 10**9 if "billions" in found else None
+    return int(parts["billions"]) * 10**9 if "billions" in parts else None
 
 
 def _published(series: SeriesConfig, asked: tuple[str, ...]) -> Iterator[Checkpoint]:
@@ -178,13 +178,13 @@ def _checkpoint(series: SeriesConfig, **of_one) -> Checkpoint:
 def _local(series: SeriesConfig) -> Iterator[Checkpoint]:
     if not series.path:
         raise InputError("pretrained.path=[]: name folders of checkpoints, as in 'pretrained.path=runs/step*'")
-    paths: list[tuple[str, Path]] = []  # as the table names it, and where it lies
+    paths: list[tuple[str, Path]] = []  # as the table names it, and where it is stored
     for pattern in series.path:
-        found = [Path(path) for path in glob.glob(local_path(pattern))]
-        if not found:
+        matches = [Path(path) for path in glob.glob(local_path(pattern))]
+        if not matches:
             raise InputError(f"pretrained.path={pattern}: no such folder or file")
         whole = pattern.startswith(PACKAGE)
-        paths += [(pattern if whole else str(path), path) for path in sorted(found, key=_by_number)]
+        paths += [(pattern if whole else str(path), path) for path in sorted(matches, key=_by_number)]
     if series.tokens and len(series.tokens) != len(paths):
         raise InputError(f"pretrained.tokens: {len(series.tokens)} numbers for {len(paths)} checkpoints; give one each")
     for i, (name, path) in enumerate(paths):
@@ -220,9 +220,9 @@ def _chosen(checkpoints: list[Checkpoint], asked: tuple[str, ...]) -> list[Check
         return checkpoints
     chosen = []
     for i, name in enumerate(asked):
-        found = [c for c in checkpoints if name in (c.revision, *re.findall(r"\d+", c.revision)[-1:])]
-        if not found:
+        matches = [c for c in checkpoints if name in (c.revision, *re.findall(r"\d+", c.revision)[-1:])]
+        if not matches:
             known = nearest(name, [c.revision for c in checkpoints])
             raise InputError(f"revisions[{i}]={name}: none of pretrained.path; {known}")
-        chosen += found
+        chosen += matches
     return chosen

@@ -73,7 +73,7 @@ def _tokenizer(run: MeasuredRun, files: Files) -> Any:
 
 def _stored(tokenizer: Any, cache: Path) -> Path:
     """A folder that holds the tokenizer, named by its content."""
-    tokenizer.name_or_path = ""  # where it lies is no part of it
+    tokenizer.name_or_path = ""  # where it is stored is no part of it
     try:
         with tempfile.TemporaryDirectory() as made:
             tokenizer.save_pretrained(made)

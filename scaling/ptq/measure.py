@@ -166,7 +166,7 @@ def _stack_losses(
     runs: Sequence[Run], stack: Weights, precisions: Sequence[Precision], windows: Windows
 ) -> list[np.ndarray]:
     """Losses of every model of a stack, taken as many at a time as are fastest, and together only where they compute
-    with one program. `runs` says of which run each is."""
+    with one program. `runs`: the run of each."""
     device = next(iter(stack.values())).device
     together = best_size(runs[0], device.type, torch.get_num_threads())
     programs = [str(precision.program()) for precision in precisions]

@@ -29,13 +29,13 @@ def one_way(patterns: Sequence[str], names: Sequence[str], key: str) -> tuple[st
                 f"{nearest_names(pattern, (*names, *kinds))}"
             )
     left = [name for name in names if is_skipped(name, patterns)]
-    found: list[str] = []
+    whole: list[str] = []
     for place, pattern in ((2, "*.{}"), (0, "{}.*")):
         for group, members in _grouped(names, place).items():
             if set(members) <= set(left):
-                found.append(pattern.format(group))
+                whole.append(pattern.format(group))
                 left = [name for name in left if name not in members]
-    return (*found, *left)
+    return (*whole, *left)
 
 
 def _grouped(names: Sequence[str], place: int) -> dict[str, list[str]]:

@@ -97,7 +97,7 @@ class LoadedRun:
         return pd.DataFrame(self.folder.curve(VAL_CURVE), columns=["tokens", "loss_val"])
 
     def held_out(self, cache: Path | str | None = None) -> torch.Tensor:
-        """The held-out windows (n, T+1) as tokens, in the order of `windows`. Their corpus lies in the folder `cache`,
+        """The held-out windows (n, T+1) as tokens, in the order of `windows`. Their corpus is in the folder `cache`,
         by default that of the run's settings, and is built there where it is missing.
 
         Raises:
@@ -120,7 +120,7 @@ def load_run(path: Path | str) -> LoadedRun:
     """Read the folder of a finished run.
 
     Raises:
-        InputError: no finished run lies there, or a file of it is damaged.
+        InputError: there is no finished run, or a file of it is damaged.
 
     >>> from scaling import load_run
     >>> run = load_run("tests/scaling/fixtures/stored/n1.8k-d5.1k-cosine-w8a8kv8-s0-20bdfecd7c")

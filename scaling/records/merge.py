@@ -105,7 +105,7 @@ def write_sha(out: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Raise InputError if a table is not the one whose sha256 lies beside it; those of earlier versions have none.
+    """Raise InputError if a table is not the one whose sha256 is stored beside it; those of earlier versions have none.
 
     `analysis.table` does so too, which nothing here may import.
     """

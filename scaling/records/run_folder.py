@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, whether the run is done, and records that are never half-written.
+"""A run's folder: its files, whether the run is done, and records that are never half-written.
 
     <out>/<study>/<run_id>/
         config.yaml              the resolved run, and the sha256 of its tokens
@@ -379,7 +379,7 @@ def _not_a_config(path: Path, fault: Exception) -> InputError:
 
 def _has_checksums(folder: Path) -> bool:
     """Whether a folder was begun by a version that gives all files checksums. False where the config cannot be read:
-    whoever reads the run is told so."""
+    reading the run reports that."""
     try:
         return "sha256" in _stored_config(folder)
     except InputError:

@@ -64,7 +64,7 @@ def _free_of_system() -> float | None:
 
 
 def _free_of_cgroup() -> float | None:
-    """What a container may still take: its limit less what it holds, of which cached pages of files can be had back."""
+    """What a container may still take: its limit less what it uses, of which cached pages of files can be had back."""
     for limit, held, stat in CGROUP_FILES:
         try:
             most = (CGROUP / limit).read_text(encoding="ascii").strip()

@@ -33,34 +33,34 @@ def named(runs: Sequence[Run]) -> list[Run]:
 
 
 def short_names(runs: Sequence[Run]) -> list[str | None]:
-    """For each run what tells it from the others, as few words as do that; None where nothing does."""
+    """For each run the fewest words that distinguish it from the others; None where nothing does."""
     settings = [dict(_flat({k: v for k, v in plain(run).items() if k not in APART})) for run in runs]
     keys = list(dict.fromkeys(key for values in settings for key in values))
     columns = {key: [str(values.get(key)) for values in settings] for key in keys}
     varied = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    told: list[list[str]] = [[] for _ in runs]
+    names: list[list[str]] = [[] for _ in runs]
 
-    def tell(words: Iterable[str]) -> None:
-        for words_of, word in zip(told, words, strict=True):
+    def add(words: Iterable[str]) -> None:
+        for words_of, word in zip(names, words, strict=True):
             words_of.append(word)
 
     for group, label in LABELS.items():
         within = [column for key, column in varied.items() if key.split(".")[0] == group]
-        if within and not all(_is_known(column, told) for column in within):
+        if within and not all(_is_known(column, names) for column in within):
             words = [label(run) for run in runs]
             if len(set(words)) > 1:
-                tell(words)
+                add(words)
     for key, column in varied.items():
-        if key != "branch.parent" and not _is_known(column, told):
+        if key != "branch.parent" and not _is_known(column, names):
             leaf = key.split(".")[-1]
-            tell(f"{leaf}={_shown(values.get(key))}" for values in settings)
-    return [" ".join(dict.fromkeys(words))[:LONGEST] or None for words in told]
+            add(f"{leaf}={_shown(values.get(key))}" for values in settings)
+    return [" ".join(dict.fromkeys(words))[:LONGEST] or None for words in names]
 
 
-def _is_known(column: Sequence[str], told: Sequence[Sequence[str]]) -> bool:
-    """Whether a setting's values follow from what was told of the runs."""
+def _is_known(column: Sequence[str], names: Sequence[Sequence[str]]) -> bool:
+    """Whether a setting's values follow from the words that the names have already."""
     value_of: dict[tuple[str, ...], str] = {}
-    return all(value_of.setdefault(tuple(words), value) == value for words, value in zip(told, column, strict=True))
+    return all(value_of.setdefault(tuple(words), value) == value for words, value in zip(names, column, strict=True))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

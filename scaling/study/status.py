@@ -34,8 +34,8 @@ class Standing(NamedTuple):
 
 def standings(runs: Sequence[Run | MeasuredRun]) -> dict[str, Standing]:
     """run_id -> where the run stands."""
-    found = {run.run_id: standing(run) for run in runs}
-    unfinished = [run for run in runs if found[run.run_id].state not in ("done", "refused")]
+    standing_of = {run.run_id: standing(run) for run in runs}
+    unfinished = [run for run in runs if standing_of[run.run_id].state not in ("done", "refused")]
     arrays = arrays_of(RunFolder(runs[0]).path.parent) if unfinished else []
     cluster, jobs = _queue() if arrays else ("", [])
     tasks = latest_tasks(arrays, cluster, unfinished)
@@ -44,14 +44,14 @@ def standings(runs: Sequence[Run | MeasuredRun]) -> dict[str, Standing]:
         who, task = holder(RunFolder(run).path), tasks.get(run.run_id)
         if who and has_ended(who, cluster, jobs, arrays):
             who = None  # its sign of life is younger than its end
-        known = found[run.run_id]
+        known = standing_of[run.run_id]
         if who:
-            found[run.run_id] = _running(run, known, who)
+            standing_of[run.run_id] = _running(run, known, who)
         elif task in there:
-            found[run.run_id] = _waiting(known, there[task])
+            standing_of[run.run_id] = _waiting(known, there[task])
         elif known.state != "failed" and (why := _end(run, task)):
-            found[run.run_id] = Standing("dead", _joined(known.detail, why))
-    return found
+            standing_of[run.run_id] = Standing("dead", _joined(known.detail, why))
+    return standing_of
 
 
 def _queue() -> tuple[str, list[QueuedJob]]:

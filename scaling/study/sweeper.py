@@ -127,7 +127,7 @@ class StackSweeper:
 
 
 class Watch:
-    """Says on stderr, as runs of a wave end, how far the wave is: each job speaks of its own stack only. A context."""
+    """Says on stderr, as runs of a wave end, how far the wave is: each job reports its own stack only. A context."""
 
     EVERY = 5.0  # seconds between looks at the disk
 

@@ -1,9 +1,9 @@
 """The processes that train one run together, each on a share of every batch (torchrun).
 
-Every process holds the whole models and takes the same steps: gradients are summed over the processes, so weights stay
-equal bit for bit, and so does everything that is decided from them. What a process could decide by itself is asked of
-all (`any`) or of the first (`from_first`). The first process alone touches run folders and W&B and speaks; what it does
-between two steps the others wait for at their next sum.
+Every process has the whole models and takes the same steps: gradients are summed over the processes, so weights stay
+equal bit for bit, and so does everything that is decided from them. What a process could decide by itself is decided
+by all (`any`) or by the first (`from_first`). The first process alone writes run folders, W&B and messages; what it
+does between two steps the others wait for at their next sum.
 
 A process that fails cannot inform the others, which wait for it in an all-reduce: it exits, their all-reduce fails, and
 they exit.

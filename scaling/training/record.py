@@ -24,7 +24,7 @@ from scaling.training.stack import Stack
 
 
 def tracked(models: Sequence[SharedModel], stack: Stack, device: torch.device) -> list[Tracked]:
-    """What W&B is told of the members of a stack at its start."""
+    """What is sent to W&B of the members of a stack at its start."""
     made = provenance.made_with(device)
     return [
         Tracked.of(member.run, made, continues=step > member.run.first_step)
@@ -83,10 +83,10 @@ class Recorder:
         """`speed` in tokens a second; the share of the accelerators' peak that 6 N D reach at it, where that is known;
         and the most memory that this process, with all the stack, has had."""
         device, processes = self.gradients.device, self.gradients.processes.size
-        told = {"perf/tokens_per_second": speed, "perf/memory_gb": provenance.peak_memory(device) / 1e9}
+        values = {"perf/tokens_per_second": speed, "perf/memory_gb": provenance.peak_memory(device) / 1e9}
         if peak := peak_of(provenance.device_name(device)):
-            told["perf/mfu"] = 6 * member.run.N * speed / (peak * processes)
-        return told
+            values["perf/mfu"] = 6 * member.run.N * speed / (peak * processes)
+        return values
 
     def result(self, member: Member) -> dict[str, Any]:
         """The content of `result.json`."""

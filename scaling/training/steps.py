@@ -1,5 +1,5 @@
-"""The steps of a stack, each taken without waiting: batch, losses, gradients and update are asked of the device, and
-what came of them lies in a ring there until it is read.
+"""The steps of a stack, each taken without waiting: batch, losses, gradients and update are queued on the
+device, and their results stay in a ring buffer there until they are read.
 
 All that a step needs from the host is made for many steps at once: numbers of windows (or tokens) by a thread
 (`scaling.data.feed`), learning rates and corrections as tables (`adamw.rates`). Which of these steps is next is counted

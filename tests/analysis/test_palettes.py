@@ -1,4 +1,4 @@
-"""Colours of figures can be told apart: by all people, and in print.
+"""Colours of figures can be distinguished: by all people, and in print.
 
 Colour blindness as in Machado, Oliveira and Fernandes 2009 (severity 1, on linear RGB), differences as CIEDE2000
 (Sharma, Wu and Dalal 2005), print as CIELAB's lightness.

@@ -1,6 +1,6 @@
 """What computes on one device must not wait for another: a watch over code that refuses whatever would make it.
 
-A GPU computes behind the Python program that tells it what to do. A value that the program reads, a tensor that it
+A GPU computes behind the Python program that sends it work. A value that the program reads, a tensor that it
 makes on the CPU and sends over, an operation whose result's shape depends on values: each makes one wait for the other.
 None of these needs a GPU to be seen: on device `meta`, which has shapes but no numbers, the same Python code runs and
 the same operations are dispatched.

@@ -66,8 +66,8 @@ def test_a_job_that_is_killed_is_noticed_and_sent_again(study, cluster):
     status, said = ended(sweep, seconds=20)
     assert status == 1 and "has left the queue" in said and "(2 of its 2 runs are not done)" in said
     assert said.splitlines()[-1].endswith("; run again to go on")
-    told = mine.status()
-    assert told.splitlines()[-1] == "2 runs: 2 dead" and "the command that trains the study goes on" in told
+    status = mine.status()
+    assert status.splitlines()[-1] == "2 runs: 2 dead" and "the command that began them goes on" in status
     status, said = mine.train()
     assert status == 0 and "all 2 runs are done" in said
     mine.check()
@@ -111,8 +111,8 @@ def test_whoever_waits_may_be_stopped_and_the_jobs_go_on(study, cluster, steps_i
     os.kill(sweep.pid, signal.SIGTERM)
     status, said = ended(sweep)
     assert status == 130 and "mine: 1 jobs are with SLURM" in said
-    told = mine.status()
-    assert "2 running" in told and f"on {cluster.host} (SLURM job " in told and " since " in told
+    status = mine.status()
+    assert "2 running" in status and f"on {cluster.host} (SLURM job " in status and " since " in status
     status, said = mine.train()
     assert status == 0 and "2 runs are in 1 jobs that SLURM has already" in said and "sent to SLURM" not in said
     mine.check()

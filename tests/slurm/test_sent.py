@@ -36,7 +36,7 @@ def test_waves_wait_for_each_other_in_the_queue(study, cluster):
 
 
 def test_a_job_has_its_own_cpus_when_it_is_sent_from_another(study, cluster):
-    """The sender is bound to one CPU, and SLURM tells it so in variables that sbatch and srun would read."""
+    """The sender is bound to one CPU, and SLURM says so in variables that sbatch and srun would read."""
     if cluster.cpus < 2:
         pytest.skip("needs two CPUs")
     mine = study("data.tokens=25600", "runtime.threads=null")
@@ -63,15 +63,15 @@ def test_submit_and_leave(study, cluster):
     detached = "hydra.launcher.detach=true"
     status, said = mine.train(detached)
     assert status == 0 and "mine: 1 jobs are with SLURM" in said
-    told = mine.status()
-    assert "2 queued" in told and "waits (Resources)" in told
+    status = mine.status()
+    assert "2 queued" in status and "waits (Resources)" in status
     status, said = mine.train(detached)
     assert status == 0 and "2 runs are in 1 jobs that SLURM has already" in said
     taken.terminate()
     taken.wait()
     eventually(mine.is_training)
-    told = mine.status()
-    assert "2 running" in told and f"on {cluster.host} (SLURM job " in told
+    status = mine.status()
+    assert "2 running" in status and f"on {cluster.host} (SLURM job " in status
     cluster.ask("scancel", "--signal=KILL", "--full", *cluster.states())
     eventually(lambda: cluster.states() == {})
     assert "2 dead" in mine.status()
@@ -95,8 +95,8 @@ def test_a_sender_that_dies_between_sbatch_and_its_answer(study, cluster, tmp_pa
     assert sweep.returncode == -9 and len(cluster.states()) == 1
     assert "2 queued" in mine.status()
     cluster.empty()
-    told = mine.status()
-    assert "2 dead" in told and "its number was lost" in told
+    status = mine.status()
+    assert "2 dead" in status and "its number was lost" in status
     status, said = mine.train()
     assert status == 0, said
     mine.check()
@@ -112,8 +112,8 @@ def test_what_fails_in_a_job_is_said_and_no_success(study, cluster):
     status, said = mine.train()
     assert status == 1 and f"1 of 2 runs not done: {broken.run.run_id}" in said.splitlines()[-1]
     assert "IsADirectoryError" in said and "(1 of its 1 runs are not done)" in said
-    told = mine.status()
-    assert told.splitlines()[-1] == "2 runs: 1 done, 1 failed" and "IsADirectoryError" in told
+    status = mine.status()
+    assert status.splitlines()[-1] == "2 runs: 1 done, 1 failed" and "IsADirectoryError" in status
     job = next(line for line in said.splitlines() if "has left the queue" in line).split()[2]
     assert "JobState=FAILED" in cluster.ask("scontrol", "show", "job", job)
     (broken.path / "metrics.jsonl").rmdir()

@@ -32,7 +32,9 @@ def add_parser(commands) -> None:
         "within a budget that give the narrowest interval of a target, from the scatter of the table's own gaps. "
         "Targets: gamma_D, gamma_N, gamma_post, C, curvature, slope:D=6e7, gap:N=1e6,D=1e8,P=4, law:NAME.",
     )
-    parser.add_argument("table", metavar="TABLE.csv|FITS.json|FOLDER", type=Path, help="the table, or what lies by it")
+    parser.add_argument(
+        "table", metavar="TABLE.csv|FITS.json|FOLDER", type=Path, help="a table, its fits, or its folder"
+    )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--target", metavar="NAME", help="what is to be known")
     asked.add_argument("--claim", metavar="KEY", help="a claim of the report, by its anchor there, such as tokens")

@@ -5,7 +5,7 @@ so, which costs the same at any D (Eq. 3); solid lines, filled points: quantized
 costs more the more tokens there were (Eqs. 2 and 9) until more tokens only hurt. Black is 16 bits throughout. Left: the
 paper's constants, at its smallest size. Then a panel for each training width of the weights that this table quantized
 further: points are means over seeds with the standard error of a loss (most of which they share, for all runs see the
-same documents), lines its fitted laws, on grey beyond its tokens, where their markers are.
+same documents), lines its fitted laws, on grey beyond its tokens, with open markers near their ends.
 """
 
 from collections.abc import Iterable, Mapping

@@ -25,7 +25,7 @@ TITLES = {"gap": "measured", "predicted": "fitted law"}
 
 def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
     """Mean gap by P_w and P_post, at the N and D with the most combinations (of several, the largest D and N); what
-    the law says of them if `fits` hold kumar_unified.
+    the law predicts for them if `fits` have kumar_unified.
 
     Raises:
         InputError: no N and D at which models with weights in two widths were quantized to two widths.

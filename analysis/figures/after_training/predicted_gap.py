@@ -1,7 +1,7 @@
 """Predicted against measured delta_PTQ. Fig. 7 left and Fig. 19 of Kumar et al. 2024 (arXiv 2411.04330).
 
 A panel a gap law. Filled points were fitted, open ones were not (too few or too many bits, or a large predicted gap).
-Triangles at the lower edge and arrows at the left one are gaps beyond the axis, zero or less. Bits alone explain most
+Triangles at the lower and left edge are gaps beyond the axis, zero or less. Bits alone explain most
 of a gap, so R2 is given within each width as well, of the fitted points, in linear space as it was fitted; the grey
 line is equality.
 """
@@ -36,10 +36,10 @@ def data(frame: pd.DataFrame, fits: dict[str, Fit]) -> pd.DataFrame:
 
 
 def usable(frame: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-    """Rows of which the law speaks and has a value, with `predicted`, and whether they were `fitted`."""
+    """Rows to which the law applies and for which it has a value, with `predicted`, and whether they were `fitted`."""
     rows = shared.quantized(frame, fit)
     rows = rows.assign(predicted=fit.predict(rows))
-    # Zero is what the unified law says of models trained in no more bits than are left, for which it is not meant.
+    # Zero is what the unified law predicts for models trained in no more bits than are left, for which it is not meant.
     rows = rows[np.isfinite(rows["predicted"]) & (rows["predicted"] > 0)]
     return rows.assign(fitted=shared.was_fitted(rows, rows["predicted"].to_numpy()))
 
@@ -88,8 +88,9 @@ def _points(axes, rows: pd.DataFrame, looks: dict, low: float) -> None:
         reach = [np.minimum(inside["gap_se"], 0.9 * inside["gap"]), inside["gap_se"]]
         place = inside["gap"], inside["predicted"]
         axes.errorbar(*place, xerr=reach, fmt=marker, color=colour, elinewidth=0.6, zorder=4, **face)
-        style.at_left_edge(axes, np.maximum(left["predicted"], low * 1.1), colour)
-        style.at_lower_edge(axes, under["gap"], colour, **face)
+        height = np.maximum(left["predicted"], low * 1.1)
+        style.at_edge(axes, "left", height, colour=colour, marker=marker, **face)
+        style.at_edge(axes, "lower", under["gap"], colour=colour, marker=marker, **face)
 
 
 def within(rows: pd.DataFrame) -> dict[float, float]:

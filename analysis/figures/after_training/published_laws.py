@@ -1,4 +1,5 @@
-"""delta_PTQ of models that others trained, beside what laws say of that many parameters and tokens.
+"""delta_PTQ of models that others trained, beside what laws predict for that many parameters and
+tokens.
 
 A panel a bit width; a symbol a quantizer with its format and granularity. Lines: the law of Kumar et al. 2024 (arXiv
 2411.04330) and that of Ouyang et al. 2024 (arXiv 2411.17691) with the constants of their papers, for each N, and this

@@ -1,10 +1,10 @@
 """delta_PTQ under each learning-rate schedule. Fig. 12 of Kumar et al. 2024 (arXiv 2411.04330).
 
-The paper's figure has linear decay to zero alone; here it is a panel a schedule, so that what tokens do can be told
-from what the decay does. Models trained in 16 bits, each size at its most frequent rate and weight decay, at the size
-with the most schedules; points with their standard errors, triangles at the lower edge are gaps below the axis, zero
-or less. Lines are the gap law (Eq. 2) fitted to all sizes of that schedule, whose gamma_D is in the title, or, where
-the schedule has too few runs, the mean over seeds. Dashes are the paper's constants.
+The paper's figure has linear decay to zero alone; here it is a panel a schedule, so that the effect of tokens is
+separate from that of the decay. Models trained in 16 bits, each size at its most frequent rate and weight decay, at the
+size with the most schedules; points with their standard errors, triangles at the lower edge are gaps below the axis,
+zero or less. Lines are the gap law (Eq. 2) fitted to all sizes of that schedule, whose gamma_D is in the title, or,
+where the schedule has too few runs, the mean over seeds. Dashes with open markers are the paper's constants.
 """
 
 import textwrap

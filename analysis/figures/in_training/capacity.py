@@ -114,7 +114,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
 
 def _point(axes, row, x: float, colour, marker: str) -> None:
     if row.share > TOP or not np.isfinite(row.share):
-        style.at_upper_edge(axes, x, colour)
+        style.at_edge(axes, "upper", [x], colour=colour, marker=marker)
         return
     reach = [[row.share - row.low], [min(row.high if np.isfinite(row.high) else TOP, TOP) - row.share]]
     axes.errorbar(x, row.share, yerr=reach, fmt=marker, color=colour, elinewidth=0.7, zorder=4, **style.WHITE_EDGE)

@@ -114,10 +114,10 @@ def advise(frame: pd.DataFrame, request: Request, *, progress: Callable[[str], N
     components, law, _ = parts(rows)
     target = target_of(request.target, rows, law)
     components = components_for(target, rows, components)
-    found = lacks_of(rows, components)
+    estimated = lacks_of(rows, components)
     lack = Lack(
-        curvature=found.curvature if request.curvature is None else request.curvature,
-        bits_by_size=found.bits_by_size if request.bits_by_size is None else request.bits_by_size,
+        curvature=estimated.curvature if request.curvature is None else request.curvature,
+        bits_by_size=estimated.bits_by_size if request.bits_by_size is None else request.bits_by_size,
     )
     sizes = sizes_of(request.sizes, rows)
     hours = request.hours is not None

@@ -65,8 +65,8 @@ def covariances(rows: Rows, middle: float) -> dict[str, np.ndarray]:
 def fitted(rows: Rows, X: np.ndarray | None = None, middle: float | None = None) -> Components:
     """The components of `rows` about the columns X (n, p), by default the law's.
 
-    A component that the rows cannot tell from another (a cell from its run, where none has two seeds) goes where the
-    likelihood puts it, or to zero.
+    A component that the rows do not separate from another (a cell from its run, where none has two seeds) goes where
+    the likelihood puts it, or to zero.
 
     Raises:
         InputError: no more rows than columns.
@@ -94,11 +94,11 @@ def fitted(rows: Rows, X: np.ndarray | None = None, middle: float | None = None)
         return float(value), np.array(slopes)
 
     bounds = [(0, None)] * len(active)
-    found = [
+    optima = [
         minimize(objective, np.full(len(active), start * scale), jac=True, method="L-BFGS-B", bounds=bounds)
         for start in STARTS
     ]
-    best = min(found, key=lambda one: one.fun)
+    best = min(optima, key=lambda one: one.fun)
     sds = dict.fromkeys(NAMES, 0.0) | {NAMES[k]: float(s) for k, s in zip(active, best.x, strict=True)}
     sds["row"] = max(sds["row"], FLOOR)
     return Components(**sds, middle=middle)

@@ -2,7 +2,7 @@
 
 Law and effects are solved together (Henderson's mixed-model equations): with a run's mean over widths as its
 observation, the information is A' diag(w) A + prior, where A has a row a cell (the law's columns, then ones for its
-size, its size's slope, its D) and w is what the runs of the cell tell. Thousands of candidates are a batch of small
+size, its size's slope, its D) and w is the weight of the cell's runs. Thousands of candidates are a batch of small
 systems. The half-width is Student's t, with one degree of freedom less than there are sizes, times the standard error;
 the bias is that of a least-squares fit by terms of a stated size that the law does not have.
 """
@@ -123,7 +123,7 @@ class Model:
         return np.stack([self.lack.curvature * (self.log_D - self.middle[1]) ** 2, self.lack.bits_by_size * by_size], 1)
 
     def weights(self, counts: np.ndarray) -> np.ndarray:
-        """What cells with `counts` runs tell: 1 / variance of their mean, (..., m)."""
+        """Weights of cells with `counts` runs: 1 / variance of their mean, (..., m)."""
         v = self.components.variances
         with np.errstate(divide="ignore"):
             variance = (v["row"] / len(self.widths) + v["run"]) / counts + v["cell"]
@@ -144,7 +144,7 @@ class Model:
         prior = np.zeros(keep.sum())
         prior[sum(free) :] = 1 / effects[effects > 0]
         information += np.diag(prior)
-        # Rows of one run tell what differs between widths, whatever the run's own effects.
+        # Rows of one run determine the differences between widths, whatever the run's own effects.
         own = slice(LAW - 1, LAW - 1 + sum(free[3:]))
         information[:, own, own] += np.einsum("km,mwi,mwj->kij", counts, within, within) / v["row"]
         asked = np.concatenate([np.array(target.law), np.zeros(len(effects))])
@@ -181,7 +181,7 @@ class Model:
         return Width(se=se, half=half, bias=bias)
 
     def _determined(self, w: np.ndarray, goal: np.ndarray, X: np.ndarray, within: np.ndarray) -> np.ndarray:
-        """(k,) whether `goal`, what is asked of the fit's constants, lies in what the cells span: the columns `X` of
+        """(k,) whether `goal`, a combination of the fit's constants, is in the span of the cells: the columns `X` of
         their means, and what differs between their widths."""
         scale = np.maximum(np.abs(X).max(0), 1e-300)
         goal, fixed = goal / scale, X.shape[1] - within.shape[2]
@@ -189,8 +189,8 @@ class Model:
         def spans(cells: np.ndarray) -> bool:
             inside = np.pad(np.concatenate(within[cells]), ((0, 0), (fixed, 0))) if cells.any() else X[:0]
             seen = np.vstack([X[cells], inside]) / scale
-            found = np.linalg.lstsq(seen.T, goal, rcond=1e-9)[0] if len(seen) else np.zeros(0)
-            return len(seen) > 0 and np.allclose(seen.T @ found, goal, atol=1e-7 * max(1.0, np.abs(goal).max()))
+            weights = np.linalg.lstsq(seen.T, goal, rcond=1e-9)[0] if len(seen) else np.zeros(0)
+            return len(seen) > 0 and np.allclose(seen.T @ weights, goal, atol=1e-7 * max(1.0, np.abs(goal).max()))
 
         if spans((w > 0).all(0)):  # more cells determine no less
             return np.ones(len(w), bool)

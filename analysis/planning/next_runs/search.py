@@ -66,14 +66,14 @@ def best(model: Model, cells: Cells, target: Target, budget: float, *, thrift: f
         (one for one in factorial_designs(cells) if cells.price(one)[0] <= budget), key=lambda one: score(one[None])[0]
     )
     starts += factorials[:1] + [one for one in _with_new_sizes(cells) if cells.price(one)[0] <= budget]
-    found = []
+    designs = []
     for start, by_cost in itertools.product(starts, (True, False)):
         grown = _grown(start, score, cells, budget, by_cost)
         if np.isfinite(score(grown[None])[0]):
-            found.append(_thrifty(_exchanged(grown, score, cells, budget), score, cells, thrift))
-    if not found:
+            designs.append(_thrifty(_exchanged(grown, score, cells, budget), score, cells, thrift))
+    if not designs:
         raise InputError(f"budget {budget:g}: no runs within it determine {target.name}; ask for more")
-    added = min(found, key=lambda one: (score(one[None])[0], cells.price(one)[0]))
+    added = min(designs, key=lambda one: (score(one[None])[0], cells.price(one)[0]))
     return design(model, cells, target, added)
 
 

@@ -34,7 +34,7 @@ def target_of(text: str, rows: Rows, law: np.ndarray) -> Target:
     """The target that `text` names, at constants `law` (4,): c, gamma_D, gamma_N, 1 / gamma_post.
 
     Raises:
-        InputError: it names none, a place is no number above zero, or gamma_post is asked of one width; a law that
+        InputError: it names none, a place is no number above zero, or gamma_post is to come from one width; a law that
             cannot be fitted to the rows, or says the same of them.
     """
     name, _, places = text.strip().partition(":")
@@ -89,8 +89,8 @@ def _another_law(text: str, name: str, rows: Rows, law: np.ndarray) -> Target:
     z = differs(rows.log_N, rows.log_D, rows.P)
     rest = z - rows.X @ np.linalg.lstsq(rows.X, z, rcond=None)[0]
     if np.sqrt(np.mean(rest**2)) < ALIKE:
-        raise InputError(f"target {text!r}: fitted to these rows it says the same as {OWN}; no run tells them apart")
-    unit = f"(0: {OWN}, 1: {name}; below .5 to both sides tells them apart)"
+        raise InputError(f"target {text!r}: fitted to these rows it says the same as {OWN}; no run distinguishes them")
+    unit = f"(0: {OWN}, 1: {name}; below .5 to both sides distinguishes them)"
     return Target(name=text, law=(0, 0, 0, 0, 1.0), fifth=differs, unit=unit)
 
 
@@ -100,14 +100,14 @@ def _frame(log_N: np.ndarray, log_D: np.ndarray, P: np.ndarray) -> pd.DataFrame:
 
 def _places(text: str, name: str, places: str) -> Mapping[str, float]:
     """Numbers by symbol, of a target's places."""
-    found = {}
+    numbers = {}
     for entry in places.split(","):
         symbol, _, value = (part.strip() for part in entry.partition("="))
         try:
-            found[symbol] = float(value)
+            numbers[symbol] = float(value)
         except ValueError:
-            found[symbol] = np.nan
-    if tuple(sorted(found)) != tuple(sorted(ASKED[name])) or not all(0 < v < np.inf for v in found.values()):
+            numbers[symbol] = np.nan
+    if tuple(sorted(numbers)) != tuple(sorted(ASKED[name])) or not all(0 < v < np.inf for v in numbers.values()):
         wanted = ",".join(f"{symbol}=VALUE" for symbol in ASKED[name])
         raise InputError(f"target {text!r}: expected {name}:{wanted}, with numbers above zero")
-    return found
+    return numbers

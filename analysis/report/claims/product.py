@@ -1,6 +1,6 @@
 """The claim that the effects of several parts in low precision multiply: N_eff = N f(P_w) f(P_a) f(P_kv).
 
-Sec. 4.2 of Kumar et al. 2024 (arXiv 2411.04330). It is asked of models that have each of their parts alone in low
+Sec. 4.2 of Kumar et al. 2024 (arXiv 2411.04330). It is tested on models that have each of their parts alone in low
 precision beside all of them together, so that no law has to say what one part costs.
 """
 
@@ -53,16 +53,16 @@ def together(runs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: there is none.
     """
-    found = []
+    complete = []
     for _, model in runs.groupby(list(MODEL)):
         alone = {part: shared.alone(model, part).groupby(part)["gap_qat"].mean() for part in PARTS}
         for run in model.to_dict("records"):
             low = [part for part in PARTS if run[part] < FULL_BITS]
             if len(low) > 1 and all(run[part] in alone[part] for part in low):
-                found.append({**run, "alone": [float(alone[part][run[part]]) for part in low]})
-    if not found:
+                complete.append({**run, "alone": [float(alone[part][run[part]]) for part in low]})
+    if not complete:
         raise InputError("no model with two parts in low precision and each of them alone")
-    return pd.DataFrame(found)
+    return pd.DataFrame(complete)
 
 
 def term_in_N(several: pd.DataFrame, fit: Fit) -> np.ndarray:

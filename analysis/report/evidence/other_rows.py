@@ -1,4 +1,4 @@
-"""The same question asked of other rows: without the limit to the gap, at another granularity, of another quantizer."""
+"""The same claim tested on other rows: without the limit to the gap, at another granularity, of another quantizer."""
 
 import dataclasses
 import math

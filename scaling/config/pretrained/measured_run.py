@@ -29,7 +29,7 @@ class Checkpoint(Settings):
     revision: Annotated[str, NotEmpty()]
     repository: str | None
     folder: str | None
-    """Where it lies: a local folder or .gguf file, or a folder within the repository."""
+    """Where it is stored: a local folder or .gguf file, or a folder within the repository."""
     sha: str | None
     """sha256 of a local one's files."""
     tokens: Count | None
@@ -49,7 +49,7 @@ class Checkpoint(Settings):
         return f"{self.repository}@{self.revision}"
 
     def identity(self) -> dict[str, Any]:
-        """What its numbers depend on, wherever it lies."""
+        """What its numbers depend on, wherever it is stored."""
         place = {"sha": self.sha} if self.repository is None else {"source": self.source, "folder": self.folder}
         return {**place, "tokens": self.tokens, "tokenizer": self.tokenizer, "start_token": self.start_token}
 

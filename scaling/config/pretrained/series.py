@@ -49,7 +49,7 @@ class SeriesConfig(Settings):
     """N, without embeddings, as stated; what is measured is counted again."""
     parameters_total: Count | None = None
     bytes_per_parameter: Count = 2
-    """Of the published files: for what a plan says of the download."""
+    """Of the published files: for the download that a plan shows."""
     licence: str | None = None
     schedule: ScheduleConfig | None = None
     """Of the learning rate in training; null: not known."""

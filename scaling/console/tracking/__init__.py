@@ -1,1 +1,1 @@
-"""What is told of runs and studies to Weights & Biases."""
+"""What is sent to Weights & Biases of runs and studies."""

@@ -50,7 +50,7 @@ def exit_code(path: Path) -> int | None:
 
 
 def await_exit(path: Path, patience: float = 5.0) -> bool:
-    """Wait until a file tells how its run ended, at most `patience` seconds; whether it does.
+    """Wait until a file says how its run ended, at most `patience` seconds; whether it does.
 
     W&B's service writes behind `finish`, which may return before anything but the head of the file is on disk.
     """

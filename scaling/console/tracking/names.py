@@ -1,4 +1,4 @@
-"""What W&B is told of a run, and the names under which: one scalar a name, in the sections `train`, `val`, `ptq` and
+"""What is sent to W&B of a run, and under which names: one scalar a name, in the sections `train`, `val`, `ptq` and
 `perf`, so that its tables sort by them and its charts take them as axes.
 
 The run folder has other names, those of the tidy table; nothing is read back from W&B.
@@ -36,9 +36,10 @@ def quantization(key: str) -> str:
 
     method, fmt, granularity, rule, *others = key.split("/")
     own = QuantSpec.of(fmt, granularity, rows=("channel",)).scale_rule
-    told = [fmt, granularity, *([] if rule == own else [rule]), *(o.replace("=", "") for o in others if o not in USUAL)]
+    unusual = (o.replace("=", "") for o in others if o not in USUAL)
+    words = [fmt, granularity, *([] if rule == own else [rule]), *unusual]
     # In W&B a dot reaches into a group, and other signs keep it from sorting by a name.
-    return f"ptq/{method}/" + re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(told))
+    return f"ptq/{method}/" + re.sub(r"[^A-Za-z0-9_-]", "_", "-".join(words))
 
 
 def quantizations(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = ("loss", "gap")) -> dict[str, float]:
@@ -54,24 +55,24 @@ def evaluation(loss: float, rows: Sequence[Mapping[str, Any]] = ()) -> dict[str,
 def summary(
     result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], last_point: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """All that W&B's table of runs is to say of a finished run: whichever file of a run comes last replaces what those
-    before have said.
+    """All that W&B's table of runs is to show of a finished run: whichever file of a run comes last replaces what was
+    there before.
 
     Args:
         result: that of the run folder.
         rows: its quantizations, of which those of the last model count.
         last_point: that of its training curve.
     """
-    told: dict[str, Any] = {"N": result["N"], "diverged": result["diverged"], "perf/seconds": result["seconds"]}
-    told |= training(last_point)
+    values: dict[str, Any] = {"N": result["N"], "diverged": result["diverged"], "perf/seconds": result["seconds"]}
+    values |= training(last_point)
     if result["D"]:
-        told |= {"D": result["D"], "tokens_per_parameter": result["D"] / result["N"]}
+        values |= {"D": result["D"], "tokens_per_parameter": result["D"] / result["N"]}
     if "tokens_per_second" in result:
-        told["perf/tokens_per_second"] = result["tokens_per_second"]
+        values["perf/tokens_per_second"] = result["tokens_per_second"]
     for last in result["evaluations"][-1:]:
         of_last = [row for row in rows if row["tokens_seen"] == last["tokens_seen"]]
-        told |= {"val/loss": last["loss"], "val/loss_se": last["loss_se"], **quantizations(of_last, MEASURED)}
-    return told
+        values |= {"val/loss": last["loss"], "val/loss_se": last["loss_se"], **quantizations(of_last, MEASURED)}
+    return values
 
 
 def config(run: "Run | MeasuredRun", made: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A study's table, fits and figures as one artifact of W&B, and the workspace in which its runs are looked at.
 
-The artifact is that of a W&B run of its own, whose id says what it holds: what is published already is not uploaded
-again, nor written again offline.
+The artifact is that of a W&B run of its own, whose id is a hash of its content: what is published already is not
+uploaded again, nor written again offline.
 """
 
 import csv

@@ -31,7 +31,7 @@ _ORDER: tuple[Mode, ...] = ("off", "offline", "online")
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """A run that W&B is told of."""
+    """A run that W&B records."""
 
     run_id: str
     study: str
@@ -39,7 +39,7 @@ class Tracked:
     settings: Mapping[str, Any]
     """Its resolved config and what it was made with, as a plain nested dict."""
     continues: bool
-    """Whether it goes on from where W&B was told of it before. What begins anew asks not to be resumed."""
+    """Whether it goes on from what W&B has of it already. What begins anew asks not to be resumed."""
 
     @classmethod
     def of(cls, run: "Run | MeasuredRun", made: Mapping[str, Any], *, continues: bool) -> "Tracked":

@@ -57,12 +57,12 @@ def sections(settings: Sequence[str], varied: Sequence[str] = ()) -> list[Sectio
     ]
     own = [Axis("config", name, log=False) for name in varied]
     through = (Axis("config", "N"), Axis("config", "D"), *own, Axis("summary", "val/loss", log=False), *gaps)
-    found = [
+    candidates = [
         Section(title="Gap against D/N, by bits after training", charts=tuple(scatter)),
         Section(title="Loss against tokens, by precision in training", charts=tuple(losses)),
         Section(title="All runs", charts=(Chart(kind="parallel", title="N, D, loss and gaps", axes=through),)),
     ]
-    return [section for section in found if section.charts]
+    return [section for section in candidates if section.charts]
 
 
 def workspace(entity: str, project: str, study: str, group: str, shown: Sequence[Section]) -> Any:

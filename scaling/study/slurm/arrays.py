@@ -69,7 +69,7 @@ class Task(NamedTuple):
 
 
 def folder_of(study: Path) -> Path:
-    """Where what concerns SLURM lies in the folder of a study."""
+    """Where files about jobs of SLURM are stored in the folder of a study."""
     return study / "slurm"
 
 

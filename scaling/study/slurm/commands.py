@@ -74,8 +74,8 @@ def record(job: str) -> JobRecord:
     text = _said("scontrol", "show", "job", "--oneliner", job)
 
     def field(name: str) -> str:
-        found = re.search(rf"(?:^|\s){name}=(\S*)", text)
-        return found[1] if found else ""
+        match = re.search(rf"(?:^|\s){name}=(\S*)", text)
+        return match[1] if match else ""
 
     return JobRecord(
         state=field("JobState"),
@@ -96,8 +96,8 @@ def cluster() -> Cluster:
     text = _said("scontrol", "show", "config")
 
     def value(name: str) -> str:
-        found = re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE)
-        return found[1] if found else ""
+        match = re.search(rf"^{name}\s*=\s*(\S+)", text, re.MULTILINE)
+        return match[1] if match else ""
 
     most = value("MaxArraySize")
     return Cluster(value("ClusterName"), max(1, int(most)) if most.isdecimal() else LARGEST_ARRAY)
@@ -105,10 +105,10 @@ def cluster() -> Cluster:
 
 def seconds(duration: str) -> float:
     """SLURM's 2-03:04:05, 03:04:05 or 04:05; inf for what is none, such as UNLIMITED."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", duration)
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", duration)
+    if not match:
         return float("inf")
-    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 

@@ -35,11 +35,11 @@ def dispatch(planned: Sequence[Sequence[Run]], settings: SlurmSettings, function
     cluster, there = commands.cluster(), commands.queue()
     free_folders(study, runs, cluster.name, there)
     known = latest_tasks(arrays_of(study), cluster.name, runs)
-    found = in_queue(known.values(), there)
-    queued = {run_id: task for run_id, task in known.items() if task in found}
+    sent_already = in_queue(known.values(), there)
+    queued = {run_id: task for run_id, task in known.items() if task in sent_already}
     if queued:
-        note(f"{runs[0].study}: {len(queued)} runs are in {len(found)} jobs that SLURM has already")
-    tasks, before, refusal = list(found), [], ""
+        note(f"{runs[0].study}: {len(queued)} runs are in {len(sent_already)} jobs that SLURM has already")
+    tasks, before, refusal = list(sent_already), [], ""
     for wave in planned:
         fresh = [run for run in wave if run.run_id not in queued and holder(RunFolder(run).path) is None]
         jobs = stacks(with_memory(fresh, settings.mem_gb), workers=1)
@@ -47,7 +47,7 @@ def dispatch(planned: Sequence[Sequence[Run]], settings: SlurmSettings, function
         sent, refusal = send(files, settings, cluster, function, before) if files else ([], "")
         tasks += sent
         mine = {queued[run.run_id] for run in wave if run.run_id in queued}
-        before = sorted({task.array.job for task in sent} | {found[task].id for task in mine})
+        before = sorted({task.array.job for task in sent} | {sent_already[task].id for task in mine})
         if refusal:
             break
     if settings.detach:

@@ -28,8 +28,8 @@ class SlurmSettings(Settings):
     timeout_min: Count
     """Time limit of a job, in minutes."""
     signal_delay_s: Count
-    """Seconds before the time limit at which a job is told to save and to be queued again: more than its longest update
-    and a checkpoint take. SLURM may tell it up to a minute early."""
+    """Seconds before the time limit at which a job gets the signal to save and to be queued again: more than its
+    longest update and a checkpoint take. SLURM may send it up to a minute early."""
     max_num_timeout: Annotated[int, AtLeast(0)]
     """How often a job may reach its time limit and be queued again. Preemptions are not counted."""
     detach: bool
@@ -71,18 +71,18 @@ class SlurmSettings(Settings):
         common = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
         own = ("max_num_timeout", "detach", "poll_s", "submitit_folder", "name")
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        found = {
+        parameters = {
             name if name in common else f"slurm_{name}": value
             for name, value in fields.items()
             if name not in own and value is not None
         }
-        found["slurm_additional_parameters"] = {"requeue": True, **self.additional_parameters}
+        parameters["slurm_additional_parameters"] = {"requeue": True, **self.additional_parameters}
         if self.setup is not None:
-            found["slurm_setup"] = list(self.setup)
+            parameters["slurm_setup"] = list(self.setup)
         # From SLURM 22.05 on srun does not ask for what sbatch got, and binds the job to one CPU.
         cpus = [] if self.cpus_per_task is None else [f"--cpus-per-task={self.cpus_per_task}"]
-        found["slurm_srun_args"] = [*cpus, *LATER]
-        return found
+        parameters["slurm_srun_args"] = [*cpus, *LATER]
+        return parameters
 
 
 def is_slurm(launcher: DictConfig) -> bool:

@@ -1,7 +1,7 @@
 """Waits for jobs of SLURM, and says which have ended without having done their work.
 
 Whether a run is done its folder says. Whether a job still waits or runs the queue says; one that left it without a
-result was killed, was cancelled or has failed. It is told by the second look that does not find it, because a job that
+result was killed, was cancelled or has failed. The second look that does not find it decides, because a job that
 is queued again may be missing from one, and a network file system may show a result late.
 """
 
@@ -16,7 +16,7 @@ from scaling.study.slurm.commands import UnavailableError
 LOOKS = 2
 """In a row that do not find a job, until it counts as dead."""
 OTHERS = ("srun:", "slurmstepd", "submitit ")
-"""Whose lines in a log tell how a job ended, and not why."""
+"""Programs whose lines in a log say how a job ended, and not why."""
 LAST = 300
 """Characters of a log's last line that are shown."""
 

@@ -2,7 +2,7 @@
 
 SLURM ends a job in three ways that it announces. When a job of higher priority needs the place it sends SIGTERM, and
 waits for the grace time of the partition. Before the time limit it sends what `sbatch --signal` named. When a person
-cancels the job it sends SIGTERM as well, and such a job must not come back: it is told by its state, which is no longer
+cancels the job it sends SIGTERM as well, and such a job must not come back: its state shows that, which is no longer
 RUNNING. Whatever ended after a warning without being queued again counts for SLURM as failed or completed, although it
 was neither: so a job asks for it itself.
 """

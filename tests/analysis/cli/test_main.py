@@ -117,9 +117,9 @@ def test_a_plan_is_predicted_row_by_row(capsys, tmp_path):
     frame = pd.read_csv(out)
     assert frame[["P_a", "P_post"]].to_numpy().tolist() == [[16, 16], [16, 3], [16, 6], [4, 16]]
     assert "post=6: not below P_a=4 in training" in said and "no effective parameters" in said
-    told = predict(paper(), N=1e9, D=1e11, widths={}, post=3.0)
-    assert frame["gap"].iloc[1] == pytest.approx(told.gap.value, rel=1e-5)
-    assert frame["loss"].iloc[1] == pytest.approx(told.total.value, rel=1e-5)
+    expected = predict(paper(), N=1e9, D=1e11, widths={}, post=3.0)
+    assert frame["gap"].iloc[1] == pytest.approx(expected.gap.value, rel=1e-5)
+    assert frame["loss"].iloc[1] == pytest.approx(expected.total.value, rel=1e-5)
 
 
 @pytest.mark.parametrize(

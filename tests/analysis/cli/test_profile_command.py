@@ -28,15 +28,15 @@ def ends(line):
 
 @pytest.mark.parametrize(("law", "symbol", "truth"), [("kumar_ptq", "gamma_D", 0.5), ("chinchilla", "E", 0.9)])
 def test_a_planted_constant_is_inside(capsys, runs, tmp_path, law, symbol, truth):
-    out = tmp_path / "new" / "told.csv"
+    out = tmp_path / "new" / "profile.csv"
     status, text, err = run(capsys, law, runs, "--parameter", symbol, "--out", out)
     assert status == 0 and err == f"{law}: fitting, then following {symbol}\n"
     lines = text.splitlines()
     assert lines[0].startswith(f"{law}: {symbol} = ")
     plain, clustered = (line for line in lines if "95% interval" in line)
     assert "rows independent" in plain and "6 clusters" in clustered
-    told = pd.read_csv(out)
-    limits = told.set_index("kind")["value"]
+    written = pd.read_csv(out)
+    limits = written.set_index("kind")["value"]
     for line, low, high in ((plain, "low", "high"), (clustered, "clustered_low", "clustered_high")):
         assert ends(line) == pytest.approx([limits[low], limits[high]], rel=1e-4)
         assert limits[low] < truth < limits[high]
@@ -45,14 +45,14 @@ def test_a_planted_constant_is_inside(capsys, runs, tmp_path, law, symbol, truth
     end = next(i for i, line in enumerate(lines) if line.startswith("* the estimate"))
     shown = [line.split() for line in lines[begin + 1 : end]]
     marked = [cells for cells in shown if cells[0] == "*"]
-    values = told[told["kind"].isin(["value", "estimate"])]
+    values = written[written["kind"].isin(["value", "estimate"])]
     assert len(shown) == len(values) and len(marked) == 1
-    estimate = told[told["kind"] == "estimate"].iloc[0]
+    estimate = written[written["kind"] == "estimate"].iloc[0]
     assert [float(v) for v in marked[0][1:3]] == pytest.approx([estimate["value"], estimate["rise"]], rel=1e-4)
-    assert len(marked[0]) == len(told.columns) - 2 and estimate["rise"] == values["rise"].min()
+    assert len(marked[0]) == len(written.columns) - 2 and estimate["rise"] == values["rise"].min()
     assert (np.diff(values["value"]) > 0).all()
     drawn = {p.name for p in out.parent.iterdir()}
-    assert drawn == {"told.csv", "told.pdf", "told.png"}
+    assert drawn == {"profile.csv", "profile.pdf", "profile.png"}
     assert matplotlib.image.imread(out.with_suffix(".png")).std() > 0.05  # something is drawn
 
 
@@ -90,15 +90,15 @@ def test_profiles_without_a_width_or_an_end_are_drawn(tables):
 
 
 def test_asked_values_and_options(capsys, runs, tmp_path):
-    out = tmp_path / "told.csv"
+    out = tmp_path / "profile.csv"
     options = ("--objective", "squares", "--filter", "D > 1e6", "--values", 0.85, 0.95, "--out", out)
     status, text, _ = run(capsys, "chinchilla", runs, "--parameter", "E", *options)
     assert status == 0
     made = profile("chinchilla", pd.read_csv(runs), "E", [0.85, 0.95], objective="squares", filter="D > 1e6")
-    told = pd.read_csv(out)
-    values = told[told["kind"].isin(["value", "estimate"])]
+    written = pd.read_csv(out)
+    values = written[written["kind"].isin(["value", "estimate"])]
     np.testing.assert_allclose(values["rise"], made.rise, rtol=1e-4, atol=1e-9)
-    assert set(np.round(told.loc[told["kind"] == "value", "value"], 6)) == {0.85, 0.95}
+    assert set(np.round(written.loc[written["kind"] == "value", "value"], 6)) == {0.85, 0.95}
     assert text.startswith(f"chinchilla: E = {made.estimate:.5g} (nats), 18 rows\n")
     assert "beyond the values" in text
     assert "left out: 168 rows" in text or "left out: 126 rows" in text
@@ -143,8 +143,8 @@ def test_symbols_are_set_as_formulas():
         (("chinchilla", "{table}", "--parameter", "E", "--filter", "N < 1e5"), "chinchilla: N has 2 different values"),
         (("chinchilla", "{table}", "--parameter", "E", "--huber-delta", "0"), "huber_delta=0.0: expected"),
         (("chinchilla", "{table}", "--parameter", "E", "--objective", "l1"), "objective=l1: use one of"),
-        (("chinchilla", "{table}", "--parameter", "E", "--out", "told"), "told: expected a name that ends in .csv"),
-        (("chinchilla", "{table}", "--parameter", "E", "--out", "{table}/told.csv"), "{table}: cannot be written to"),
+        (("chinchilla", "{table}", "--parameter", "E", "--out", "new"), "new: expected a name that ends in .csv"),
+        (("chinchilla", "{table}", "--parameter", "E", "--out", "{table}/new.csv"), "{table}: cannot be written to"),
     ],
 )
 def test_faults_are_one_line(capsys, runs, arguments, line):

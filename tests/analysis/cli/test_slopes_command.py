@@ -31,9 +31,9 @@ def test_a_planted_slope_is_told(capsys, table, tmp_path, curvature, verdict):
     out = tmp_path / "new" / "slopes.csv"
     status, text, err = run(capsys, "kumar_ptq", table(curvature, seeds=3), "--out", out)
     assert status == 0 and err == "kumar_ptq: fitting, then slopes within each width\n"
-    told = pd.read_csv(out)
-    assert told["P_post"].dropna().unique().tolist() == [3, 4, 5, 6]
-    whole = told[told["P_post"].isna()].set_index("kind")
+    written = pd.read_csv(out)
+    assert written["P_post"].dropna().unique().tolist() == [3, 4, 5, 6]
+    whole = written[written["P_post"].isna()].set_index("kind")
     assert whole.loc["curvature", "verdict"] == verdict
     assert whole.loc["constant", "low"] < 0.5 < whole.loc["constant", "high"]
     assert whole.loc["curvature", "low"] < curvature < whole.loc["curvature", "high"]
@@ -56,10 +56,10 @@ def test_rows_options_and_bits_are_passed_on(capsys, table, tmp_path):
     assert (
         run(capsys, "kumar_ptq", path, "--bits", 4, 5, "--filter", "D < 8e6", "--only", "N > 3e4", "--out", out)[0] == 0
     )
-    told = pd.read_csv(out)
-    assert told["P_post"].dropna().unique().tolist() == [4, 5]
-    assert told["high_D"].max() == 4e6
-    assert told.loc[told["P_post"].isna(), "rows"].unique().tolist() == [2 * 3 * 3 * 2]
+    written = pd.read_csv(out)
+    assert written["P_post"].dropna().unique().tolist() == [4, 5]
+    assert written["high_D"].max() == 4e6
+    assert written.loc[written["P_post"].isna(), "rows"].unique().tolist() == [2 * 3 * 3 * 2]
     first = out.read_bytes()
     run(capsys, "kumar_ptq", path, "--bits", 4, 5, "--filter", "D < 8e6", "--only", "N > 3e4", "--out", out)
     assert out.read_bytes() == first

@@ -131,7 +131,7 @@ def test_few_clusters_have_no_interval(tables):
 
 
 def test_a_bend_takes_three_values_of_D(tables):
-    """Two do not tell one, in one group or in groups whose middles coincide; pairs at different D do."""
+    """Two do not determine one, in one group or in groups whose middles coincide; pairs at different D do."""
     found = local_slopes("kumar_ptq", tables.simulate(tokens=(1e6, 4e6)))
     assert found.constant.low < 0.5 < found.constant.high
     assert found.curvature.clusters == 0 and np.isnan([found.curvature.value, found.curvature.p]).all()
@@ -175,11 +175,11 @@ def test_each_width_and_all_together(tables):
     assert made.widths[4] == local_slopes("kumar_ptq", frame, only="D < 8e6 and P_post == 4")
     assert made.together == local_slopes("kumar_ptq", frame, only="D < 8e6")
     assert made.left_out["P_post outside 3 to 6 bits"] == 3 * 9 * 4
-    told = numbers(made)
-    assert len(told) == 4 * (2 + 1 + 1)
-    whole = told[told["P_post"].isna() & (told["kind"] == "constant")]
+    rows = numbers(made)
+    assert len(rows) == 4 * (2 + 1 + 1)
+    whole = rows[rows["P_post"].isna() & (rows["kind"] == "constant")]
     assert whole["value"].item() == made.together.constant.value
-    assert (told["verdict"] != "").sum() == 4 and set(told.loc[told["verdict"] != "", "kind"]) == {"curvature"}
+    assert (rows["verdict"] != "").sum() == 4 and set(rows.loc[rows["verdict"] != "", "kind"]) == {"curvature"}
 
 
 def test_order_of_rows_does_not_matter(tables):

@@ -171,8 +171,8 @@ def test_learning_rates_are_compared_where_there_are_three(tables, tmp_path):
         drawn.figure.savefig(tmp_path / "figure.png", dpi=40)
     assert set(drawn.numbers["N"]) == {23_600} and set(drawn.numbers["lr_peak"]) == {1e-3, 2e-3, 4e-3}
     gaps = mixed[mixed["P_post"] == 3].set_index("run_id")["gap"]
-    told = drawn.numbers.dropna(subset="gap").set_index("run_id")["gap"]
-    assert len(told) and told.to_dict() == gaps[told.index].to_dict()
+    shown = drawn.numbers.dropna(subset="gap").set_index("run_id")["gap"]
+    assert len(shown) and shown.to_dict() == gaps[shown.index].to_dict()
     with pytest.raises(InputError, match="no N and D was trained at 3 peak learning rates"):
         FIGURES["learning_rates"](mixed[mixed["lr_peak"] < 4e-3], {})
 

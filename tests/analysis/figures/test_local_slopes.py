@@ -64,13 +64,13 @@ def test_a_study_gets_its_slopes_and_the_verdict(capsys, tmp_path, frame, undraw
     assert f"slopes: {folder / 'slopes.csv'}" in lines
     assert any(line.startswith("slope of ln gap in ln D: not constant (") for line in lines)
     assert lines[-1].startswith("gamma_D = ")
-    told = pd.read_csv(folder / "slopes.csv")
+    written = pd.read_csv(folder / "slopes.csv")
     np.testing.assert_allclose(
-        told["value"], numbers(slopes_by_width("kumar_ptq", pd.read_csv(folder / "runs.csv")))["value"], rtol=1e-7
+        written["value"], numbers(slopes_by_width("kumar_ptq", pd.read_csv(folder / "runs.csv")))["value"], rtol=1e-7
     )
     assert (folder / "figures" / "local_slopes.pdf").exists()
 
-    # A table that tells none: said, no fault, and no slopes of another table are left behind.
+    # A table that determines none: reported, no fault, and no slopes of another table are left behind.
     frame[frame["ptq"].isna()].to_csv(folder / "runs.csv", index=False)
     assert main([*arguments, "--why"]) == 0
     out = capsys.readouterr().out

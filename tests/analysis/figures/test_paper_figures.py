@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 import analysis
+from analysis import palettes
 from analysis.errors import InputError
 from analysis.figures import rows as shared
+from analysis.figures import style
 from analysis.figures.after_training import predicted_gap
 from analysis.figures.best_model import inference_optimum
 from analysis.figures.in_training import capacity
@@ -99,17 +102,31 @@ def test_what_a_table_cannot_show_is_one_line(name, exact, tables):
     assert "\n" not in str(caught.value)
 
 
+MARKED = {*palettes.MARKERS, palettes.UNQUANTIZED[1]}
 ELSEWHERE = {"degradation", "weight_precision", "quantizers", "granularity", "matched", "float_formats", "schedules"}
 ELSEWHERE |= {"learning_rates", "memory", "published_laws"}
 
 
+def without_colour(axes):
+    """Colour -> the markers and dashes that it has in a panel, triangles at its edges left out."""
+    looks = {}
+    for line in axes.lines:
+        marker = line.get_marker() if line.get_marker() in MARKED else ""
+        if marker or line.get_linestyle() != "None":
+            looks.setdefault(to_hex(line.get_color()), set()).add((marker, line.get_linestyle()))
+    return looks
+
+
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - ELSEWHERE))
-def test_figures_are_rendered_without_a_warning(name, table, found, tmp_path):
+def test_figures_are_rendered_without_a_warning_and_can_be_read_without_colour(name, table, found, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = FIGURES[name](table, found)
         drawn.figure.savefig(tmp_path / "figure.png", dpi=40)
     assert len(drawn.numbers) > 10
+    for axes in drawn.figure.axes:
+        looks = without_colour(axes)
+        assert len({frozenset(look) for look in looks.values()}) == len(looks), axes.get_title()
 
 
 # ---- training in low precision ----
@@ -171,9 +188,9 @@ def test_predicted_loss_states_how_good_it_is(table, found):
         "weights": 32, "activations": 24, "KV cache": 24, "several parts": 32, "several parts, fitted apart": 32,
         "all runs": 120,
     }  # fmt: skip
-    told = [t.get_text() for axes in drawn.figure.axes for t in axes.texts]
-    assert len(told) == 6
-    assert all("MSE" in text and "R^2" in text for text in told)
+    texts = [t.get_text() for axes in drawn.figure.axes for t in axes.texts]
+    assert len(texts) == 6
+    assert all("MSE" in text and "R^2" in text for text in texts)
 
 
 def test_part_sweeps_draw_one_law_a_size(table, found):
@@ -250,8 +267,13 @@ def test_predicted_gap_agrees_with_the_fit(table, found):
     assert len(plain) == 2 * 2 * 2 * 7
     within = predicted_gap.within(plain[plain["fitted"]])
     assert {f"{b:g}": r for b, r in within.items()} == pytest.approx(found["kumar_ptq"].r2_within)
-    left = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "<"]
-    assert sum(len(line.get_ydata()) for line in left) >= 2 * 2 * 2
+    lines = drawn.figure.axes[0].lines
+    left = {line.get_marker(): len(line.get_ydata()) for line in lines if set(line.get_xdata()) == {style.EDGE}}
+    # A triangle and, beside it, the marker of 8 bits, the last of the widths.
+    assert (
+        left["<"] >= 2 * 2 * 2
+        and left[[*palettes.looks(sorted(set(frame["P_post"].dropna()))).values()][-1][1]] == left["<"]
+    )
     assert len(FIGURES["predicted_gap"](frame, {"kumar_ptq": found["kumar_ptq"]}).figure.axes) == 1
 
 
@@ -287,6 +309,23 @@ def test_quantizers_stand_side_by_side(tables):
         np.testing.assert_array_equal(np.sort(values), np.sort(gptq.loc[gptq["P_post"] == bits, "gap"]))
     with pytest.raises(InputError, match="by two methods or at two granularities"):
         FIGURES["quantizers"](frame, {})
+
+
+def test_granularities_beyond_the_dashes_have_other_markers(tables):
+    frame = tables.simulate(sizes=(23_600,), tokens=(1e6, 2e6), post=(3, 4))
+    rows = frame[frame["ptq"].notna()]
+    grains = ("tensor", "channel", "block16", "block32", "block64", "block128")
+    figure = FIGURES["quantizers"](pd.concat([rows.assign(granularity_post=g) for g in grains]), {}).figure
+    keys = figure.legends[0].legend_handles
+    assert (
+        len(
+            {
+                (key.get_marker(), key.get_linestyle(), key._dash_pattern[1] and tuple(key._dash_pattern[1]))
+                for key in keys
+            }
+        )
+        == 6
+    )
 
 
 @pytest.mark.parametrize("committed", QUANTIZERS, ids=lambda path: path.parents[1].name)

@@ -1,4 +1,5 @@
-"""Tables that do not tell what a law asks: a status and no interval, or one line; never a number to be believed."""
+"""Tables that do not determine the parameters of a law: a status and no interval, or one line; never a
+number to be believed."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def test_of_one_ratio_the_shared_exponent_is_told_and_the_split_is_not(law):
 def test_losses_that_are_all_one_are_one_line():
     table = pd.DataFrame({"N": GRID[0], "D": GRID[1], "loss": 3.0})
     for law in ("chinchilla", "chinchilla_tied", "gadre", "compute"):
-        with pytest.raises(InputError, match=f"{law}: loss is 3 in all rows; nothing is told by it"):
+        with pytest.raises(InputError, match=f"{law}: loss is 3 in all rows; it determines no law"):
             analysis.fit(law, table)
     with pytest.raises(InputError, match="gap is 0 in all rows"):
         analysis.fit("kumar_ptq", table.assign(P_post=[3.0, 4.0, 5.0] * 12, gap=0.0))

@@ -1,4 +1,4 @@
-"""Fits: planted laws come back, and what was left out is told."""
+"""Fits: planted laws come back, and what was left out is reported."""
 
 import numpy as np
 import pandas as pd

@@ -19,7 +19,7 @@ def test_jackknife_is_leaving_clusters_out():
 
 
 def test_what_the_other_clusters_do_not_tell_stays():
-    """A second parameter that one cluster alone tells: without it there is nothing to move to."""
+    """A second parameter that one cluster alone determines: without it there is nothing to move to."""
     draw = np.random.default_rng(1)
     x = np.column_stack([np.ones(12), np.repeat([0.0, 0.0, 1.0], 4)])
     y, label = draw.standard_normal(12), np.repeat(np.arange(3), 4)

@@ -1,4 +1,4 @@
-"""FITS.json: what is written is what is read, byte for byte the same from the same table, and damage is told."""
+"""FITS.json: what is written is what is read, byte for byte the same from the same table, and damage is reported."""
 
 import json
 import math

@@ -29,7 +29,7 @@ AT = {
 
 
 def asked(name):
-    """A fit of that law with its published constants, or others, and what else it has to be told."""
+    """A fit of that law with its published constants, or others, and the options that it needs."""
     law, known = law_and_point(name)
     fit = dataclasses.replace(published("chinchilla"), law=law, params=known)
     return {name: fit}, {k: v for k, v in AT.items() if k in law.variables and (k != "scheme" or v in law.categories)}

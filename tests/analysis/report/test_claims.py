@@ -154,22 +154,22 @@ def verdict(claim, found):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         finding = claim.measure(found)
-    told, met = claim.rule.judge(finding.numbers, finding.flags)
+    judged, met = claim.rule.judge(finding.numbers, finding.flags)
     asked = (*claim.rule.conditions, *claim.rule.published)
     assert {*finding.numbers} - UNJUDGED <= {c.number for c in asked}
-    return told, met, finding
+    return judged, met, finding
 
 
 @pytest.mark.parametrize("key, world, expected", CASES)
 def test_a_verdict_is_the_planted_one(tables, key, world, expected):
-    told, met, finding = verdict(CLAIMS[key], tables(world))
-    assert told == expected, (met, {k: n.text for k, n in finding.numbers.items()})
+    judged, met, finding = verdict(CLAIMS[key], tables(world))
+    assert judged == expected, (met, {k: n.text for k, n in finding.numbers.items()})
 
 
 @pytest.mark.parametrize("key, mend, expected", MENDED)
 def test_a_verdict_against_a_claim(tables, key, mend, expected):
-    told, met, finding = verdict(CLAIMS[key], tables(QUIET, mend))
-    assert told == expected, (met, {k: n.text for k, n in finding.numbers.items()})
+    judged, met, finding = verdict(CLAIMS[key], tables(QUIET, mend))
+    assert judged == expected, (met, {k: n.text for k, n in finding.numbers.items()})
 
 
 def test_every_claim_is_tried_both_ways_and_undecided():

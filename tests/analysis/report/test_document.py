@@ -31,7 +31,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.faults, self.refers, self.ids, self.told = [], [], [], [], []
+        self.open, self.faults, self.refers, self.ids, self.texts = [], [], [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -49,7 +49,7 @@ class Page(HTMLParser):
             self.faults.append(tag)
 
     def handle_data(self, data):
-        self.told.append(data)
+        self.texts.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_numbers_follow_the_table(results, tmp_path):
         assert main(["report", "--results", str(folder), "--bootstrap", "0"]) == 0
         line = re.search(r"the difference of losses in nats \| (\S+) \[", (folder / "report.md").read_text())
         shown[shift] = float(line[1])
-        assert line[1] in "".join(Page((folder / "report.html").read_text()).told)
+        assert line[1] in "".join(Page((folder / "report.html").read_text()).texts)
     assert shown[0.02] - shown[0.0] == pytest.approx(0.02, abs=2e-4)
 
 

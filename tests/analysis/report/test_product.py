@@ -35,7 +35,7 @@ def test_shares_that_multiply_are_predicted_whatever_alpha():
     # Two by hand: T (1 + c1/T)(1 + c2/T) - T = c1 + c2 + c1 c2 / T.
     one, two = several["alone"].iloc[0]
     assert several["gap_qat"].iloc[0] == pytest.approx(one + two + one * two / T)
-    assert several["gap_qat"].iloc[0] > 1.15 * (one + two)  # so that adding them is told apart
+    assert several["gap_qat"].iloc[0] > 1.15 * (one + two)  # so that their sum is another value
 
 
 def test_only_models_with_all_their_parts_alone_count():

@@ -86,7 +86,7 @@ def test_one_failure_decides_and_all_must_hold():
     assert rule.judge({"a": yes, "b": yes}, {})[0] == REPRODUCED
     assert rule.judge({"a": yes, "b": unsure}, {}) == (NOT_DECIDABLE, [YES, OPEN])
     assert rule.judge({"a": unsure, "b": no}, {}) == (NOT_REPRODUCED, [OPEN, NO])
-    assert rule.judge({}, {})[0] == NOT_DECIDABLE  # nothing told
+    assert rule.judge({}, {})[0] == NOT_DECIDABLE  # nothing given
 
 
 def test_the_sentence_says_what_is_applied():

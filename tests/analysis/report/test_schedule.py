@@ -69,8 +69,8 @@ def test_a_trunk_is_not_continued_beyond_its_evaluations(trunks):
     trunk = next(t for t in trunks if t.N == L3)
     short = dataclasses.replace(trunk, path=trunk.path[trunk.path["tokens_seen"] < 5e6])
     only = short.decayed[short.decayed["D"] < 5e6]
-    told = contrasts.contrasts(dataclasses.replace(short, decayed=only))
-    assert contrasts.contrasts(short)["K3"] == pytest.approx(told["K3"])
+    restricted = contrasts.contrasts(dataclasses.replace(short, decayed=only))
+    assert contrasts.contrasts(short)["K3"] == pytest.approx(restricted["K3"])
     empty = dataclasses.replace(trunk, path=trunk.path[:0])
     assert math.isnan(contrasts.contrasts(empty)["K1"]) and math.isnan(contrasts.contrasts(empty)["K6"])
 

@@ -207,7 +207,7 @@ class Broken(http.server.BaseHTTPRequestHandler):
     [
         ("short", "the download broke off 100 bytes too early; nothing was written, try again"),
         ("chunks", "the download broke off (IncompleteRead("),
-        ("unsaid", "not in the expected format"),  # only what arrived can tell
+        ("unsaid", "not in the expected format"),  # only the bytes that arrived show it
         ("no answer", "the download broke off (Remote end closed connection without response)"),
         ("late", "the download broke off (timed out)"),
         ("garbage", "the download broke off (not HTTP at all)"),

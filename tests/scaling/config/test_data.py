@@ -1,4 +1,4 @@
-"""The YAML choices compose, and bad values are told in one line."""
+"""The YAML choices compose, and bad values are one line."""
 
 from pathlib import Path
 

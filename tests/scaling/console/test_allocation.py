@@ -9,7 +9,7 @@ HERE = len(os.sched_getaffinity(0))
 
 @pytest.fixture
 def says(monkeypatch):
-    """says(SLURM_JOB_ID="7", ...): all that SLURM tells this process."""
+    """says(SLURM_JOB_ID="7", ...): all that SLURM passes to this process."""
 
     def say(**variables):
         for name in [name for name in os.environ if name.startswith("SLURM_")]:

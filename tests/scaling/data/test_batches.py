@@ -74,7 +74,7 @@ def test_stream_of_200_million_windows_is_not_enumerated():
     assert len(np.unique(windows)) == 512 and windows.min() >= 0 and windows.max() < 200_000_000
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process's own memory")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux gives a process's own memory")
 def test_batches_of_a_large_shard_copy_nothing_but_themselves(tmp_path):
     """A shard of 200 MB is mapped: memory of the process's own grows by batches alone, wherever they are read."""
     shard = np.memmap(tmp_path / "train.bin", dtype="<u2", mode="w+", shape=100_000_000)

@@ -73,9 +73,9 @@ def test_files_that_are_read(install):
     notes = []
     source = scanned("fake-root", notes=notes)
     assert sorted(texts(source)) == sorted(keep.values())
-    told = source.describe()
-    assert told["sources"] == {"fake-package": {"version": "1.0", "files": 4, "bytes": sum(map(len, keep.values()))}}
-    assert {reason: count["files"] for reason, count in told["dropped"].items()} == {
+    origin = source.describe()
+    assert origin["sources"] == {"fake-package": {"version": "1.0", "files": 4, "bytes": sum(map(len, keep.values()))}}
+    assert {reason: count["files"] for reason, count in origin["dropped"].items()} == {
         "duplicate": 1,
         "table": 1,
         "not_utf8": 1,
@@ -140,10 +140,10 @@ def test_this_environment():
     source = InstalledSource(PythonCorpus(root="precision-scaling", standard_library=True), 0, 1200)
     notes = []
     source.scan(notes.append)
-    told = source.describe()["sources"]
-    assert {"python", "torch", "numpy", "scipy", "pandas", "hydra-core", "wandb"} <= set(told)
-    assert not {"precision-scaling", "setuptools", "pip", "pytest", "ruff", "transformers"} & set(told)
-    assert told["python"]["version"] == platform.python_version()
+    origin = source.describe()["sources"]
+    assert {"python", "torch", "numpy", "scipy", "pandas", "hydra-core", "wandb"} <= set(origin)
+    assert not {"precision-scaling", "setuptools", "pip", "pytest", "ruff", "transformers"} & set(origin)
+    assert origin["python"]["version"] == platform.python_version()
     assert source.size > 100_000_000 and not notes
     library = Path(sys.modules["json"].__file__).read_text()
     assert library in {document.text for document in source.documents()}

@@ -34,10 +34,10 @@ def test_manifest(stories, settings, tmp_path):
     manifest = json.loads((tmp_path / "cache" / corpus.name / "manifest.json").read_text())
     assert manifest == corpus.manifest
     for split in ("train", "validation"):
-        told, found = manifest["splits"][split], documents(corpus, split)
+        entry, found = manifest["splits"][split], documents(corpus, split)
         size = sum(len(text.encode()) for text in found)
-        assert (told["documents"], told["bytes"], told["tokens"]) == (len(found), size, size + len(found))
-        assert told["sha256"] == hashlib.sha256(getattr(corpus, split).tobytes()).hexdigest()
+        assert (entry["documents"], entry["bytes"], entry["tokens"]) == (len(found), size, size + len(found))
+        assert entry["sha256"] == hashlib.sha256(getattr(corpus, split).tobytes()).hexdigest()
     assert manifest["splits"]["train"]["bytes"] + manifest["splits"]["validation"]["bytes"] == sum(
         len(text.encode()) for text in texts
     )

@@ -161,10 +161,10 @@ def test_wandb_gets_the_whole_table(make_run, quantize, tmp_path):
     run = make_run("tracking=offline", "tracking.project=mine", "tracking.name='w=bf16'", "tracking.tags=[a]")
     train_stack([run])
     [first] = (RunFolder(run).path.parent / "wandb").glob("offline-run-*")
-    [told] = wandb_leet(first, "--summary")
-    before = told["summary"]
+    [shown] = wandb_leet(first, "--summary")
+    before = shown["summary"]
     assert before["perf/tokens_per_second"] > 0 and before["perf/memory_gb"] > 0.01
-    assert told["config"]["bits"] == "w16a16kv16" and told["config"]["machine"]["cores"] > 0
+    assert shown["config"]["bits"] == "w16a16kv16" and shown["config"]["machine"]["cores"] > 0
     time.sleep(1.1)  # folders are named by the second
     status, _, err = quantize("ptq=gptq", "ptq.formats=[int3]", "ptq.calibration_tokens=512", "tracking=offline")
     assert status == 0, err

@@ -12,7 +12,7 @@ def test_names_say_what_varies_and_no_more(make_run):
 def test_what_has_no_short_word_is_named_by_its_setting(make_run):
     runs = [make_run(f"optimizer.lr={lr}", "seed=1") for lr in (1e-3, 2e-3)]
     assert short_names(runs) == ["lr=0.001", "lr=0.002"]
-    # Two digits would not tell these apart, and a format's bits do not tell granularities apart.
+    # Two digits would not distinguish these, and a format's bits do not distinguish granularities.
     runs = [make_run(f"data.tokens={d}") for d in (5120, 5248)] + [make_run("data.tokens=5248", "data.seed=1")]
     assert short_names(runs) == ["D=5.1k seed=0", "D=5.2k seed=0", "D=5.2k seed=1"]
     runs = [make_run("precision.weights=int4", f"precision.granularity_weights={g}") for g in ("channel", "tensor")]

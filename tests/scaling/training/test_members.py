@@ -1,4 +1,4 @@
-"""One model for several runs until they part: nobody can tell from the files, interrupted or not."""
+"""One model for several runs until they part: the files are the same, interrupted or not."""
 
 import dataclasses
 import itertools

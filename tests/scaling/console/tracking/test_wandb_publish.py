@@ -88,7 +88,7 @@ def test_what_is_published_is_not_published_twice(results, tmp_path):
     assert third.new and third.digest != first.digest and len(written(tmp_path / "out")) == 2
     before = written(tmp_path / "out")
     assert publish("demo", results, tmp_path / "out", tracking(project="elsewhere")).new
-    # One that was cut short was not published. Names tell seconds, in which two may be written.
+    # One that was cut short was not published. Names have the second, in which two may be written.
     [last] = {*written(tmp_path / "out")} - {*before}
     [file] = last.glob("*.wandb")
     file.write_bytes(file.read_bytes()[:-20])

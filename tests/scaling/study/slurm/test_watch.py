@@ -74,7 +74,7 @@ def test_jobs_are_found_in_the_queue_by_name(tmp_path, runs):
 
 
 def test_a_job_that_leaves_the_queue_without_a_result_is_dead(command, tmp_path, runs, capsys):
-    """It is told once, with its own last words; the others are waited for."""
+    """It is reported once, with the last line of its log; the others are waited for."""
     sent = array(tmp_path, runs)
     tasks = [Task(sent, i) for i in range(3)]
     log = tasks[1].log
