@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from analysis import palettes
@@ -51,6 +52,7 @@ def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, 
         _lines(panel, list(reversed(numbers)))
         panel.grid(False, axis="y")
         panel.set_xlabel(symbols(title))
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(6 if len(known) == 1 else 4))  # room for "-0.0015"
         if panel.get_legend_handles_labels()[0]:
             panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
