@@ -246,9 +246,9 @@ def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.
     axes.plot(x, y, color=colour, **(edge if places else {}), **look)
 
 
-def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
-    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group, and a
-    triangle that points out."""
+def at_edge(axes, side: str, places, *, colour, marker: str | None = None, **look) -> None:
+    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: a triangle that points out, and
+    the `marker` of its group where several groups can lie there."""
     if not len(places):  # an empty unclipped line would stretch the layout to the figure's corner
         return
     triangle, edge, right, up = {
@@ -260,7 +260,7 @@ def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
     aside = ScaledTranslation(right * ASIDE / 72, up * ASIDE / 72, axes.figure.dpi_scale_trans)
     edges = np.full(len(places), edge)
     place = (edges, places) if side == "left" else (places, edges)
-    for shape, transform in ((triangle, along), (marker, along + aside)):
+    for shape, transform in ((triangle, along), *([(marker, along + aside)] if marker else [])):
         axes.plot(*place, shape, color=colour, transform=transform, clip_on=False, zorder=5, **look)
 
 

@@ -98,7 +98,8 @@ def _losses(axes, rows: pd.DataFrame, looks: dict, high: float) -> None:
         axes.plot(means["D"] / means["N"], means["value"], color=colour, linestyle=dashes, zorder=3)
         axes.plot(points["D"] / points["N"], points["value"], marker, markersize=2.4, color=colour, zorder=3)
         above = points[points["value"] > high]
-        style.at_edge(axes, "upper", above["D"] / above["N"], colour=colour, marker=marker, markersize=2.4)
+        # Without its marker, which would pass for a loss there: only the fewest bits are so far above.
+        style.at_edge(axes, "upper", above["D"] / above["N"], colour=colour)
 
 
 def _gaps(axes, rows: pd.DataFrame, looks: dict) -> None:
