@@ -24,7 +24,11 @@ from analysis.files import write_together
 
 COLUMN, PAGE = 3.4, 7.0  # inches
 EDGE = 0.02  # of an axis: where triangles are for what lies beyond it
-ABOVE = 5.0  # points from such a triangle to the marker of its group
+ASIDE = 5.0  # points from such a triangle to the marker of its group
+FEWEST = 3  # ticks of a logarithmic axis with which it can be read
+MORE = 1.5  # so many times as many ticks as elsewhere where all are powers of ten
+SAME = 1.01  # ratio of values that a tick with two digits does not tell apart
+CLOSEST = 0.6  # of an even share of an axis: two ticks nearer than that have labels that touch
 RC = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -54,6 +58,8 @@ DASHES = (0, (4, 2))
 
 
 BELOW = {"color": "0.4", "marker": "v", "linestyle": "none", "label": "below the axis"}
+ABOVE = BELOW | {"marker": "^", "label": "above the axis"}
+LEFT = BELOW | {"marker": "<", "label": "left of the axis"}
 UNDATED = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 WHITE_EDGE = {"markeredgecolor": "white", "markeredgewidth": 0.4}
 
@@ -129,6 +135,8 @@ def wrapped(
     figure, axes = subplots(rows, columns, width=width, height=base[1] + each[1] * rows, sharex=True, sharey=True)
     for spare in axes.flat[panels:]:
         spare.remove()
+    for lowest in axes.flat[max(panels - columns, 0) : panels]:  # of its column, what stands below being removed
+        lowest.tick_params(labelbottom=True)
     return figure, axes.flat[:panels]
 
 
@@ -159,10 +167,20 @@ def bits_label(bits: float) -> str:
     return f"{bits:g} bits"
 
 
-def legend(figure: Figure, handles: Sequence, most: int, *, below: bool = False, **more) -> None:
-    """Above all panels, at most so many entries beside each other; the last one explains triangles at the lower edge if
-    something lies `below` the axis."""
-    handles = [*handles, key(**BELOW)] if below else handles
+def legend(
+    figure: Figure,
+    handles: Sequence,
+    most: int,
+    *,
+    below: bool = False,
+    above: bool = False,
+    left: bool = False,
+    **more,
+) -> None:
+    """Above all panels, at most so many entries beside each other; the last ones explain the marks at an edge if
+    something lies `below`, `above` or `left` of the axis."""
+    beyond = ((below, BELOW), (above, ABOVE), (left, LEFT))
+    handles = [*handles, *(key(**look) for there, look in beyond if there)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(most, len(handles)), **more)
 
 
@@ -170,6 +188,14 @@ def log_axis(axes, which: str, low: float, high: float, **ticks) -> None:
     """Makes the axis `x` or `y` logarithmic, from low to high, with labelled ticks."""
     axes.set(**{f"{which}scale": "log", f"{which}lim": (low, high)})
     log_ticks(getattr(axes, f"{which}axis"), low, high, **ticks)
+
+
+def log_axis_of(axes, which: str, values, *, text=lambda v: f"{v:g}", **ticks) -> None:
+    """`log_axis` with a little room around positive `values`; a value that all of them have is the only tick."""
+    log_axis(axes, which, *span(values), text=text, **ticks)
+    if np.max(values) / np.min(values) < SAME:
+        axis = getattr(axes, f"{which}axis")
+        exact_ticks(axis, [np.mean(values)], text=text)
 
 
 def save(drawn: Drawn, folder: Path, name: str) -> list[Path]:
@@ -220,9 +246,9 @@ def marked_line(axes, x, y, *, colour, marker, at: Sequence[float], within=(-np.
     axes.plot(x, y, color=colour, **(edge if places else {}), **look)
 
 
-def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
-    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: the marker of its group, and a
-    triangle that points out."""
+def at_edge(axes, side: str, places, *, colour, marker: str | None = None, **look) -> None:
+    """For what lies beyond the `lower`, `left` or `upper` edge, at `places` along it: a triangle that points out, and
+    the `marker` of its group where several groups can lie there."""
     if not len(places):  # an empty unclipped line would stretch the layout to the figure's corner
         return
     triangle, edge, right, up = {
@@ -231,10 +257,10 @@ def at_edge(axes, side: str, places, *, colour, marker, **look) -> None:
         "upper": ("^", 1 - EDGE, 0, -1),
     }[side]
     along = axes.get_yaxis_transform() if side == "left" else axes.get_xaxis_transform()
-    aside = ScaledTranslation(right * ABOVE / 72, up * ABOVE / 72, axes.figure.dpi_scale_trans)
+    aside = ScaledTranslation(right * ASIDE / 72, up * ASIDE / 72, axes.figure.dpi_scale_trans)
     edges = np.full(len(places), edge)
     place = (edges, places) if side == "left" else (places, edges)
-    for shape, transform in ((triangle, along), (marker, along + aside)):
+    for shape, transform in ((triangle, along), *([(marker, along + aside)] if marker else [])):
         axes.plot(*place, shape, color=colour, transform=transform, clip_on=False, zorder=5, **look)
 
 
@@ -247,22 +273,39 @@ def magnitude(value: float) -> str:
 
 
 def log_ticks(axis, low: float, high: float, *, most: int = 7, text=lambda v: f"{v:g}") -> None:
-    """Labelled ticks on a logarithmic axis that shows low..high, at most `most`, also when that is under a decade."""
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for steps in (np.arange(2, 20) / 2, range(1, 10), (1, 2, 5), (1, 3), (1,)):
-        ticks = [s * 10.0**e for e in powers for s in steps if low <= s * 10.0**e <= high]
-        if len(ticks) <= most:
-            break
+    """Labelled ticks on a logarithmic axis that shows low..high, at most `most`: three or more also where that is
+    under a decade, every second or fifth power of ten where there are too many, and none so close that labels touch."""
+    ticks = _log_places(low, high, most, text)
     axis.set_major_locator(ticker.FixedLocator(ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: text(v)))
-    axis.set_minor_locator(ticker.LogLocator(subs=np.arange(2, 10)))
+    axis.set_minor_locator(ticker.LogLocator(subs=np.arange(1, 10)))
     axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def exact_ticks(axis, values) -> None:
+def _log_places(low: float, high: float, most: int, text: Callable[[float], str]) -> list[float]:
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    for steps in (np.arange(2, 20) / 2, range(1, 10), (1, 2, 5), (1, 3), (1,)):
+        ticks = [s * 10.0**e for e in range(first, last + 1) for s in steps if low <= s * 10.0**e <= high]
+        apart = np.diff(np.log(ticks)).min(initial=np.inf) / np.log(high / low)
+        if FEWEST <= len(ticks) <= most and apart >= CLOSEST / most:
+            return ticks
+    if high / low < 10:  # even steps
+        for bins in range(2 * most, 0, -1):
+            even = ticker.MaxNLocator(bins, steps=[1, 2, 5, 10]).tick_values(low, high)
+            even = [v for v in even if low <= v <= high]
+            if len({text(v) for v in even}) == len(even) <= most:
+                return even
+    for every in (1, 2, 3, 5, 10, 20, 50, 100):
+        powers = [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high and e % every == 0]
+        if len(powers) <= MORE * most:  # short labels, far apart
+            break
+    return powers
+
+
+def exact_ticks(axis, values, text=lambda v: f"{v:g}") -> None:
     """A labelled tick at each of `values` and nowhere else."""
     axis.set_major_locator(ticker.FixedLocator(list(values)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: text(v)))
     axis.set_minor_locator(ticker.NullLocator())
 
 

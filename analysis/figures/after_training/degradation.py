@@ -2,7 +2,8 @@
 
 A column a model size. Top: loss after quantization against D/N, a line a bit width through the mean over seeds. Bottom:
 delta_PTQ with its standard errors, and the fitted law. Filled points were fitted, open ones were not (too few bits, or
-a predicted gap where the law no longer holds); a triangle at the lower edge is a gap below the axis, zero or less.
+a predicted gap where the law no longer holds); triangles at an edge are losses above the
+axis, and gaps below it, zero or less.
 """
 
 import numpy as np
@@ -59,21 +60,22 @@ def draw(data: pd.DataFrame) -> style.Figure:
     losses, gaps = shared.at(data, panel="loss").fillna({"P_post": FULL_BITS}), shared.at(data, panel="gap")
     gap_points, loss_points = shared.at(gaps, kind="point"), shared.at(losses, kind="point")
     sizes, looks = sorted(gap_points["N"].unique()), palettes.looks(sorted(gap_points["P_post"].unique()))
+    base = shared.at(loss_points, P_post=FULL_BITS)
+    shown = loss_points[loss_points["P_post"].between(min(3, max(looks)), max(looks))]["value"]
+    low, high = np.nanmin([shown.min(), base["value"].min()]), shown.max()
+    low, high = low - 0.06 * (high - low), low + HIGHEST * (high - low)
     columns = len(sizes)
     width = style.COLUMN if columns == 1 else min(style.PAGE, 1.2 + 1.75 * columns)
     figure, axes = style.subplots(2, columns, width=width, height=4.0, sharex="col", sharey="row")
     for (top, bottom), size in zip(axes.T, sizes, strict=True):
         top.set_title(style.size_label(size))
-        _losses(top, shared.at(losses, N=size), looks)
+        _losses(top, shared.at(losses, N=size), looks, high)
         _gaps(bottom, shared.at(gaps, N=size), looks)
-        ends = style.span(shared.at(gap_points, N=size)["D"] / size)
-        style.log_axis(bottom, "x", *ends, most=5 if columns < 4 else 4, text=style.magnitude)
+        ratios = shared.at(gap_points, N=size)["D"] / size
+        style.log_axis_of(bottom, "x", ratios, most=5 if columns < 4 else 4, text=style.magnitude)
     axes[0, 0].set_ylabel("loss after quantization\n(nats per token)")
     axes[1, 0].set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
-    base = shared.at(loss_points, P_post=FULL_BITS)
-    shown = loss_points[loss_points["P_post"].between(min(3, max(looks)), max(looks))]["value"]
-    low, high = np.nanmin([shown.min(), base["value"].min()]), shown.max()
-    axes[0, 0].set_ylim(low - 0.06 * (high - low), low + HIGHEST * (high - low))
+    axes[0, 0].set_ylim(low, high)
     positive = gap_points.loc[gap_points["value"] > shared.LOWEST, "value"]
     if len(positive):
         style.log_axis(axes[1, 0], "y", *style.span(positive))
@@ -84,17 +86,20 @@ def draw(data: pd.DataFrame) -> style.Figure:
         handles.append(style.key("unquantized", **look))
     if not gap_points["fitted"].all():
         handles.append(style.key("not fitted", color="0.4", linestyle="none", marker="o", markerfacecolor="white"))
-    below = (gap_points["value"] <= shared.LOWEST).any()
-    style.legend(figure, handles, {1: 3, 2: 4}.get(columns, 6), below=below)
+    beyond = {"below": (gap_points["value"] <= shared.LOWEST).any(), "above": (loss_points["value"] > high).any()}
+    style.legend(figure, handles, {1: 3, 2: 4}.get(columns, 6), **beyond)
     return figure
 
 
-def _losses(axes, rows: pd.DataFrame, looks: dict) -> None:
+def _losses(axes, rows: pd.DataFrame, looks: dict, high: float) -> None:
     for bits, (colour, marker) in (looks | {FULL_BITS: ("black", "o")}).items():
         points, means = (shared.at(rows, P_post=bits, kind=kind) for kind in ("point", "mean"))
         dashes = style.DASHES if bits == FULL_BITS else "-"
         axes.plot(means["D"] / means["N"], means["value"], color=colour, linestyle=dashes, zorder=3)
         axes.plot(points["D"] / points["N"], points["value"], marker, markersize=2.4, color=colour, zorder=3)
+        above = points[points["value"] > high]
+        # Without its marker, which would pass for a loss there: only the fewest bits are so far above.
+        style.at_edge(axes, "upper", above["D"] / above["N"], colour=colour)
 
 
 def _gaps(axes, rows: pd.DataFrame, looks: dict) -> None:

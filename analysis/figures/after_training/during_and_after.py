@@ -121,15 +121,18 @@ def draw(data: pd.DataFrame) -> style.Figure:
         trained = law["P_post"].isna() & law["P_w"].isin(_trained_in(bits, law["P_w"]))
         served = law["P_post"].notna() & (law["P_w"] == bits)
         _lines(panel, law[trained | served], looks, at=(0.94,), within=shown)
-        panel.axvspan(most, ends[1], color="0.95", linewidth=0, zorder=0.5)
-        style.log_axis(panel, "x", *ends, most=4, text=style.magnitude)
+        if len(law):
+            panel.axvspan(most, ends[1], color="0.95", linewidth=0, zorder=0.5)
+            style.log_axis(panel, "x", *ends, most=4, text=style.magnitude)
+        else:
+            style.log_axis_of(panel, "x", points["D"], most=4, text=style.magnitude)
         panel.set_ylim(*shown)
         panel.tick_params(labelleft=panel is axes[0, 1])
     axes[0, 0].set_ylabel("loss (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
     handles = [
         *style.keys(looks, style.bits_label),
-        Patch(color="0.95", label="beyond the table"),
+        *[Patch(color="0.95", label="beyond the table")] * bool(len(law)),
         style.key("in training", color="0.45", linestyle=style.DASHES, marker="o", markerfacecolor="white"),
         style.key("after training", color="0.45", marker="o"),
     ]

@@ -66,7 +66,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     first.set_yticks(np.arange(len(posts)), [f"{b:g}" for b in posts])
     first.set_ylabel("after training, $P_\\mathrm{post}$ (bits)")
     figure.supxlabel("weight precision in training, $P_w$ (bits)", fontsize=8)
-    figure.suptitle(style.cell_label(data), fontsize=8)
+    figure.suptitle(f"{style.cell_label(data)}\nin cells: millinats per token", fontsize=8)
     bar = figure.colorbar(mesh, ax=axes, pad=0.02, extend="min")
     bar.set_label(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     style.log_ticks(bar.ax.yaxis, LEAST, high)

@@ -56,12 +56,12 @@ def draw(data: pd.DataFrame) -> style.Figure:
                 panel.plot(group[column], group["gap"], marker, color=colour, markersize=2, alpha=0.6, zorder=2)
                 panel.plot(means[column], means["gap"], marker=marker, color=colour, zorder=3)
             panel.set(xscale="log", yscale="log")
-        row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits")
+        row[0].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {bits:g} bits" + "\n(nats per token)")
         style.log_ticks(row[0].yaxis, *row[0].get_ylim())
     for panel, column, text in zip(axes[-1], ("D", "D_by_tau"), (style.magnitude, "{:g}".format), strict=True):
-        ends = style.span(rows.loc[np.isfinite(rows[column]), column])
-        style.log_axis(panel, "x", *ends, most=5, text=text)
+        style.log_axis_of(panel, "x", rows.loc[np.isfinite(rows[column]), column], most=5, text=text)
     axes[-1, 0].set_xlabel(f"D (tokens), {style.size_label(rows['N'].iloc[0])}")
-    axes[-1, 1].set_xlabel(r"$D/\tau$")
+    without = "" if np.isfinite(rows["D_by_tau"]).all() else "; weight decay 0 has no $\\tau$"
+    axes[-1, 1].set_xlabel(rf"$D/\tau${without}")
     style.legend(figure, style.keys(looks, VARIED[varied].format), 3)
     return figure

@@ -1,8 +1,9 @@
 """Predicted against measured delta_PTQ. Fig. 7 left and Fig. 19 of Kumar et al. 2024 (arXiv 2411.04330).
 
 A panel a gap law. Filled points were fitted, open ones were not (too few or too many bits, or a large predicted gap).
-Triangles at an edge are gaps below the axis, zero or less. Bits alone explain most of a gap, so R2 is given within each
-width as well, of the fitted points, in linear space as it was fitted; the grey line is equality.
+Triangles at the lower and left edge are gaps beyond the axis, zero or less. Bits alone explain most
+of a gap, so R2 is given within each width as well, of the fitted points, in linear space as it was fitted; the grey
+line is equality.
 """
 
 from collections.abc import Mapping
@@ -71,8 +72,9 @@ def draw(data: pd.DataFrame) -> style.Figure:
     handles = style.keys(looks, style.bits_label, **plain)
     if not data["fitted"].all():
         handles.append(style.key("not fitted", color="0.4", marker="o", markerfacecolor="white", **plain))
-    handles += [style.key(**style.BELOW | plain)] * bool((shown < low).any())
-    style.legend(figure, handles, 4 if columns == 1 else 5, columnspacing=1.0, handletextpad=0.2)
+    left = data["gap"] < low
+    beyond = {"left": left.any(), "below": (~left & (data["predicted"] < low)).any()}
+    style.legend(figure, handles, 4 if columns == 1 else 5, **beyond, columnspacing=1.0, handletextpad=0.2)
     return figure
 
 

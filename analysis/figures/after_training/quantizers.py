@@ -92,7 +92,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
             points = group["D"] / group["N"], group["gap"], group["gap_se"]
             style.series(panel, *points, low, colour=colour, marker=marker, linestyle=dashes)
     first, size = axes[0], rows["N"].iloc[0]
-    style.log_axis(first, "x", *style.span(rows["D"] / size), most=5, text=style.magnitude)
+    style.log_axis_of(first, "x", rows["D"] / size, most=5, text=style.magnitude)
     style.log_axis(first, "y", low, high)
     first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     left = f"\nnot shown: {hidden['setting'].nunique()} settings at fewer token counts" if len(hidden) else ""

@@ -140,7 +140,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
             style.marked_line(panel, *place, colour=colour, marker=marker, **marks, **look)
             panel.plot(line["D"] / size, line["gap"].where(line["gap"] > 0), color=colour, zorder=3)
     first = axes[0]
-    style.log_axis(first, "x", *style.span(points["D"] / size), most=5 if panels < 3 else 4, text=style.magnitude)
+    style.log_axis_of(first, "x", points["D"] / size, most=5 if panels < 3 else 4, text=style.magnitude)
     style.log_axis(first, "y", low, high)
     first.set_ylabel(r"$\delta_\mathrm{PTQ}$ (nats per token)")
     figure.supxlabel(f"D/N (tokens per parameter), {style.size_label(size)}", fontsize=8)

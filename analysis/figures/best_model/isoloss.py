@@ -71,7 +71,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
         dots = {"color": "black", "markeredgecolor": "white", "markeredgewidth": 0.5, "clip_on": False}
         panel.plot(cells["N"], cells["P_w"], "o", zorder=4, **dots)
         panel.set_yscale("log", base=2)
-    style.log_axis(first, "x", *style.span(cells["N"]), most=5, text=style.magnitude)
+    style.log_axis_of(first, "x", cells["N"], most=5, text=style.magnitude)
     style.exact_ticks(first.yaxis, sorted(cells["P_w"].unique()))
     first.set_ylabel("weight precision in training,\n$P_w$ (bits)")
     figure.supxlabel("N (parameters)", fontsize=8)

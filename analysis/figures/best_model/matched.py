@@ -88,13 +88,14 @@ def draw(data: pd.DataFrame) -> style.Figure:
     looks = palettes.categories([k for k in kinds if k != "full"])
     looks |= {"full": palettes.UNQUANTIZED} if "full" in kinds else {}
     figure, panel = style.single(2.7)
+    aside = OFFSET if len(law) else 0.0
     for r in points.itertuples():
         colour, marker = looks[r.format]
         error = {"yerr": r.high - r.loss, "elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7} if r.high > r.loss else {}
-        panel.errorbar(widths.index(r.P) - OFFSET, r.loss, fmt=marker, color=colour, markersize=3, zorder=4, **error)
+        panel.errorbar(widths.index(r.P) - aside, r.loss, fmt=marker, color=colour, markersize=3, zorder=4, **error)
     for r in law.itertuples():
         look = {"fmt": "_", "color": "0.55", "markersize": 9, "elinewidth": 0.7, "zorder": 3}
-        panel.errorbar(widths.index(r.P) + OFFSET, r.loss, yerr=r.high - r.loss, **look)
+        panel.errorbar(widths.index(r.P) + aside, r.loss, yerr=r.high - r.loss, **look)
     names = [f"{b:g}\n{style.magnitude(shared.at(points, P=b)['N'].mean())}" for b in widths]
     panel.set_xticks(range(len(widths)), names)
     panel.set_xlim(-0.5, len(widths) - 0.5)

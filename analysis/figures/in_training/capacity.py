@@ -108,10 +108,7 @@ def draw(data: pd.DataFrame) -> style.Figure:
     handles = style.keys(looks, style.size_label, linestyle="none")
     handles += [style.key("fitted", color="black")] * bool((data["kind"] == "law").any())
     handles += [style.key("constants of Kumar et al.", **PAPER)]
-    handles += [style.key("above the axis", color="0.4", marker="^", linestyle="none")] * (
-        not (data["share"] <= TOP).all()
-    )
-    style.legend(figure, handles, 6 if columns > 2 else 3)
+    style.legend(figure, handles, 6 if columns > 2 else 3, above=not (data["share"] <= TOP).all())
     return figure
 
 

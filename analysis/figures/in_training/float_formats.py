@@ -182,7 +182,8 @@ def _sweep(axes, rows: pd.DataFrame, x: str, lines: str, *, first: bool) -> None
         style.series(axes, *points, low, colour=colour, marker=marker)
     style.exact_ticks(axes.xaxis, sorted(rows[x].unique()))
     axes.margins(x=0.08)
-    _key(axes, style.keys(looks, "{:g}".format), NAMES[lines])
+    below = [style.key(**style.BELOW)] * bool((rows["gap_qat"] <= low).any())
+    _key(axes, [*style.keys(looks, "{:g}".format), *below], NAMES[lines])
     style.log_axis(axes, "y", low, high)
     axes.tick_params(labelleft=first)
     if first:

@@ -42,13 +42,13 @@ def draw(data: pd.DataFrame) -> style.Figure:
         for (size, tokens), (colour, marker) in looks.items():
             means = shared.at(data, N=size, D=tokens).dropna(subset=column).groupby("lr_peak")[column].mean()
             panel.plot(means.index, means, marker=marker, color=colour)
-        style.log_axis(panel, "x", *style.span(data["lr_peak"]), most=5)
+        style.log_axis_of(panel, "x", data["lr_peak"], most=5)
     axes[0, 1].set_yscale("log")
     if data["gap"].notna().any():
         style.log_ticks(axes[0, 1].yaxis, *axes[0, 1].get_ylim())
     axes[0, 0].set_ylabel("loss (nats per token)")
     axes[0, 1].set_ylabel(rf"$\delta_\mathrm{{PTQ}}$ at {BITS:g} bits (nats per token)")
     figure.supxlabel("peak learning rate", fontsize=8)
-    handles = style.keys(looks, lambda cell: f"{style.magnitude(cell[0])}, {style.magnitude(cell[1])} tokens")
+    handles = style.keys(looks, lambda cell: f"{style.size_label(cell[0])}, {style.magnitude(cell[1])} tokens")
     style.legend(figure, handles, 4)
     return figure

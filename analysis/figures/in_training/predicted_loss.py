@@ -95,8 +95,6 @@ def draw(data: pd.DataFrame) -> style.Figure:
     figure, axes = style.wrapped(len(panels), 3, base=(0.5, 0.75), each=(2.17, 2.05))
     for panel, kind in zip(axes, panels, strict=True):
         _panel(panel, kind, shared.at(data, panel=kind), looks)
-    for lowest in axes[-3:]:
-        lowest.tick_params(labelbottom=True)
     low, high = data[["loss", "predicted"]].min().min(), data[["loss", "predicted"]].max().max()
     ends = np.array([low, high]) + 0.04 * (high - low) * np.array([-1, 1])
     axes[0].set(xlim=ends, ylim=ends)

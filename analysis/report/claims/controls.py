@@ -64,7 +64,7 @@ def corpus(tables: Tables) -> Finding:
             f"Corpora of the study: {names}. A law fitted to each text cuts them differently: gaps on English are "
             "smaller, so that 3-bit rows of longer runs stay in on English and not on Python.",
         ),
-        figure=lambda: drawings.forest({SLOPE: slopes}, {"flat": 0.0}),
+        figure=lambda: drawings.forest({SLOPE: slopes}, {"no slope": 0.0}),
         caption="Growth with D at 3 and 4 bits on both texts.",
     )
 
@@ -175,7 +175,9 @@ def dtype(tables: Tables) -> Finding:
     return Finding(
         numbers=numbers,
         reading=f"{one} less {other}.",
-        figure=lambda: drawings.forest({k: {f"{one} less {other}": v} for k, v in names.items()}, {"none": 0.0}),
+        figure=lambda: drawings.forest(
+            {k: {f"{one} less {other}": v} for k, v in names.items()}, {"no difference": 0.0}
+        ),
         caption="What the arithmetic of matmuls changes, paired by seed.",
     )
 

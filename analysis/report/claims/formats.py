@@ -67,7 +67,7 @@ def formats(tables: Tables) -> Finding:
             "gamma_w of weights trained in float formats": tables.parameter("kumar_floating_point", FORMATS, "gamma_w"),
         },
         grids=(Grid.of(lines, "All at 4 bits, rounded to nearest; paired by model."), *_in_training(tables)),
-        figure=lambda: drawings.forest({SLOPE: numbers}, {"flat": 0.0}),
+        figure=lambda: drawings.forest({SLOPE: numbers}, {"no slope": 0.0}),
         caption="How the gap grows with D in each format at 4 bits.",
     )
 

@@ -138,7 +138,7 @@ def contrast(decides: str, beside: tuple[str, ...], caption: str, title: str = "
 
     def measure(tables: Tables) -> Finding:
         of_arm = main_arm(tables)
-        reference = "flat" if title.startswith("slope") else "none"
+        reference = "no slope" if title.startswith("slope") else "no difference"
         return Finding(
             numbers={decides: of_arm[decides]},
             shown={f"{k}: {NAMES[k]}": of_arm[k] for k in beside},

@@ -199,7 +199,7 @@ def order(tables: Tables, rows: Rows = TENSOR) -> Finding:
     return Finding(
         numbers={name: mean_less(runs, cost[one], cost[other]) for name, (one, other) in pairs.items()},
         shown={f"cost of {EQUAL}-bit {name}": number for name, number in named.items()},
-        figure=lambda: drawings.forest({f"cost of {EQUAL} bits (nats)": named}, {"none": 0.0}),
+        figure=lambda: drawings.forest({f"cost of {EQUAL} bits (nats)": named}, {"no cost": 0.0}),
         caption="What low precision of one part costs, mean over models.",
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from analysis import palettes
@@ -51,6 +52,7 @@ def forest(panels: Mapping[str, Mapping[str, Number]], references: Mapping[str, 
         _lines(panel, list(reversed(numbers)))
         panel.grid(False, axis="y")
         panel.set_xlabel(symbols(title))
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(6 if len(known) == 1 else 4))  # room for "-0.0015"
         if panel.get_legend_handles_labels()[0]:
             panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
@@ -105,8 +107,11 @@ def turning(tables: Tables, rows: Rows, minima: Sequence[Lowest], law: Callable[
         panel.margins(y=0.22)
     axes[0].set_ylabel("loss after quantization (nats per token)")
     figure.supxlabel("D (tokens)", fontsize=8)
-    law_key = style.key("D_crit of the law, 95%", color=GREY, marker="o", markerfacecolor="white", linewidth=1.6)
-    figure.legend(handles=[*style.keys(looks, style.size_label), law_key], loc="outside upper center", ncols=3)
+    ring = style.key("lowest mean", color=GREY, marker="o", markersize=8, markerfacecolor="none", linestyle="none")
+    law_key = style.key(
+        r"$D_\mathrm{crit}$ of the law, 95%", color=GREY, marker="o", markerfacecolor="white", linewidth=1.6
+    )
+    style.legend(figure, [*style.keys(looks, style.size_label), ring, law_key], 3)
     return style.Drawn(figure=figure, numbers=pd.DataFrame(plotted))
 
 
@@ -117,7 +122,9 @@ def steps(logs: Mapping[str, Number], quadratic: Mapping[str, float], paper: flo
     if not known:
         raise InputError("no two neighbouring widths have a factor")
     (figure, panel), x = style.single(2.5), np.arange(len(known))
-    panel.axhline(paper, color=GREY, linestyle=style.DASHES, label="exponential, gamma_post of Kumar et al.")
+    panel.axhline(
+        paper, color=GREY, linestyle=style.DASHES, label=r"exponential, $\gamma_\mathrm{post}$ of Kumar et al."
+    )
     expected, look = [quadratic[k] for k in known], {"color": palettes.CATEGORIES[1], "markersize": 14}
     panel.plot(x, expected, "_", **look, label="quadratic in the step")
     values = [n.value for n in known.values()]

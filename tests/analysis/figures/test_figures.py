@@ -1,5 +1,6 @@
 """Figures hold the table's numbers and the law's, and nothing else on the machine changes them."""
 
+import itertools
 import warnings
 
 import matplotlib
@@ -113,15 +114,51 @@ def test_magnitudes():
     assert style.magnitude(999_600) == "1M"
 
 
-@pytest.mark.parametrize(("low", "high"), [(19, 90), (70, 3200), (1e-4, 2), (3, 3.9)])
-def test_log_ticks_are_few_and_inside(low, high):
+LIMITS = [(19, 90), (70, 3200), (1e-4, 2), (3, 3.9), (78e3, 213e3), (2.02e7, 2.65e7), (93, 100), (1e24, 1e47)]
+
+
+@pytest.mark.parametrize(("low", "high"), LIMITS)
+def test_log_ticks_are_some_and_few_inside_and_apart(low, high):
+    figure, axes = style.subplots(1, 1, width=2.6, height=2)
+    style.log_axis(axes[0, 0], "x", low, high, most=5, text=style.magnitude)
+    figure.draw_without_rendering()
+    ticks = [t for t in axes[0, 0].xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+    assert 3 <= len(ticks) == len({t.label1.get_text() for t in ticks}) <= 5
+    boxes = [t.label1.get_window_extent() for t in ticks] if high < 1e20 else []
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_ticks_of_powers_of_ten_are_all_or_evenly_some():
     _, axes = style.subplots(1, 1, width=3, height=2)
-    axes[0, 0].set_xscale("log")
-    axes[0, 0].set_xlim(low, high)
-    style.log_ticks(axes[0, 0].xaxis, low, high, most=5)
-    ticks = axes[0, 0].xaxis.get_majorticklocs()
-    assert 1 <= len(ticks) <= 5
-    assert low <= min(ticks) <= max(ticks) <= high
+    style.log_axis(axes[0, 0], "y", 5e23, 2e47, most=5)
+    np.testing.assert_allclose(np.log10(axes[0, 0].yaxis.get_majorticklocs()), [25, 30, 35, 40, 45])
+    style.log_axis(axes[0, 0], "y", 1e8, 1e13, most=5)
+    np.testing.assert_allclose(np.log10(axes[0, 0].yaxis.get_majorticklocs()), range(8, 14))
+
+
+def test_one_value_alone_is_the_tick_of_its_axis():
+    _, axes = style.subplots(1, 1, width=3, height=2)
+    style.log_axis_of(axes[0, 0], "x", pd.Series([96.4, 96.4]), text=style.magnitude)
+    assert axes[0, 0].xaxis.get_majorticklocs().tolist() == [96.4]
+    assert axes[0, 0].get_xlim()[0] < 96.4 < axes[0, 0].get_xlim()[1]
+
+
+def test_the_lowest_panel_of_each_column_has_the_labels_of_its_axis():
+    figure, axes = style.wrapped(4, 3, base=(1, 1), each=(2, 2))
+    figure.draw_without_rendering()
+    labelled = [any(t.label1.get_visible() for t in panel.xaxis.get_major_ticks()) for panel in axes]
+    assert labelled == [False, True, True, True]
+
+
+def test_losses_and_gaps_beyond_an_axis_are_marked_and_said_to_be(study):
+    frame, found = study
+    drawn = FIGURES["degradation"](frame, found).figure
+    top = drawn.axes[0].get_ylim()[1]
+    losses = frame[(frame["P_post"] == 2) & (frame["N"] == 23_600)]["loss"]
+    marks = [line for line in drawn.axes[0].lines if line.get_marker() == "^"]
+    assert sum(len(line.get_xdata()) for line in marks) == (losses > top).sum()
+    said = {text.get_text() for text in drawn.legends[0].get_texts()}
+    assert ("above the axis" in said) == bool(marks)
 
 
 def test_learning_rates_are_compared_where_there_are_three(tables, tmp_path):
