@@ -13,6 +13,8 @@ from analysis.report.evidence.numbers import Number, mean
 from analysis.report.evidence.rules import above, within
 from analysis.report.more_seeds import seeds_of
 from analysis.report.price import MOST, needed_units, with_units
+from analysis.validation import simulated_studies
+from analysis.validation.simulator import Truth
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -59,10 +61,13 @@ def test_seeds_as_grids_have_them(text, seeds):
 def test_a_claim_is_priced_and_its_study_written_with_new_seeds(tmp_path, capsys):
     source = tmp_path / "dtype.yaml"
     source.write_bytes((REPOSITORY / "sweeps/dtype.yaml").read_bytes())
-    asked = ["next", str(REPOSITORY / "results"), "--claim", "dtype", "--hours"]
-    assert main([*asked, "1", "--out", str(tmp_path / "next_dtype.yaml")]) == 0
+    (tmp_path / "results" / "dtype").mkdir(parents=True)
+    open_ = simulated_studies.tables(Truth(noise=3.0), only=["dtype"], plain=True, seed=1)["dtype"]
+    open_.to_csv(tmp_path / "results" / "dtype" / "runs.csv", index=False)
+    asked = ["next", str(tmp_path / "results"), "--claim", "dtype", "--hours"]
+    assert main([*asked, "0.08", "--out", str(tmp_path / "next_dtype.yaml")]) == 0
     out = capsys.readouterr().out
-    assert "between -0.05 and 0.05 wanted; from 8 units (mean of 8 pairs" in out and "1 hours: 25 more" in out
+    assert "between -0.05 and 0.05 wanted; from 8 units (mean of 8 pairs" in out and "0.08 hours: 25 more" in out
     study = yaml.safe_load((tmp_path / "next_dtype.yaml").read_text())
     old, new = (
         [s for grid in text["hydra"]["sweeper"]["grids"] for s in seeds_of(grid["seed"])]
@@ -71,7 +76,7 @@ def test_a_claim_is_priced_and_its_study_written_with_new_seeds(tmp_path, capsys
     assert study["study"] == "next_dtype" and not set(old) & set(new) and len(set(new)) == len(new)
     assert len(new) == pytest.approx(25 * len(old) / len(set(old)), abs=2)
     assert study["hydra"]["sweeper"]["params"]["runtime.dtype"] == "float32,bfloat16"
-    assert main([*asked, "1", "--out", str(tmp_path / "next_dtype.yaml")]) == 1  # what is there is kept
+    assert main([*asked, "0.08", "--out", str(tmp_path / "next_dtype.yaml")]) == 1  # what is there is kept
     assert main([*asked, "0.001", "--out", str(tmp_path / "less.yaml")]) == 1
     assert "within this budget no more seeds" in capsys.readouterr().err
 
