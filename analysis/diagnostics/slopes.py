@@ -54,7 +54,7 @@ class Slope(Interval):
     """A slope d ln gap / d ln D between two D, or a coefficient of (ln D)^2.
 
     `p` is the two-sided probability of one as far from zero if it were zero. Without an interval (fewer than four
-    clusters that inform it) p is NaN too; without any, so is the value.
+    clusters that inform it, or no more rows than unknowns) p is NaN too; without any cluster, so is the value.
     """
 
     low_D: float
@@ -94,6 +94,8 @@ class Slopes:
             return UNDECIDED, f"too few clusters: {few}"
         if not self.trusted:
             return UNDECIDED, f"too few clusters: fewer than {LEAST_CLUSTERS}, and runs of one are not independent"
+        if np.isnan(bend.low):
+            return UNDECIDED, "amplitudes and slopes are as many as rows, which leaves nothing to estimate errors from"
         value, low, high = (change * v for v in (bend.value, bend.low, bend.high))
         change_text = (
             f"from one octave of D to the next it changes by {value:.2f} [{low:.2f}, {high:.2f}], p = {bend.p:.2g}"
@@ -326,11 +328,12 @@ def _solve(basis, y, sd, group, cluster, ends, *, slopes: int | None = None) -> 
     of_cluster = np.eye(cluster.max() + 1)[cluster]
     curvatures = np.einsum("nk,ni,nj->kij", of_cluster, jacobian, jacobian)
     covariance = one_step_jackknife(curvatures, of_cluster.T @ (jacobian * residual[:, None]))
+    errors = np.sqrt(np.diag(covariance))
+    if len(y) <= member.shape[1] + size:  # no residuals, of which a jackknife would make an error of zero
+        errors[:] = np.nan
     shares = np.einsum("kjj->kj", curvatures) > 1e-9 * np.einsum("kjj->j", curvatures)
     informing = shares.sum(axis=0) * (_identified(basis, group) & (np.abs(point) < edge))
-    return [
-        _estimate(float(point[j]), float(np.sqrt(covariance[j, j])), int(informing[j]), *ends[j]) for j in range(size)
-    ]
+    return [_estimate(float(point[j]), float(errors[j]), int(informing[j]), *ends[j]) for j in range(size)]
 
 
 def _identified(basis: np.ndarray, group: np.ndarray) -> np.ndarray:

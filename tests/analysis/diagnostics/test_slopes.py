@@ -130,6 +130,18 @@ def test_few_clusters_have_no_interval(tables):
     assert (runs.units, runs.trusted) == ("runs", False)
 
 
+def test_as_many_unknowns_as_rows_have_no_interval(tables):
+    """One group at five D: an amplitude and four slopes go through all of its rows, and leave no residuals."""
+    frame = tables.simulate(noise=0.3, tokens=(*TOKENS, 16e6), seeds=1)
+    frame["cluster"] = frame["run_id"]  # so that more clusters than four inform the slopes
+    found = local_slopes("kumar_ptq", frame, only="P_post == 4 and N < 30_000")
+    assert (found.rows, len(found.local), found.constant.clusters) == (5, 4, 5)
+    gap = frame[(frame["P_post"] == 4) & (frame["N"] < 30_000)].set_index("D")["gap"].sort_index()
+    assert [s.value for s in found.local] == pytest.approx(np.diff(np.log(gap)) / np.log(2), abs=1e-5)
+    assert np.isnan([s.low for s in found.local]).all() and np.isnan([s.p for s in found.local]).all()
+    assert np.isfinite(found.constant.low)  # one slope leaves three residuals
+
+
 def test_a_bend_takes_three_values_of_D(tables):
     """Two do not determine one, in one group or in groups whose middles coincide; pairs at different D do."""
     found = local_slopes("kumar_ptq", tables.simulate(tokens=(1e6, 4e6)))
