@@ -1,4 +1,6 @@
 import contextlib
+import copy
+import functools
 import io
 import os
 import resource
@@ -51,19 +53,49 @@ def corpus_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def make_run(tmp_path, corpus_cache):
-    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, with 40 steps of a tiny model."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+@functools.cache
+def _loader():
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     from scaling.config.compose import BEHAVIOUR
+
+    with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
+        return GlobalHydra.instance().config_loader()
+
+
+@functools.cache
+def _composed(choices):
+    """TINY with other choices of groups, as Hydra composes them."""
+    from hydra import compose, initialize_config_dir
+
+    from scaling.config.compose import BEHAVIOUR
+
+    with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
+        return compose("train", [*TINY, *choices])
+
+
+@pytest.fixture
+def make_run(tmp_path, corpus_cache):
+    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, with 40 steps of a tiny model.
+
+    Hydra composes once for each choice of groups, and values are set on copies, as in studies (scaling/study/grid.py,
+    whose tests compare that with what Hydra composes): hundreds of tests make thousands of runs."""
+    from omegaconf import OmegaConf
+
     from scaling.config.run import build_run
+    from scaling.study.grid import axes
+
+    place = {"runtime.out": str(tmp_path / "outputs"), "runtime.cache": str(corpus_cache)}
 
     def make(*overrides):
-        with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
-            place = (f"runtime.out={tmp_path / 'outputs'}", f"runtime.cache={corpus_cache}")
-            config = compose("train", [*TINY, *place, *overrides])
+        values = [value for (value,) in axes(overrides, _loader()).values()]
+        config = copy.deepcopy(_composed(tuple(value.text for value in values if value.composed)))
+        for key, value in place.items():
+            OmegaConf.update(config, key, value)
+        for value in values:
+            if not value.composed:
+                OmegaConf.update(config, value.text.partition("=")[0], value.value)
         return build_run(OmegaConf.to_container(config, resolve=True))
 
     return make
