@@ -65,40 +65,48 @@ def _loader():
 
 
 @functools.cache
-def _composed(choices):
-    """TINY with other choices of groups, as Hydra composes them."""
+def _parsed(override):
+    """`setting=value` -> the setting, its value, and whether the choice of files depends on it."""
+    from scaling.study.grid import axes
+
+    ((key, (value,)),) = axes([override], _loader()).items()
+    return key, value
+
+
+@functools.cache
+def _composed(command, choices):
     from hydra import compose, initialize_config_dir
 
     from scaling.config.compose import BEHAVIOUR
 
     with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
-        return compose("train", [*TINY, *choices])
+        return compose(command, list(choices))
 
 
-@pytest.fixture
-def make_run(tmp_path, corpus_cache):
-    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, with 40 steps of a tiny model.
+def settings_of(command, *overrides):
+    """The project's own settings of a command with these overrides, as plain values.
 
     Hydra composes once for each choice of groups, and values are set on copies, as in studies (scaling/study/grid.py,
     whose tests compare that with what Hydra composes): hundreds of tests make thousands of runs."""
     from omegaconf import OmegaConf
 
+    from scaling.config.compose import plain_config
+
+    values = dict(map(_parsed, overrides))
+    config = copy.deepcopy(_composed(command, tuple(value.text for value in values.values() if value.composed)))
+    for key, value in values.items():
+        if not value.composed:
+            OmegaConf.update(config, key, value.value)
+    return plain_config(config)
+
+
+@pytest.fixture
+def make_run(tmp_path, corpus_cache):
+    """make_run("precision.weights=int4", ...) -> Run: the project's own configs, with 40 steps of a tiny model."""
     from scaling.config.run import build_run
-    from scaling.study.grid import axes
 
-    place = {"runtime.out": str(tmp_path / "outputs"), "runtime.cache": str(corpus_cache)}
-
-    def make(*overrides):
-        values = [value for (value,) in axes(overrides, _loader()).values()]
-        config = copy.deepcopy(_composed(tuple(value.text for value in values if value.composed)))
-        for key, value in place.items():
-            OmegaConf.update(config, key, value)
-        for value in values:
-            if not value.composed:
-                OmegaConf.update(config, value.text.partition("=")[0], value.value)
-        return build_run(OmegaConf.to_container(config, resolve=True))
-
-    return make
+    place = (f"runtime.out={tmp_path / 'outputs'}", f"runtime.cache={corpus_cache}")
+    return lambda *overrides: build_run(settings_of("train", *TINY, *place, *overrides))
 
 
 @pytest.fixture
