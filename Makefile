@@ -45,10 +45,10 @@ demo: setup ## train a small grid on real text, quantize every model, fit the la
 	$(RUN) -m analysis figures demo --results outputs/results --against results
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## run the longest tests: groups of processes, compilers, the installed package, many cases; about ten minutes
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slow -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slurm: setup ## run studies on a SLURM that is started for it, and disturb them, some minutes (Debian: slurm-wlm, munge)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm -rs tests/slurm

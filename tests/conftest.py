@@ -1,4 +1,6 @@
 import contextlib
+import copy
+import functools
 import io
 import os
 import resource
@@ -51,22 +53,60 @@ def corpus_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@functools.cache
+def _loader():
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from scaling.config.compose import BEHAVIOUR
+
+    with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
+        return GlobalHydra.instance().config_loader()
+
+
+@functools.cache
+def _parsed(override):
+    """`setting=value` -> the setting, its value, and whether the choice of files depends on it."""
+    from scaling.study.grid import axes
+
+    ((key, (value,)),) = axes([override], _loader()).items()
+    return key, value
+
+
+@functools.cache
+def _composed(command, choices):
+    from hydra import compose, initialize_config_dir
+
+    from scaling.config.compose import BEHAVIOUR
+
+    with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
+        return compose(command, list(choices))
+
+
+def settings_of(command, *overrides):
+    """The project's own settings of a command with these overrides, as plain values.
+
+    Hydra composes once for each choice of groups, and values are set on copies, as in studies (scaling/study/grid.py,
+    whose tests compare that with what Hydra composes): hundreds of tests make thousands of runs."""
+    from omegaconf import OmegaConf
+
+    from scaling.config.compose import plain_config
+
+    values = dict(map(_parsed, overrides))
+    config = copy.deepcopy(_composed(command, tuple(value.text for value in values.values() if value.composed)))
+    for key, value in values.items():
+        if not value.composed:
+            OmegaConf.update(config, key, value.value)
+    return plain_config(config)
+
+
 @pytest.fixture
 def make_run(tmp_path, corpus_cache):
     """make_run("precision.weights=int4", ...) -> Run: the project's own configs, with 40 steps of a tiny model."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from scaling.config.compose import BEHAVIOUR
     from scaling.config.run import build_run
 
-    def make(*overrides):
-        with initialize_config_dir(str(REPOSITORY / "configs"), **BEHAVIOUR):
-            place = (f"runtime.out={tmp_path / 'outputs'}", f"runtime.cache={corpus_cache}")
-            config = compose("train", [*TINY, *place, *overrides])
-        return build_run(OmegaConf.to_container(config, resolve=True))
-
-    return make
+    place = (f"runtime.out={tmp_path / 'outputs'}", f"runtime.cache={corpus_cache}")
+    return lambda *overrides: build_run(settings_of("train", *TINY, *place, *overrides))
 
 
 @pytest.fixture

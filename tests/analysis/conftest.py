@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.fitting import estimate
+
 LOSS = {"A": 60.0, "B": 900.0, "E": 0.9, "alpha": 0.35, "beta": 0.45}
 GAP = {"C_T": 0.9, "gamma_D": 0.5, "gamma_N": 0.35, "gamma_post": 0.6}
 PARTS = {"gamma_w": 2.0, "n_w": 0.3, "gamma_a": 1.8, "n_a": 1.0, "gamma_kv": 1.0, "n_kv": 1.5}
@@ -95,6 +97,14 @@ def tables():
     """The simulator and the planted constants, as one namespace."""
     names = ("simulate", "LOSS", "GAP", "PARTS", "TRAINED", "gap_of", "loss_of", "loss_share")
     return SimpleNamespace(**{name: globals()[name] for name in names})
+
+
+@pytest.fixture(scope="module")
+def few_starts():
+    """For tests of what is made of fits, not of whether the solver finds the optimum from anywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "STARTS", 6)
+        yield
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
     python -m pytest tests/cuda -m cuda -rs --durations=0
 
 Unset, CARD is `cuda` where PyTorch sees a GPU, and else everything here is skipped. On a CPU both sides of most
-comparisons are the same device: that form shows that the tests run, not that a card is right.
+comparisons are the same device: that form shows that the tests run, not that a card is right. With `CASES=first` each
+test has its first case only.
 """
 
 import os
@@ -19,11 +20,18 @@ ORDER = ("quantizers", "training", "ptq", "memory", "synchronizations", "process
 """What says most comes first: time on a card may run out."""
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(trylast=True)  # behind the choice of markers
+def pytest_collection_modifyitems(config, items):
     here = [i for i, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     ordered = sorted((items[i] for i in here), key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
     for i, item in zip(here, ordered, strict=True):
         items[i] = item
+    if os.environ.get("CASES") == "first":
+        first = {}
+        for item in items:
+            first.setdefault((item.path, item.originalname), item)
+        config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
+        items[:] = first.values()
 
 
 @pytest.fixture(scope="session")

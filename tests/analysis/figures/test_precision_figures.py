@@ -18,6 +18,8 @@ from analysis.laws import formulas
 from analysis.laws.registry import LAWS
 from analysis.planning import optima
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 FULL = (16, 16, 16)
 LOW = (*((b, 16, 16) for b in (3, 4, 6, 8)), *((16, b, 16) for b in (4, 6, 8)), *((16, 16, b) for b in (3, 4, 6)))
 TOGETHER = (*((b, b, b) for b in (4, 6, 8)), (4, 6, 16))

@@ -8,7 +8,6 @@ import warnings
 import pytest
 
 from analysis.errors import InputError
-from analysis.fitting import estimate
 from analysis.report import build
 from analysis.report.claims.claim import judge, missing
 from analysis.report.claims.tokens import RTN, growth
@@ -117,12 +116,7 @@ DRAWS, SEED = 24, 1
 UNJUDGED = {"gamma_post", "step_5", "w-kv", "bare grows"}  # numbers that a claim shows besides
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_starts():
-    """Verdicts are what is tested, not whether the solver finds the optimum from anywhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "STARTS", 6)
-        yield
+pytestmark = pytest.mark.usefixtures("few_starts")
 
 
 @pytest.fixture(scope="module")

@@ -128,32 +128,33 @@ def test_one_bad_run_does_not_stop_the_others(make_run, quantize):
     assert [len(folder.ptq()) for folder in (damaged, changed, healthy)] == [0, 0, 1]
 
 
-@pytest.mark.parametrize(
-    "arguments, line",
-    [
-        (["study=nothing"], "study=nothing: no finished run in"),
-        (["runs=x*"], "runs=x*: none of the 1 finished runs"),
-        (["ptq=gtpq"], "ptq=gtpq: no such choice; use one of all, awq"),
-        (["ptq.formats=[in4]"], "ptq.formats[0]=in4: no such number format; nearest: int4"),
-        (
-            ["ptq.formats=[int4]", "ptq.granularities=[block7]"],
-            "ptq.formats[0]=int4: block7: does not divide a width of 16",
-        ),
-        (["ptq.granularities=[row]"], "ptq.granularities[0]=row: no such granularity; use tensor, channel"),
-        (["ptq.scale_rules=[best]"], "ptq.scale_rules[0]=best: no such scale rule; use absmax"),
-        (["ptq.activations=[int4,in8]"], "ptq.activations[1]=in8: no such number format; nearest: int8"),
-        (["ptq.methods=[best]"], "ptq.methods[0]=best: use one of rtn, gptq, awq"),
-        (["ptq=awq", "ptq.formats=[int4-hadamard]"], "ptq.formats[0]=int4-hadamard: not for awq"),
-        (["ptq=gptq", "ptq.calibration_tokens=8"], "ptq.calibration_tokens=8: fewer than the"),
-        (["ptq=gptq", "ptq.damping=0"], "ptq.damping=0.0: must be above 0"),
-        (["ptq.kv=[]"], "ptq.kv=[]: name at least one"),
-    ],
-)
-def test_bad_input_is_a_line(make_run, quantize, arguments, line):
-    train_stack([make_run("ptq=none")])
-    status, _, err = quantize(*arguments)
-    assert status == 1 and line in err and "Traceback" not in err
-    assert RunFolder(make_run("ptq=none")).ptq() == []
+BAD = [
+    (["study=nothing"], "study=nothing: no finished run in"),
+    (["runs=x*"], "runs=x*: none of the 1 finished runs"),
+    (["ptq=gtpq"], "ptq=gtpq: no such choice; use one of all, awq"),
+    (["ptq.formats=[in4]"], "ptq.formats[0]=in4: no such number format; nearest: int4"),
+    (
+        ["ptq.formats=[int4]", "ptq.granularities=[block7]"],
+        "ptq.formats[0]=int4: block7: does not divide a width of 16",
+    ),
+    (["ptq.granularities=[row]"], "ptq.granularities[0]=row: no such granularity; use tensor, channel"),
+    (["ptq.scale_rules=[best]"], "ptq.scale_rules[0]=best: no such scale rule; use absmax"),
+    (["ptq.activations=[int4,in8]"], "ptq.activations[1]=in8: no such number format; nearest: int8"),
+    (["ptq.methods=[best]"], "ptq.methods[0]=best: use one of rtn, gptq, awq"),
+    (["ptq=awq", "ptq.formats=[int4-hadamard]"], "ptq.formats[0]=int4-hadamard: not for awq"),
+    (["ptq=gptq", "ptq.calibration_tokens=8"], "ptq.calibration_tokens=8: fewer than the"),
+    (["ptq=gptq", "ptq.damping=0"], "ptq.damping=0.0: must be above 0"),
+    (["ptq.kv=[]"], "ptq.kv=[]: name at least one"),
+]
+
+
+def test_bad_input_is_a_line(make_run, quantize):
+    run = make_run("ptq=none")
+    train_stack([run])
+    for arguments, line in BAD:
+        status, _, err = quantize(*arguments)
+        assert status == 1 and line in err and "Traceback" not in err, (arguments, err)
+        assert RunFolder(run).ptq() == [], arguments
 
 
 def test_wandb_gets_the_whole_table(make_run, quantize, tmp_path):
@@ -172,16 +173,17 @@ def test_wandb_gets_the_whole_table(make_run, quantize, tmp_path):
     latest = max((folder / "wandb").glob("offline-run-*"), key=lambda p: p.stat().st_mtime_ns)
     [found] = wandb_leet(latest, "--summary")
     assert (found["run_id"], found["project"]) == (run.run_id, "mine")
-    opened = next(record["run"] for record in wandb_leet(latest) if record["type"] == "run")
+    records = wandb_leet(latest)
+    opened = next(record["run"] for record in records if record["type"] == "run")
     assert (opened["display_name"], opened["tags"]) == ("w=bf16", ["a"])
-    assert '"resume": true' in json.dumps(wandb_leet(latest)), "its upload would replace that of the first file"
+    assert '"resume": true' in json.dumps(records), "its upload would replace that of the first file"
     [row] = RunFolder(run).ptq()[-1:]
     assert row["ptq"] == "gptq"
     assert found["summary"]["ptq/gptq/int3-channel-n512/gap"] == pytest.approx(row["gap"], rel=1e-6)
     kept = {name for name in before if name.split("/")[0] in ("train", "val", "ptq", "N", "D")} - {"ptq"}
     assert {"train/loss", "val/loss", "val/loss_se", "ptq/rtn/int4-channel/gap", "N", "D"} <= kept
     assert {name: found["summary"][name] for name in kept} == {name: before[name] for name in kept}
-    [step] = [record["history"]["item"] for record in wandb_leet(latest) if record["type"] == "history"]
+    [step] = [record["history"]["item"] for record in records if record["type"] == "history"]
     assert step["tokens"] == run.D and step["_step"] == run.D + 3
     assert before["tokens"] == run.D and before["_step"] == run.D + 2
     tables = list(latest.glob("files/media/table/ptq*.table.json"))

@@ -282,25 +282,38 @@ def test_groups_of_one_and_of_zeros(name):
 # NaN and infinity
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", [*EVERY, "int4-hadamard", "mxfp4-hadamard"])
-def test_a_value_that_is_not_finite_takes_its_group_and_nothing_else(bad, name):
-    """Scales that are rounded to a format take the whole tensor along, rotation does the rows that it mixes."""
+NAN, INF = float("nan"), float("inf")
+ROTATED = ["int4-hadamard", "mxfp4-hadamard"]
+
+
+@pytest.mark.parametrize(
+    "name, bad",
+    [
+        *((name, (NAN, INF, -INF)) for name in [*EVERY, *ROTATED]),
+        *((name, (bad,)) for name in ("int4", "nf4", "nvfp4", *ROTATED) for bad in (NAN, INF, -INF)),
+    ],
+)
+def test_a_value_that_is_not_finite_takes_its_group_and_nothing_else(name, bad):
+    """Scales that are rounded to a format take the whole tensor along, rotation does the rows that it mixes.
+
+    Each bad value lies in a model of its own, the first and the last model are clean. All at once for every format; one
+    at a time for one format of each way to a scale."""
+    models = len(bad) + 2
     for rule in rules_of(name):
         for granularity in ("tensor", "channel", "block32"):
             for rounding in ("nearest_even", "stochastic"):
-                quantize = quantizer([name] * 3, granularity, scale_rule=rule, rounding=rounding)
-                x = randn(3, 4, 64, seed=13)
+                quantize = quantizer([name] * models, granularity, scale_rule=rule, rounding=rounding)
+                x = randn(models, 4, 64, seed=13)
                 clean = quantize(x)
-                x[1, 2, 5] = bad
+                x[1:-1, 2, 5] = torch.tensor(bad)
                 lost = torch.zeros_like(x, dtype=torch.bool)
-                lost[1, 2, :32] = True
+                lost[1:-1, 2, :32] = True
                 if (granularity == "channel" and parse(name).block is None) or parse(name).hadamard:
-                    lost[1, 2] = True
+                    lost[1:-1, 2] = True
                 if (granularity == "tensor" and parse(name).block is None) or rule == "e4m3":
-                    lost[1] = True
+                    lost[1:-1] = True
                 if parse(name).block == 16 and rule != "e4m3":
-                    lost[1, 2, 16:32] = False
+                    lost[1:-1, 2, 16:32] = False
                 q = quantize(x)
                 assert q[lost].isnan().all() and torch.equal(q[~lost], clean[~lost]), (rule, granularity)
 

@@ -80,11 +80,6 @@ def many(make_run):
     ]
 
 
-def equal_until(runs, first, last):
-    """Brute force: do all of them have one rate in each update of [first, last]?"""
-    return all(len({learning_rate(run, s) for run in runs}) == 1 for s in range(first, last + 1))
-
-
 @pytest.mark.parametrize("start", [0, 7, 33])
 def test_partings_are_where_rates_differ_first(many, start):
     assert len({family(run) for run in many}) == 1
@@ -101,12 +96,12 @@ def test_partings_are_where_rates_differ_first(many, start):
 def test_a_tree_by_brute_force(many, start):
     """At each update count the copies: classes of runs that are alive and were equal in all updates so far."""
     first, copies = start or 0, []
+    rates = [[learning_rate(run, step) for step in range(run.steps)] for run in many]
     for step in range(first, max(run.steps for run in many)):
-        alive: list[list] = []
-        for run in many:
-            if step < run.steps:
-                copy = next((copy for copy in alive if equal_until([copy[0], run], first, step)), None)
-                copy.append(run) if copy else alive.append([run])
+        alive: list[list] = []  # the rates up to here of each copy
+        for rate in rates:
+            if step < len(rate) and rate[first : step + 1] not in alive:
+                alive.append(rate[first : step + 1])
         copies.append(len(alive))
     assert max(copies) > 3
     assert model_steps(many, start) == sum(copies)

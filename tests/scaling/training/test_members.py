@@ -1,6 +1,5 @@
 """One model for several runs until they part: the files are the same, interrupted or not."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -9,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from scaling.training.families import model_steps
 from scaling.training.loop import Loop, train_stack
 from tests.conftest import REPOSITORY, slow
 from tests.scaling.training.test_families import wsd
-from tests.scaling.training.test_loop import assert_same, elsewhere, trained
+from tests.scaling.training.test_loop import assert_same, trained
 
 
 @pytest.fixture
@@ -54,11 +54,6 @@ def computed(monkeypatch):
     return counts
 
 
-def apart(*runs):
-    """Folders of the same runs, each trained by itself in another place."""
-    return [trained(elsewhere(run, f"alone{i}"))[0] for i, run in enumerate(runs)]
-
-
 def assert_all_same(folders, others):
     for folder, other in zip(folders, others, strict=True):
         assert_same(folder, other)
@@ -73,7 +68,7 @@ def assert_all_same(folders, others):
         assert ours == theirs
 
 
-def test_a_shared_trunk_gives_what_each_run_gives_alone(make_run, grid, computed, tmp_path):
+def test_a_shared_trunk_gives_what_each_run_gives_alone(make_run, grid, computed, tmp_path, apart):
     """With another family and two runs that share nothing in the same stack."""
     other = [make_run(*wsd(d, 512, "precision.weights=int4", "precision.kv=int4")) for d in (1920, 2560)]
     loners = [make_run(), make_run(*wsd(2560, 512, "seed=3"))]
@@ -96,7 +91,7 @@ def test_runs_of_two_families_are_two_models_from_the_start(make_run, computed, 
     assert computed == [2] * 40
 
 
-def test_equal_schedules_never_part(make_run, computed):
+def test_equal_schedules_never_part(make_run, computed, apart):
     runs = [make_run(*wsd(2560, 512, f"snapshots=[{tokens}]")) for tokens in (1280, 2048)]
     folders = trained(*runs)
     assert computed == [1] * 20 and [f.result()["shared_steps"] for f in folders] == [20, 20]
@@ -115,7 +110,7 @@ def test_branches_of_one_snapshot_share(make_run, computed):
         assert (folder.windows()[str(d)] == whole.windows()[str(d)]).all()
 
 
-def test_a_done_run_is_left_out_and_the_rest_share(grid, computed):
+def test_a_done_run_is_left_out_and_the_rest_share(grid, computed, apart):
     (done,) = trained(grid[2])
     before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*") if path.is_file()}
     computed.clear()
@@ -131,7 +126,7 @@ def test_a_run_that_cannot_start_leaves_the_rest_sharing(make_run, grid, compute
     assert sum(computed) == GRID_STEPS
 
 
-def test_what_members_ask_of_one_model_is_measured_once(make_run, monkeypatch):
+def test_what_members_ask_of_one_model_is_measured_once(make_run, monkeypatch, apart):
     asked = []
     measure = evaluation.measure
     monkeypatch.setattr(
@@ -149,7 +144,7 @@ def test_what_members_ask_of_one_model_is_measured_once(make_run, monkeypatch):
     assert_all_same(folders, apart(*runs))
 
 
-def test_a_model_that_diverges_ends_all_its_members(make_run):
+def test_a_model_that_diverges_ends_all_its_members(make_run, apart):
     wild = ("optimizer.lr=1e30", "optimizer.clip=1e30", "schedule=constant")
     runs = [make_run(*wild, "data.tokens=25600"), make_run(*wild, "data.tokens=38400", "data.repeat=true")]
     calm = make_run()
@@ -162,7 +157,7 @@ def test_a_model_that_diverges_ends_all_its_members(make_run):
 
 
 @pytest.mark.parametrize("models", [3, *slow(8)])
-def test_rows_that_are_kept_for_nobody_change_nothing(make_run, computed, monkeypatch, models):
+def test_rows_that_are_kept_for_nobody_change_nothing(make_run, computed, monkeypatch, models, apart):
     """As on a GPU, where a recorded step is made for one number of models: those that serve nobody any more stay, up to
     the next power of two. One diverges; two part, when there are spare rows already."""
     monkeypatch.setattr(Loop, "keeps_rows", True)
@@ -214,11 +209,11 @@ def at_update(monkeypatch, number, act):
 
 
 def saving_always(run):
-    return dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, checkpoint_seconds=0))
+    return replace(run, runtime=replace(run.runtime, checkpoint_seconds=0))
 
 
 @pytest.mark.parametrize("number", [9, 19, *slow(3, 10, 17, 35)], ids=lambda n: f"update{n}")
-def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkeypatch, number):
+def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkeypatch, number, apart):
     """In the common part, right before and behind the forks, and in the last tail: SIGTERM, and the same call again."""
     at_update(monkeypatch, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
@@ -233,7 +228,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(grid, computed, monkey
 
 
 @pytest.mark.parametrize("number", [10, *slow(5, 18)], ids=lambda n: f"update{n}")
-def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, monkeypatch, number):
+def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, monkeypatch, number, apart):
     runs, call = [saving_always(run) for run in grid], loop.Gradients.__call__
 
     def dies(self, stack, tokens):
@@ -250,7 +245,7 @@ def test_killed_in_an_update_goes_on_from_the_last_checkpoints(grid, computed, m
     assert_all_same(folders, apart(*grid))
 
 
-def test_checkpoints_of_two_steps_are_two_models(grid, computed, monkeypatch):
+def test_checkpoints_of_two_steps_are_two_models(grid, computed, monkeypatch, apart):
     """Killed between the writing of one member's checkpoint and the next: who is behind trains the step again."""
     save, written = Checkpoint.save, []
 
@@ -273,7 +268,7 @@ def test_checkpoints_of_two_steps_are_two_models(grid, computed, monkeypatch):
     assert_all_same(folders, apart(*grid))
 
 
-def test_a_member_that_joins_late_is_a_model_of_its_own(make_run, grid, computed, monkeypatch):
+def test_a_member_that_joins_late_is_a_model_of_its_own(make_run, grid, computed, monkeypatch, apart):
     at_update(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         train_stack(grid)
@@ -285,7 +280,7 @@ def test_a_member_that_joins_late_is_a_model_of_its_own(make_run, grid, computed
     assert_all_same(folders, apart(*grid, late))
 
 
-def test_a_damaged_checkpoint_does_not_stop_the_rest(grid, computed, monkeypatch):
+def test_a_damaged_checkpoint_does_not_stop_the_rest(grid, computed, monkeypatch, apart):
     at_update(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         train_stack(grid)
@@ -299,7 +294,7 @@ def test_a_damaged_checkpoint_does_not_stop_the_rest(grid, computed, monkeypatch
 
 
 @pytest.mark.slow
-def test_two_processes_share_and_resume(make_run):
+def test_two_processes_share_and_resume(make_run, apart):
     """Ended where all are one model, and started again: what one process trains, but for rounding."""
     long = ("runtime.checkpoint_seconds=0", "ptq=none")
     runs = [make_run(*wsd(d, 2560, *long)) for d in (12800, 19200)]
