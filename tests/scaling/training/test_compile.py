@@ -41,9 +41,16 @@ def in_a_process(tmp_path, *runs, **environment):
 
 
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile needs g++ and Python.h")
-def test_compiled_agrees_over_the_first_steps(make_run, tmp_path):
-    """A stack of mixed formats, compiled, against each model alone in eager mode. Later steps differ by chaos."""
-    overrides = ["precision.weights=int4,precision.activations=int8", "precision.weights=e2m1,seed=1", "seed=2"]
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["precision.weights=int4"],
+        *slow(["precision.weights=int4,precision.activations=int8", "precision.weights=e2m1,seed=1", "seed=2"]),
+    ],
+    ids=["one", "mixed"],
+)
+def test_compiled_agrees_over_the_first_steps(make_run, tmp_path, overrides):
+    """A stack, compiled, against each model alone in eager mode. Later steps differ by chaos."""
     few = ["data.tokens=1280", "ptq=none"]
     eager = [make_run(*text.split(","), *few) for text in overrides]
     compiled = [make_run(*text.split(","), *few, "runtime.compile=on", "study=compiled") for text in overrides]

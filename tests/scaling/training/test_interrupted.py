@@ -40,13 +40,13 @@ def stopped_at_measurement(monkeypatch, runs, number):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_snapshot_whose_measurement_was_cut_short_is_measured(make_run, monkeypatch, number):
+def test_a_snapshot_whose_measurement_was_cut_short_is_measured(make_run, monkeypatch, number, apart):
     runs = [make_run("snapshots=[1280,2560]"), make_run("snapshots=[1280]", "seed=1", "precision.weights=int4")]
     stopped_at_measurement(monkeypatch, runs, number)
     for run, folder in zip(runs, trained(*runs), strict=True):
         assert all(is_measured(folder, tokens) for tokens in (*run.snapshots, run.D))
         assert len(folder.result()["evaluations"]) == len(run.snapshots) + 1
-        assert_same(folder, trained(elsewhere(run, "whole"))[0])
+        assert_same(folder, *apart(run))
 
 
 def test_a_snapshot_that_was_passed_is_measured_from_its_file(make_run, monkeypatch):

@@ -84,7 +84,7 @@ MORE = {
 def test_every_kind_of_program_gives_the_same_alone(make_run, precision):
     """Rotations, stochastic rounding and backward operands of their own included; members differ in what they may."""
     weights = PROGRAMS[precision]
-    common = [f"precision={precision}", "data.tokens=2560", "ptq=none", *MORE.get(precision, ())]
+    common = [f"precision={precision}", "data.tokens=1280", "ptq=none", *MORE.get(precision, ())]
     runs = [make_run(*common, f"seed={i}", f"optimizer.lr={(i + 1) * 1e-3}") for i in range(2)]
     if precision in MORE:
         runs = [make_run(*common, f"precision.weights={name}") for name in weights]
@@ -98,7 +98,7 @@ def test_every_kind_of_program_gives_the_same_alone(make_run, precision):
 @pytest.mark.parametrize("precision", ["bf16", "w4a4kv4", "quartet", "nvfp4", "head4", "embedding4", "q4"])
 def test_evaluation_quantizes_as_training_does(make_run, corpus_cache, precision):
     """The first training loss, from before any update, is what evaluation says of that batch and those weights."""
-    run = make_run(f"precision={precision}", "precision.rounding=stochastic", "ptq=none", "data.tokens=1280")
+    run = make_run(f"precision={precision}", "precision.rounding=stochastic", "ptq=none", "data.tokens=640")
     (folder,) = trained(run)
     first = json.loads((folder.path / "metrics.jsonl").read_text().splitlines()[0])
     corpus = prepare(run.data, corpus_cache)

@@ -36,11 +36,11 @@ def test_it_moves_no_number_and_is_of_a_few_windows(make_run):
 
 
 @pytest.mark.parametrize("number", [0, 4, 8])
-def test_an_interrupt_leaves_no_gap_and_no_point_twice(make_run, monkeypatch, number):
+def test_an_interrupt_leaves_no_gap_and_no_point_twice(make_run, monkeypatch, number, apart):
     run = make_run(*LONG, *CURVE)
     stopped_at_measurement(monkeypatch, [run], number)
     (folder,) = trained(run)
-    (whole,) = trained(elsewhere(run, "whole"))
+    (whole,) = apart(run)
     assert points(folder) == points(whole)
     assert_same(folder, whole)
 
