@@ -9,6 +9,8 @@ from analysis.__main__ import main
 from analysis.diagnostics.profile import profile
 from analysis.figures.profile import draw, mathematical
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 
 @pytest.fixture
 def runs(tmp_path, tables):

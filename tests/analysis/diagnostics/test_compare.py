@@ -14,6 +14,8 @@ from analysis.diagnostics.slopes import curved
 from analysis.errors import InputError
 from analysis.laws.registry import LAWS
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 SIZES = (23_600, 82_900, 201_000, 378_000)
 WEIGHTS = ((16, 16, 16), *((b, 16, 16) for b in (3, 4, 6, 8)))
 

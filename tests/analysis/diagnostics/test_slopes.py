@@ -11,6 +11,8 @@ from analysis.fitting.estimate import prepare
 from analysis.fitting.options import Options
 from analysis.laws.registry import LAWS
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 TOKENS = (1e6, 2e6, 4e6, 8e6)
 
 

@@ -14,6 +14,8 @@ from analysis.errors import InputError
 from analysis.figures import style
 from analysis.figures.registry import FIGURES
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 
 @pytest.fixture(scope="module")
 def study(tables):

@@ -10,6 +10,8 @@ from analysis.diagnostics.slopes import numbers, slopes_by_width
 from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 
 @pytest.fixture(scope="module")
 def frame(tables):

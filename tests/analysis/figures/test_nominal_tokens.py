@@ -10,6 +10,8 @@ from analysis.errors import InputError
 from analysis.figures.registry import FIGURES
 from analysis.laws import formulas
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 ASKED = (4e6, 64e6)
 NOMINAL = {3_997_696, 63_995_904}  # whole batches of 8,192 tokens
 OTHERS = {3_999_744, 64_000_000}  # whole batches of 2,048

@@ -24,6 +24,8 @@ from analysis.laws.kumar import PARTS
 from analysis.planning import optima
 from analysis.table import load
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 LOW = (*((b, 16, 16) for b in (3, 4, 6, 8)), *((16, b, 16) for b in (4, 6, 8)), *((16, 16, b) for b in (3, 4, 6)))
 TOGETHER = (*((b, b, b) for b in (4, 6, 8)), (4, 6, 16))
 FULL = (16, 16, 16)

@@ -12,6 +12,8 @@ from analysis.errors import InputError
 from analysis.fitting import store
 from analysis.laws.registry import LAWS
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 
 @pytest.fixture(scope="module")
 def losses(tables):

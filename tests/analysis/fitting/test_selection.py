@@ -13,6 +13,8 @@ from analysis.errors import InputError
 from analysis.fitting.selection import applicable_rows, rows_of, select
 from analysis.laws.registry import LAWS
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 SIZES = (23_600, 82_900, 201_000, 378_000)
 TRAINED = ((16, 16, 16), (4, 16, 16), (3, 16, 16), (6, 16, 16))
 BITS = (3, 6)

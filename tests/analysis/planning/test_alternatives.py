@@ -10,6 +10,8 @@ from analysis.fitting import store as fits
 from analysis.planning.plan import plan
 from analysis.planning.predict import paper, predict
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 BITS = ("P_w", "P_a", "P_kv")
 
 

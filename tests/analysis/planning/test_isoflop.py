@@ -9,6 +9,8 @@ from analysis.__main__ import main
 from analysis.errors import InputError
 from analysis.planning.isoflop import isoflop
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 A, B, E, ALPHA, BETA = 406.4, 410.7, 1.69, 0.34, 0.28
 EXPONENT = BETA / (ALPHA + BETA)
 """Of N* in C, for a loss A N^-alpha + B D^-beta + E and C = 6 N D (Hoffmann et al. 2022, Eq. 4)."""
