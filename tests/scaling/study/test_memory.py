@@ -1,6 +1,7 @@
 """Predicted memory against tensors that are counted while they are there, and what follows from it: sizes of stacks."""
 
 import dataclasses
+import gc
 import weakref
 
 import pytest
@@ -44,6 +45,7 @@ class Alive(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
+        gc.collect()  # what earlier tests left is not collected, or kept, in the middle of this one
         self.now = self.peak = 0
         self.known = set()
 
