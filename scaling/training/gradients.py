@@ -100,7 +100,7 @@ class _Module(torch.nn.Module):
 def _program(runs: Sequence[Run], device: torch.device, dtype: torch.dtype) -> Program:
     wish = runs[0].runtime.compile
     if wish != "off" and without_instructions(device, dtype):
-        # Compiled casts to bfloat16 are slow there: a quarter of the speed of eager mode.
+        # Compiled casts to bfloat16 are slow there: a third of the speed of eager mode.
         if wish == "auto":
             return EAGER
         note("this CPU has no bfloat16 instructions, and compiled code is slower there: use runtime.compile=off")

@@ -28,22 +28,26 @@ MODEL = ("N", "D", "cluster")  # runs of one size, token count and seed
 
 
 def product(tables: Tables) -> Finding:
-    apart = tables.fit(neff(tables).law.name, APART)
+    joint = neff(tables)
+    apart = tables.fit(joint.law.name, APART)
     several = together(costs(tables, FACTORIAL))
-    ratios = {name: over_measured(several, scale, apart) for name, scale in SCALES.items()}
-    usual, *others = ratios
-    added = attempt(of_logs, logs(several["alone"].map(sum), several))
-    shown = {f"the same with {name}": attempt(of_logs, ratios[name]) for name in others}
+    T = term_in_N(several, apart)
+    several = several.assign(product=multiplied(several, T), added=several["alone"].map(sum))
+    scaled = {f"the same with {name}": over_measured(multiplied(several, scale * T), several) for name, scale in SCALES}
     return Finding(
-        numbers={"ratio": attempt(of_logs, ratios[usual])},
-        shown=shown | {"the costs of single parts added, over measured": added} | _of_other_runs(tables, apart),
-        figure=lambda: drawings.multiplied(several.assign(product=multiplied(several, term_in_N(several, apart)))),
+        numbers={"ratio": over_measured(several["product"], several)},
+        shown={
+            **scaled,
+            "the costs of single parts added, over measured": over_measured(several["added"], several),
+            **_of_other_runs(tables, joint, apart),
+        },
+        figure=lambda: drawings.multiplied(several),
         caption="What two or three parts at once cost, against what follows from each alone in the same model.",
     )
 
 
-SCALES = {"T of the N_eff law": 1.0, "half that T": 0.5, "twice that T": 2.0}
-"""T is known poorly, so that its half and its double stand beside it."""
+SCALES = (("half that T", 0.5), ("twice that T", 2.0))
+"""T is known poorly, so that these stand beside it."""
 
 
 def together(runs: pd.DataFrame) -> pd.DataFrame:
@@ -81,9 +85,9 @@ def multiplied(several: pd.DataFrame, T: np.ndarray) -> np.ndarray:
     return T * (np.array(shares) - 1)
 
 
-def over_measured(several: pd.DataFrame, scale: float, fit: Fit) -> Number:
-    """ln of predicted over measured cost, each summed over the runs of a model; mean over models."""
-    return attempt(logs, multiplied(several, scale * term_in_N(several, fit)), several)
+def over_measured(predicted: Sequence[float], several: pd.DataFrame) -> Number:
+    """Predicted over measured cost, each summed over the runs of a model; geometric mean over models."""
+    return of_logs(attempt(logs, predicted, several))
 
 
 def logs(predicted: Sequence[float], several: pd.DataFrame) -> Number:
@@ -96,13 +100,12 @@ def logs(predicted: Sequence[float], several: pd.DataFrame) -> Number:
     return mean(np.log(sums["predicted"] / sums["gap_qat"]), what="models")
 
 
-def _of_other_runs(tables: Tables, apart: Fit) -> dict[str, Number]:
+def _of_other_runs(tables: Tables, joint: Fit, apart: Fit) -> dict[str, Number]:
     """How well the law of single parts predicts the runs of `joint`, beside the paper's R2."""
     if not tables.has("joint"):
         return {}
     rows = shared.trained(tables.rows(TENSOR))
     rows = rows[((rows[list(PARTS)] < FULL_BITS).sum(axis=1) > 1).to_numpy()].reset_index(drop=True)
-    joint = neff(tables)
     return {
         "R2 of the loss of `joint`, laws of single parts multiplied": Number.plain(
             r2(rows["loss"], apart.predict(rows)), paper=R2_PRODUCT

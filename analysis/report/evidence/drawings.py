@@ -202,12 +202,11 @@ def branches(trunks: Sequence[Trunk]) -> style.Drawn:
 
 @style.styled
 def multiplied(runs: pd.DataFrame) -> style.Drawn:
-    """Costs of runs with several parts in low precision (`product`, and added) against measured ones (`gap_qat`)."""
+    """Costs of runs with several parts in low precision (`product`, `added`) against measured ones (`gap_qat`)."""
     figure, panel = style.single(2.9, style.COLUMN)
     ends = style.span(runs["gap_qat"])
     panel.plot(ends, ends, color=GREY, linestyle=style.DASHES, zorder=1, label="as measured")
-    sums = runs["alone"].map(sum)
-    panel.plot(runs["gap_qat"], sums, "x", color=GREY, label="single costs added")
+    panel.plot(runs["gap_qat"], runs["added"], "x", color=GREY, label="single costs added")
     for size, (colour, marker) in palettes.looks(sorted(runs["N"].unique())).items():
         own = runs[runs["N"] == size]
         label = f"multiplied, N = {style.magnitude(size)}"
@@ -215,7 +214,7 @@ def multiplied(runs: pd.DataFrame) -> style.Drawn:
     panel.set_xlabel("measured cost of several parts (nats per token)")
     panel.set_ylabel("from single parts (nats per token)")
     figure.legend(loc="outside upper center", ncols=2)
-    numbers = runs.assign(added=sums)[["run_id", "N", "D", "P_w", "P_a", "P_kv", "gap_qat", "product", "added"]]
+    numbers = runs[["run_id", "N", "D", "P_w", "P_a", "P_kv", "gap_qat", "product", "added"]]
     return style.Drawn(figure=figure, numbers=numbers)
 
 

@@ -171,9 +171,10 @@ class Trackers:
     def _end(self, run: Any, tokens: int, summary: dict, final: dict, rows: list[dict], failed: bool) -> None:
         fault: object = None
         try:
-            run.summary.update({**final, **summary})  # before the table, which a dead server may refuse
-            if rows:
-                run.log({**final, "ptq": _table(rows)}, step=tokens + len(rows))
+            try:
+                if rows:
+                    run.log({**final, "ptq": _table(rows)}, step=tokens + len(rows))
+            finally:  # a dead server may refuse the table
                 run.summary.update(summary)
         except Exception as caught:
             fault = caught
